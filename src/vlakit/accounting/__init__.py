@@ -1,0 +1,1 @@
+"""Counting before running: parameters, memory, throughput."""

@@ -1,0 +1,1 @@
+"""Demonstrations in, batches out: RLDS without TensorFlow, standardisation, shards, mixtures."""

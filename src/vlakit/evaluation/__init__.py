@@ -1,0 +1,1 @@
+"""Judging a checkpoint on held-out data."""

@@ -1,0 +1,1 @@
+"""Preparation shared by training, evaluation and serving: one place where an observation becomes inputs."""

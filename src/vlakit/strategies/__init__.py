@@ -1,0 +1,1 @@
+"""What trains and how: one LightningModule a fine-tuning strategy."""

@@ -1,0 +1,1 @@
+"""Where results are kept: the only package that knows MLflow."""
