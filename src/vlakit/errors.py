@@ -1,4 +1,4 @@
-"""Errors that a user can act on: what went wrong, where, what to do. The command line prints them without a traceback."""
+"""Errors a user can act on: what went wrong, where, what to do. The command line prints them without a traceback."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""Constructors of one kind of thing, by name. What a checkpoint must say to be rebuilt is such a name, never a code path."""
+"""Constructors of one kind of thing, by name: what a checkpoint must say to be rebuilt is a name, never a code path."""
 
 from collections.abc import Callable
 from importlib import import_module

@@ -1,7 +1,8 @@
-"""The only types that cross packages. Letters: B batch, T text tokens, N patches, A action size, H chunk, W history window."""
+"""The only types that cross packages. B batch, T text tokens, N patches, A action size, H chunk, W history window."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -38,8 +39,8 @@ class Trajectory:
     action: Float32
     instructions: list[str]
     images: dict[str, list[bytes]]
-    proprio: dict[str, Float32] = field(default_factory=dict)
-    metadata: dict[str, Any] = field(default_factory=dict)  # plain JSON values: episode id, source file
+    proprio: dict[str, Float32] = field(default_factory=dict[str, Float32])
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])  # plain JSON values: episode id, source file
 
     def __len__(self) -> int:
         return len(self.action)
@@ -50,7 +51,8 @@ class Sample:
     """One moment as it leaves the shards: still encoded, with its history window and its action chunk.
 
     images: camera -> W encoded images, oldest first; window_mask (W,) bool: False where the window starts before
-    the episode and repeats its first frame. actions (H, A) float32 physical units; chunk_mask (H,) bool: False past the end.
+    the episode and repeats its first frame. actions (H, A) float32 in physical units; chunk_mask (H,) bool: False past
+    the end.
     position: the sample's number in the stream, which also seeds its augmentation.
     """
 
@@ -62,13 +64,13 @@ class Sample:
     window_mask: npt.NDArray[np.bool_]
     chunk_mask: npt.NDArray[np.bool_]
     previous_action: Float32 | None = None  # (A,) the step before; None at the start of an episode
-    proprio: dict[str, Float32] = field(default_factory=dict)  # key -> (W, P)
+    proprio: dict[str, Float32] = field(default_factory=dict[str, Float32])  # key -> (W, P)
     position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetStatistics:
-    """Action statistics of one dataset in physical units, each (A,) float64; mask True = normalised, False = left alone."""
+    """Action statistics of one dataset in physical units, each (A,) float64; mask False = left as it is."""
 
     q01: Float64
     q99: Float64
@@ -99,30 +101,33 @@ class Example:
 
 @dataclass(slots=True)
 class Batch:
-    """Right-padded examples: pixel_values (B, 3k, S, S), input_ids, attention_mask, labels (B, T), actions (B, H, A)."""
+    """Right-padded examples: pixel_values (B, 3k, S, S), input_ids, attention_mask, labels (B, T), actions (B, H, A).
+
+    labels are -100 where there is no loss; position is the number of the first sample in the stream.
+    """
 
     pixel_values: Tensor
     input_ids: Tensor
     attention_mask: Tensor
-    labels: Tensor  # -100 where no loss
+    labels: Tensor
     actions: Tensor
     normalized: Tensor
     chunk_mask: Tensor
     keys: list[str]
     datasets: list[str]
-    position: int = 0  # number of the first sample in the stream
+    position: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """Move every tensor, as `torch.Tensor.to`; Lightning calls this."""
-        moved = {
-            f.name: value.to(*args, **kwargs) for f in fields(self) if hasattr(value := getattr(self, f.name), "to")
-        }
-        return replace(self, **moved)
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
 
     def pin_memory(self) -> Batch:
         """Pin every tensor; the DataLoader calls this."""
-        pinned = {f.name: v.pin_memory() for f in fields(self) if hasattr(v := getattr(self, f.name), "pin_memory")}
-        return replace(self, **pinned)
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {f.name: value for f in fields(self) if hasattr(value := getattr(self, f.name), "dim")}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
