@@ -1,0 +1,37 @@
+"""Physical units to [-1, 1] and back by the 1 % and 99 % quantiles; the gripper passes through unchanged."""
+
+import numpy as np
+import numpy.typing as npt
+
+from vlakit.errors import InvalidData
+from vlakit.schema import DatasetStatistics, Float32
+
+
+def normalize(actions: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
+    """Map actions (..., A) from physical units to [-1, 1], clipped, where the mask says so; others stay as they are.
+
+    Dimensions that never change (min == max) become 0. Source: OpenVLA's BOUNDS_Q99 normalisation.
+    """
+    values = _checked(actions, statistics)
+    span = statistics.q99 - statistics.q01 + 1e-8
+    scaled = (2 * (values - statistics.q01) / span - 1).clip(-1.0, 1.0)
+    result = np.where(statistics.mask, scaled, values)
+    return np.where(statistics.min == statistics.max, 0.0, result).astype(np.float32)
+
+
+def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
+    """Map (..., A) in [-1, 1] back to physical units where the mask says so."""
+    values = _checked(normalized, statistics)
+    physical = 0.5 * (values + 1) * (statistics.q99 - statistics.q01) + statistics.q01
+    return np.where(statistics.mask, physical, values).astype(np.float32)
+
+
+def _checked(actions: npt.ArrayLike, statistics: DatasetStatistics) -> npt.NDArray[np.float64]:
+    values = np.asarray(actions, dtype=np.float64)
+    if values.shape[-1] != len(statistics.q01):
+        raise InvalidData(
+            f"an action of {values.shape[-1]} numbers meets statistics of {len(statistics.q01)}",
+            where="normalizer",
+            do="use the statistics of this dataset, or convert it again: vlakit shards",
+        )
+    return values

@@ -1,0 +1,165 @@
+"""`VLAProcessor`: the one place where an observation becomes model inputs and token ids become an action.
+
+Training, evaluation and serving call it and nothing else, so what a policy was trained on is what it sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlakit.errors import ActionNotFinite, CheckpointMismatch, InvalidData, StatisticsMissing, nearest
+from vlakit.processing.action_tokenizer import ActionTokenizer
+from vlakit.processing.augment import Augmentation
+from vlakit.processing.images import channel_tables, check_image, decode_jpeg, resizer
+from vlakit.processing.normalizer import normalize, unnormalize
+from vlakit.processing.prompts import prompt_builder
+from vlakit.processing.text import build_tokenizer
+from vlakit.schema import DatasetStatistics, Example, Float32, Int64, Observation, Sample, UInt8
+
+NO_LOSS = -100
+
+
+@dataclass(frozen=True)
+class ProcessorNames:
+    """The names and numbers a checkpoint stores of its processor; from them it is rebuilt without Hydra."""
+
+    image_size: int
+    channel_statistics: tuple[str, ...]  # one a tower, DINOv2 first
+    tokenizer: str
+    tokenizer_path: str | None = None
+    prompt: str = "openvla"
+    resize: str = "resize-naive"
+    n_bins: int = 256
+    chunk: int = 1
+    camera: str = "primary"
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, Any]) -> ProcessorNames:
+        """Names from plain values, as a configuration or a checkpoint holds them."""
+        try:
+            return cls(**{**numbers, "channel_statistics": tuple(numbers["channel_statistics"])})
+        except (TypeError, KeyError) as error:
+            raise CheckpointMismatch(
+                f"the processor cannot be rebuilt: {error}",
+                where=f"processor keys {sorted(numbers)}",
+                do="load the checkpoint with the vlakit version that wrote it",
+            ) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The opposite of from_dict: plain values only."""
+        return {**asdict(self), "channel_statistics": list(self.channel_statistics)}
+
+
+class VLAProcessor:
+    """Images, instructions and actions to tensors, and token ids to actions in physical units."""
+
+    def __init__(
+        self,
+        names: ProcessorNames,
+        statistics: Mapping[str, DatasetStatistics] | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.names, self.augmentation, self.seed = names, augmentation, seed
+        self.statistics: dict[str, DatasetStatistics] = dict(statistics or {})
+        self.text = build_tokenizer(names.tokenizer, names.tokenizer_path)
+        self.actions = ActionTokenizer(names.n_bins, self.text.padding_id)
+        self.build_prompt = prompt_builder(names.prompt)
+        self.resize = resizer(names.resize)
+        self.scale, self.shift = channel_tables(names.channel_statistics)  # (k, 3)
+        self._prompt_ids: dict[str, list[int]] = {}
+
+    def without_augmentation(self) -> VLAProcessor:
+        """The same processor for validation; statistics are shared."""
+        return VLAProcessor(self.names, self.statistics, None, self.seed)
+
+    def with_statistics(self, statistics: Mapping[str, DatasetStatistics]) -> VLAProcessor:
+        """The same processor for other datasets."""
+        return VLAProcessor(replace(self.names), statistics, self.augmentation, self.seed)
+
+    def statistics_of(self, dataset: str | None) -> DatasetStatistics:
+        """Statistics of a dataset; None is allowed when there is only one. Raises StatisticsMissing."""
+        if dataset is None and len(self.statistics) == 1:
+            return next(iter(self.statistics.values()))
+        if dataset is None or dataset not in self.statistics:
+            asked = "no dataset was named and there are several" if dataset is None else f"none for {dataset!r}"
+            raise StatisticsMissing(
+                f"no action statistics: {asked}",
+                where=f"statistics of: {', '.join(sorted(self.statistics)) or 'no dataset'}",
+                do=f"{nearest(dataset or '', self.statistics)} or build them: vlakit shards dataset={dataset or 'NAME'}",
+            )
+        return self.statistics[dataset]
+
+    def prompt_ids(self, instruction: str) -> list[int]:
+        """BOS, the prompt, and the lone space before the first action: the ids that inference starts from."""
+        if instruction not in self._prompt_ids:
+            if len(self._prompt_ids) > 100_000:  # a bound for endless streams of new instructions
+                self._prompt_ids.clear()
+            ids = [self.text.bos_id, *self.text.encode(self.build_prompt(instruction)), self.text.empty_id]
+            self._prompt_ids[instruction] = ids
+        return self._prompt_ids[instruction]
+
+    def pixels(self, image: UInt8, *, where: str = "observation", position: int | None = None) -> torch.Tensor:
+        """(H, W, 3) uint8 to (3 k, S, S) float32; a `position` in the stream asks for augmentation."""
+        square = self.resize(check_image(image, where=where), self.names.image_size)
+        if self.augmentation is not None and position is not None:
+            square = self.augmentation(square, seed=self.seed, position=position)
+        towers = square[None] * self.scale[:, None, None] + self.shift[:, None, None]  # (k, S, S, 3)
+        return torch.from_numpy(np.ascontiguousarray(towers.transpose(0, 3, 1, 2))).flatten(0, 1)
+
+    def encode(self, sample: Sample) -> Example:
+        """One sample of the stream to what the model trains on; decoding happens here, in the loader's worker."""
+        if self.names.camera not in sample.images:
+            raise InvalidData(
+                f"no camera {self.names.camera!r}",
+                where=f"sample {sample.key} has {', '.join(sample.images)}",
+                do="convert the dataset again with this camera: vlakit shards cameras=[...]",
+            )
+        image = decode_jpeg(sample.images[self.names.camera][-1], where=f"sample {sample.key}")
+        actions = sample.actions[: self.names.chunk]
+        if not np.isfinite(actions).all():
+            raise ActionNotFinite(
+                "an action is not finite", where=f"sample {sample.key}", do="run vlakit shards verify=DIR"
+            )
+        normalized = normalize(actions, self.statistics_of(sample.dataset))
+        answer = self.actions.encode(normalized).ravel()
+        input_ids, labels = self.sequence(sample.instruction, answer)
+        return Example(
+            key=sample.key,
+            dataset=sample.dataset,
+            pixel_values=self.pixels(image, where=f"sample {sample.key}", position=sample.position),
+            input_ids=input_ids,
+            labels=labels,
+            actions=actions,
+            normalized=normalized,
+            chunk_mask=sample.chunk_mask[: self.names.chunk],
+            position=sample.position,
+        )
+
+    def sequence(self, instruction: str, answer: Int64) -> tuple[Int64, Int64]:
+        """Input ids and labels (T,): BOS, prompt, space, action ids, EOS; only the action ids and EOS carry a loss.
+
+        Ids are built directly: tokenizing the action's text again, as the released code does, depends on the tokenizer's
+        version.
+        """
+        prompt = self.prompt_ids(instruction)
+        input_ids = np.array([*prompt, *answer, self.text.eos_id], dtype=np.int64)
+        labels = input_ids.copy()
+        labels[: len(prompt)] = NO_LOSS
+        return input_ids, labels
+
+    def encode_observations(self, observations: Sequence[Observation]) -> tuple[torch.Tensor, list[list[int]]]:
+        """pixel_values (B, 3 k, S, S) float32 and one list of prompt ids a row, of mixed lengths."""
+        pixels = torch.stack([self.pixels(observation.image) for observation in observations])
+        return pixels, [self.prompt_ids(observation.instruction) for observation in observations]
+
+    def decode_actions(self, ids: Int64, dataset: str | None, *, strict: bool = True) -> Float32:
+        """Token ids (B, H * A) to actions (B, H, A) in physical units of `dataset`."""
+        statistics = self.statistics_of(dataset)
+        centers = self.actions.decode(ids, strict=strict)
+        return unnormalize(centers.reshape(len(ids), -1, len(statistics.q01)), statistics)

@@ -1,0 +1,73 @@
+"""Text to token ids: Llama-2's own tokenizer from local files, or the small word list that ships with vlakit.
+
+Both keep Llama's id scheme: 1 = BOS, 2 = EOS, actions are the last 256 ids below the padding id, 64 ids of padding end
+the vocabulary.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import WordPiece
+
+from vlakit.errors import PartMissing
+from vlakit.registry import Registry
+
+TOKENIZERS: Registry["TextTokenizer"] = Registry("tokenizer")
+ASSETS = Path(__file__).parent.parent / "assets"
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A `tokenizers` Tokenizer with the ids a sequence is built from; vocab_size counts the padding rows."""
+
+    tokenizer: Tokenizer
+    padding_id: int
+    vocab_size: int
+    empty_id: int  # the lone space that stands between `Out:` and the first action (29871 in Llama-2)
+    bos_id: int = 1
+    eos_id: int = 2
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` without BOS or EOS."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids, for people to read."""
+        return self.tokenizer.decode(ids)
+
+
+@TOKENIZERS.register("words")
+@lru_cache(maxsize=1)
+def words() -> TextTokenizer:
+    """Words of tabletop manipulation in lower case, one id each; others are spelt from known pieces and letters.
+
+    1,536 ids: text below 1,216, actions 1,216 to 1,471, padding from 1,472.
+    """
+    vocabulary = {word: i for i, word in enumerate((ASSETS / "words.txt").read_text(encoding="utf-8").split())}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.BertNormalizer()  # lower case, accents off
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return TextTokenizer(tokenizer, padding_id=1472, vocab_size=1536, empty_id=vocabulary["▁"])
+
+
+@TOKENIZERS.register("llama2")
+def llama2(path: str | None = None) -> TextTokenizer:
+    """Llama-2's tokenizer from a local folder with tokenizer.json; nothing is downloaded."""
+    file = Path(path or "") / "tokenizer.json"
+    if path is None or not file.is_file():
+        raise PartMissing(
+            "Llama-2's tokenizer is not here",
+            where=str(file) if path else "model.processor.tokenizer_path is not set",
+            do="pass model.processor.tokenizer_path=DIR, a folder with tokenizer.json (that of openvla-7b will do)",
+        )
+    return TextTokenizer(Tokenizer.from_file(str(file)), padding_id=32000, vocab_size=32064, empty_id=29871)
+
+
+def build_tokenizer(name: str, path: str | None = None) -> TextTokenizer:
+    """The tokenizer called `name`; `path` is the folder of one whose files do not ship with vlakit."""
+    kwargs: dict[str, Any] = {"path": path} if path else {}
+    return TOKENIZERS.build(name, **kwargs)
