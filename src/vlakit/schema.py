@@ -17,6 +17,8 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 Int64: TypeAlias = npt.NDArray[np.int64]
 UInt8: TypeAlias = npt.NDArray[np.uint8]
 
+NO_LOSS = -100  # the label of an id that the loss ignores
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:

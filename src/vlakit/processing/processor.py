@@ -19,9 +19,7 @@ from vlakit.processing.images import channel_tables, check_image, decode_jpeg, r
 from vlakit.processing.normalizer import normalize, unnormalize
 from vlakit.processing.prompts import prompt_builder
 from vlakit.processing.text import build_tokenizer
-from vlakit.schema import DatasetStatistics, Example, Float32, Int64, Observation, Sample, UInt8
-
-NO_LOSS = -100
+from vlakit.schema import NO_LOSS, DatasetStatistics, Example, Float32, Int64, Observation, Sample, UInt8
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,10 @@ class ProcessorNames:
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> ProcessorNames:
         """Names from plain values, as a configuration or a checkpoint holds them."""
+        values: dict[str, Any] = {**numbers}
         try:
-            return cls(**{**numbers, "channel_statistics": tuple(numbers["channel_statistics"])})
+            values["channel_statistics"] = tuple(values["channel_statistics"])
+            return cls(**values)
         except (TypeError, KeyError) as error:
             raise CheckpointMismatch(
                 f"the processor cannot be rebuilt: {error}",
@@ -88,10 +88,11 @@ class VLAProcessor:
             return next(iter(self.statistics.values()))
         if dataset is None or dataset not in self.statistics:
             asked = "no dataset was named and there are several" if dataset is None else f"none for {dataset!r}"
+            remedy = nearest(dataset or "", self.statistics)
             raise StatisticsMissing(
                 f"no action statistics: {asked}",
                 where=f"statistics of: {', '.join(sorted(self.statistics)) or 'no dataset'}",
-                do=f"{nearest(dataset or '', self.statistics)} or build them: vlakit shards dataset={dataset or 'NAME'}",
+                do=f"{remedy} or build them: vlakit shards dataset={dataset or 'NAME'}",
             )
         return self.statistics[dataset]
 
@@ -110,7 +111,7 @@ class VLAProcessor:
         if self.augmentation is not None and position is not None:
             square = self.augmentation(square, seed=self.seed, position=position)
         towers = square[None] * self.scale[:, None, None] + self.shift[:, None, None]  # (k, S, S, 3)
-        return torch.from_numpy(np.ascontiguousarray(towers.transpose(0, 3, 1, 2))).flatten(0, 1)
+        return torch.as_tensor(np.ascontiguousarray(towers.transpose(0, 3, 1, 2))).flatten(0, 1)
 
     def encode(self, sample: Sample) -> Example:
         """One sample of the stream to what the model trains on; decoding happens here, in the loader's worker."""
@@ -144,8 +145,8 @@ class VLAProcessor:
     def sequence(self, instruction: str, answer: Int64) -> tuple[Int64, Int64]:
         """Input ids and labels (T,): BOS, prompt, space, action ids, EOS; only the action ids and EOS carry a loss.
 
-        Ids are built directly: tokenizing the action's text again, as the released code does, depends on the tokenizer's
-        version.
+        Ids are built directly: to tokenize the action's text again, as the released code does, depends on the
+        tokenizer's version.
         """
         prompt = self.prompt_ids(instruction)
         input_ids = np.array([*prompt, *answer, self.text.eos_id], dtype=np.int64)

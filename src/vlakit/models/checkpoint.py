@@ -1,0 +1,86 @@
+"""Weights from a vlakit checkpoint. It stores names and numbers only, so loading one runs no code that it chose."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlakit.errors import CheckpointMismatch, nearest
+from vlakit.models.adapters import LoraNumbers, inject_lora, merged_state_dict
+from vlakit.models.vla import ModelNames, OpenVLA, build_vla
+
+CARD = "vlakit"  # the key under which a checkpoint file says what it is
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a .ckpt file, or of the last.ckpt of a run's folder; raises CheckpointMismatch."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = next((f for f in (file / "last.ckpt", file / "checkpoints" / "last.ckpt") if f.is_file()), file)
+    if not file.is_file():
+        beside = [str(f) for f in sorted(file.parent.glob("*.ckpt"))] if file.parent.is_dir() else []
+        raise CheckpointMismatch("no checkpoint here", where=str(file), do=nearest(str(file), beside))
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise CheckpointMismatch(
+            f"the checkpoint cannot be read: {reason}",
+            where=str(file),
+            do="use the checkpoint before it; a file with pickled code in it is refused on purpose",
+        ) from error
+    if not isinstance(content, dict) or CARD not in content or "state_dict" not in content:
+        raise CheckpointMismatch(
+            "the file is not a vlakit checkpoint", where=str(file), do="pass a .ckpt written by vlakit train"
+        )
+    return content
+
+
+def model_state(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The network's own tensors, without the LightningModule's prefix."""
+    return {name.removeprefix("model."): t for name, t in content["state_dict"].items() if name.startswith("model.")}
+
+
+def load_strictly(model: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
+    """Load a state dict that must fit exactly; CheckpointMismatch names the first tensors that do not."""
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    reshaped = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    if missing or unexpected or reshaped:
+        parts = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(reshaped)}
+        said = "; ".join(f"{len(names)} {word}, e.g. {names[0]}" for word, names in parts.items() if names)
+        raise CheckpointMismatch(
+            f"the checkpoint holds another model: {said}",
+            where=where,
+            do="pass the model it was trained with: model=NAME",
+        )
+    model.load_state_dict(state, assign=True)
+
+
+def load_model(content: dict[str, Any], *, where: str) -> OpenVLA:
+    """Rebuild the checkpoint's model, adapters included, from the names and numbers it stores."""
+    card = content[CARD]
+    model = build_vla(ModelNames.from_dict(card["model"]))
+    if card["adapter"] is not None:
+        inject_lora(model, LoraNumbers.from_dict(card["adapter"]))
+    load_strictly(model, model_state(content), where=where)
+    return model
+
+
+def initialize_from(model: OpenVLA, names: ModelNames, path: str | Path) -> None:
+    """Copy the weights of another run's checkpoint into a fresh model of the same names; adapters are merged first."""
+    content = read_checkpoint(path)
+    stored = ModelNames.from_dict(content[CARD]["model"])
+    if stored != names:
+        raise CheckpointMismatch(
+            f"the checkpoint is of {stored.vision} + {stored.llm}, this run builds {names.vision} + {names.llm}",
+            where=str(path),
+            do="choose the checkpoint's model, or another checkpoint in model.weights",
+        )
+    adapted = content[CARD]["adapter"] is not None
+    state = merged_state_dict(load_model(content, where=str(path))) if adapted else model_state(content)
+    load_strictly(model, state, where=str(path))

@@ -1,0 +1,130 @@
+"""`PolicyModule`: what every strategy shares. A strategy says what trains in `prepare`; nothing overrides the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from vlakit import __version__
+from vlakit.data.statistics import statistics_to_json
+from vlakit.errors import LossNotFinite
+from vlakit.models.checkpoint import CARD, initialize_from
+from vlakit.models.vla import ModelNames, OpenVLA, build_vla
+from vlakit.processing.processor import VLAProcessor
+from vlakit.schema import Batch
+from vlakit.strategies.metrics import ActionMetrics
+from vlakit.strategies.optim import parameter_groups
+from vlakit.strategies.trainable import train_only
+
+
+class PolicyModule(LightningModule):
+    """Trains an OpenVLA; `weights` is the checkpoint to start from (None: random weights).
+
+    optimizer: parameter groups -> Optimizer. scheduler: (optimizer, number of steps) -> schedule, stepped every step.
+    """
+
+    name = "policy"
+    model: OpenVLA  # built by configure_model
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        processor: VLAProcessor,
+        optimizer: Callable[[list[dict[str, object]]], Optimizer],
+        scheduler: Callable[[Optimizer, int], LRScheduler],
+        *,
+        weights: str | None = None,
+        decay_norms_and_biases: bool = True,
+    ) -> None:
+        super().__init__()
+        self.names = ModelNames.from_dict(model)
+        self.processor, self.weights = processor, weights
+        self.build_optimizer, self.build_scheduler = optimizer, scheduler
+        self.decay_norms_and_biases = decay_norms_and_biases
+        self.validation = ActionMetrics(processor)
+        self.run_record: dict[str, Any] = {}  # plain facts of the run for the checkpoint: MLflow's id, shard hashes
+
+    @property
+    def adapter(self) -> dict[str, Any] | None:
+        """Numbers of the adapters a checkpoint must name to be rebuilt; None when the network is as built."""
+        return None
+
+    def prepare(self, model: OpenVLA) -> None:
+        """Choose what trains; the one method a strategy must define."""
+        raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Build the network once, load the weights to start from, and let the strategy prepare it."""
+        if hasattr(self, "model"):
+            return
+        model = build_vla(self.names)
+        if self.weights is not None:
+            initialize_from(model, self.names, self.weights)
+        self.prepare(model)
+        self.model = model
+
+    def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The strategy's optimizer over what it left trainable."""
+        groups = parameter_groups(self.model, decay_norms_and_biases=self.decay_norms_and_biases)
+        optimizer = self.build_optimizer(groups)
+        scheduler = self.build_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Loss of one batch; a loss that is not finite stops the run with the batch's ids."""
+        output = self.model(batch)
+        if not torch.isfinite(output.loss):
+            raise LossNotFinite(
+                f"the loss is {output.loss.item()} at step {self.global_step}",
+                where=f"batch at position {batch.position}: {', '.join(batch.keys)}",
+                do="lower the learning rate, or look at these samples: vlakit shards verify=DIR",
+            )
+        with torch.no_grad():
+            means = {name: rows.mean() for name, rows in self.validation.batch_values(output, batch).items()}
+        self.log_dict(
+            {f"train/{name}": value for name, value in {"loss": output.loss, **means}.items()}, batch_size=len(batch)
+        )
+        return output.loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Accumulate the metrics of one held-out batch."""
+        output = self.model(batch)
+        rows = {"loss": output.loss.expand(len(batch)), **self.validation.batch_values(output, batch)}
+        self.validation.update(rows, batch.datasets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all held-out batches."""
+        self.log_dict({f"val/{name}": value for name, value in self.validation.compute().items()}, sync_dist=True)
+        self.validation.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the file is: names, numbers and statistics, from which a policy is rebuilt without Hydra."""
+        checkpoint[CARD] = {
+            "version": __version__,
+            "strategy": self.name,
+            "model": self.names.to_dict(),
+            "processor": self.processor.names.to_dict(),
+            "adapter": self.adapter,
+            "statistics": statistics_to_json(self.processor.statistics),
+            **self.run_record,
+        }
+
+
+class Finetune(PolicyModule):
+    """Trains the parameters whose names match the globs in `trainable`; `{last}` is the last language model layer."""
+
+    name = "finetune"
+    trainable: Sequence[str] = ("*",)
+
+    def __init__(self, *args: Any, trainable: Sequence[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.trainable = tuple(trainable or type(self).trainable)
+
+    def prepare(self, model: OpenVLA) -> None:
+        train_only(model, self.trainable)

@@ -1,0 +1,169 @@
+"""MLflow: one run an execution, one parent a sweep, and runs read back as plain rows.
+
+MLflow is imported inside functions: it costs over a second, and most commands never need it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlakit.errors import VlakitError
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import MLFlowLogger
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PARENT = "mlflow.parentRunId"
+EXPERIMENT = "vlakit"
+_LONGEST_PARAM = 500
+
+
+class StoreUnreachable(VlakitError):
+    """The MLflow store cannot be opened."""
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One recorded run: `params` and `tags` are strings, `metrics` the last value of each."""
+
+    run_id: str
+    name: str
+    status: str
+    start_ms: int
+    parent: str | None
+    params: dict[str, str] = field(default_factory=dict[str, str])
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    tags: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def client(tracking_uri: str) -> MlflowClient:
+    """A client of the store; a sqlite file is made with its folder on first use. Raises StoreUnreachable."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    if tracking_uri.startswith("sqlite:///"):
+        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        store = MlflowClient(tracking_uri=tracking_uri)
+        store.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise StoreUnreachable(
+            f"MLflow does not answer: {str(error).splitlines()[0][:200]}",
+            where=tracking_uri,
+            do="check logger.tracking_uri, or run without a record: logger=none",
+        ) from error
+    return store
+
+
+def experiment_id(store: MlflowClient, name: str, artifact_location: str | None = None) -> str:
+    """The id of a named experiment, made when it is not there; another process may make it at the same moment."""
+    from mlflow.exceptions import MlflowException
+
+    found = store.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return store.create_experiment(name, artifact_location=artifact_location)
+        except MlflowException:
+            found = store.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return found.experiment_id
+
+
+def start_parent(tracking_uri: str, run_name: str, experiment: str = EXPERIMENT) -> str:
+    """Open the run under which the jobs of a sweep are filed; returns its id."""
+    store = client(tracking_uri)
+    tags = {"mlflow.runName": run_name, "vlakit.kind": "sweep"}
+    return store.create_run(experiment_id(store, experiment), tags=tags, run_name=run_name).info.run_id
+
+
+def end_run(tracking_uri: str, run_id: str, status: str) -> None:
+    """Close a run as FINISHED, FAILED or KILLED."""
+    client(tracking_uri).set_terminated(run_id, status)
+
+
+def mlflow_logger(
+    tracking_uri: str,
+    run_name: str,
+    *,
+    experiment: str = EXPERIMENT,
+    artifacts: str | None = None,
+    parent: str | None = None,
+    run_id: str | None = None,
+) -> MLFlowLogger:
+    """Lightning's logger on a store that is known to answer; `run_id` continues a run, `parent` files it under a sweep."""
+    store = client(tracking_uri)
+    location = Path(artifacts).absolute().as_uri() if artifacts and "://" not in artifacts else artifacts
+    experiment_id(store, experiment, location)
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    return MLFlowLogger(
+        experiment_name=experiment,
+        run_name=run_name,
+        tracking_uri=tracking_uri,
+        tags={PARENT: parent} if parent else None,
+        run_id=run_id,
+    )
+
+
+def record(logger: MLFlowLogger, params: Mapping[str, Any], tags: Mapping[str, str], files: Iterable[Path]) -> None:
+    """File what a run is: flat parameters (only those not yet there, as MLflow allows no second value), tags, files."""
+    store, run_id = logger.experiment, str(logger.run_id)
+    from mlflow.entities import Param, RunTag
+
+    known = store.get_run(run_id).data.params
+    fresh = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in params.items() if name not in known]
+    for start in range(0, len(fresh), 100):  # the most that one request may hold
+        store.log_batch(run_id, params=fresh[start : start + 100])
+    store.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    for file in files:
+        store.log_artifact(run_id, str(file))
+
+
+def record_datasets(logger: MLFlowLogger, hashes: Mapping[str, str]) -> None:
+    """File each dataset with the hash of its shards as an input of the run."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = [
+        DatasetInput(Dataset(name, digest[:36], "local", "webdataset shards"), [InputTag("mlflow.data.context", "training")])
+        for name, digest in hashes.items()
+    ]
+    logger.experiment.log_inputs(str(logger.run_id), inputs)
+
+
+def runs(tracking_uri: str, experiment: str = EXPERIMENT) -> list[RunRow]:
+    """All runs of an experiment, oldest first; an empty list when there is no such experiment."""
+    store = client(tracking_uri)
+    found = store.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    rows: list[RunRow] = []
+    token = None
+    while True:
+        page = store.search_runs(
+            [found.experiment_id], order_by=["attributes.start_time ASC"], max_results=1000, page_token=token
+        )
+        rows += [_row(run) for run in page]
+        token = page.token
+        if not token:
+            return rows
+
+
+def _row(run: Run) -> RunRow:
+    return RunRow(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        start_ms=run.info.start_time or 0,
+        parent=run.data.tags.get(PARENT),
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        tags=dict(run.data.tags),
+    )
