@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from vlakit.processing.augment import Augmentation
 from vlakit.processing.images import channel_tables, check_image, decode_jpeg, resizer
 from vlakit.processing.normalizer import normalize, unnormalize
 from vlakit.processing.prompts import prompt_builder
-from vlakit.processing.text import build_tokenizer
+from vlakit.processing.text import TextTokenizer, build_tokenizer
 from vlakit.schema import NO_LOSS, DatasetStatistics, Example, Float32, Int64, Observation, Sample, UInt8
 
 
@@ -67,12 +68,20 @@ class VLAProcessor:
     ) -> None:
         self.names, self.augmentation, self.seed = names, augmentation, seed
         self.statistics: dict[str, DatasetStatistics] = dict(statistics or {})
-        self.text = build_tokenizer(names.tokenizer, names.tokenizer_path)
-        self.actions = ActionTokenizer(names.n_bins, self.text.padding_id)
         self.build_prompt = prompt_builder(names.prompt)
         self.resize = resizer(names.resize)
         self.scale, self.shift = channel_tables(names.channel_statistics)  # (k, 3)
         self._prompt_ids: dict[str, list[int]] = {}
+
+    @cached_property
+    def text(self) -> TextTokenizer:
+        """The text tokenizer; its files are looked for on first use, so that counting needs none."""
+        return build_tokenizer(self.names.tokenizer, self.names.tokenizer_path)
+
+    @cached_property
+    def actions(self) -> ActionTokenizer:
+        """The action tokenizer, whose ids end at the text tokenizer's padding."""
+        return ActionTokenizer(self.names.n_bins, self.text.padding_id)
 
     def without_augmentation(self) -> VLAProcessor:
         """The same processor for validation; statistics are shared."""

@@ -30,7 +30,8 @@ class PolicyModule(LightningModule):
     """
 
     name = "policy"
-    model: OpenVLA  # built by configure_model
+    model: OpenVLA  # built by configure_model, as is:
+    validation: ActionMetrics
 
     def __init__(
         self,
@@ -47,7 +48,6 @@ class PolicyModule(LightningModule):
         self.processor, self.weights = processor, weights
         self.build_optimizer, self.build_scheduler = optimizer, scheduler
         self.decay_norms_and_biases = decay_norms_and_biases
-        self.validation = ActionMetrics(processor)
         self.run_record: dict[str, Any] = {}  # plain facts of the run for the checkpoint: MLflow's id, shard hashes
 
     @property
@@ -67,7 +67,7 @@ class PolicyModule(LightningModule):
         if self.weights is not None:
             initialize_from(model, self.names, self.weights)
         self.prepare(model)
-        self.model = model
+        self.model, self.validation = model, ActionMetrics(self.processor)
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The strategy's optimizer over what it left trainable."""

@@ -1,0 +1,54 @@
+"""The console script: `vlakit <verb> key=value ...`. A verb is a module of this folder and a YAML file of the same name."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from vlakit import __version__
+from vlakit.cli.errors import readable_errors
+from vlakit.errors import UnknownName, nearest
+
+VERBS = {
+    "train": "run one experiment, or a sweep with -m",
+    "shards": "RLDS folder -> WebDataset shards; verify=DIR checks them",
+    "evaluate": "a checkpoint against held-out episodes, open loop",
+    "compare": "recorded runs in one table",
+    "explain": "who trains, who learns, what the optimizer holds",
+    "bench": "frames per second of the loader",
+}
+
+
+def main() -> None:
+    """Dispatch to `vlakit.cli.<verb>:main`; logs go to standard error, reports to standard output."""
+    words = sys.argv[1:]
+    if not words or words[0] in {"-h", "--help"}:
+        print(usage())
+        return
+    if words[0] == "--version":
+        print(f"vlakit {__version__}")
+        return
+    with readable_errors():
+        if words[0] not in VERBS:
+            raise UnknownName(f"no verb called {words[0]!r}", do=f"{nearest(words[0], VERBS)} (vlakit alone lists them)")
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        run_verb(words[0], words[1:])
+
+
+def run_verb(verb: str, overrides: list[str]) -> None:
+    """Run one verb on `key=value` words; `--help` prints its configuration file, which says what each key means."""
+    if verb != "train" and {"-h", "--help"} & set(overrides):
+        from vlakit.data.specs import conf_root
+
+        print(f"vlakit {verb} key=value ...\n")
+        print((Path(conf_root()) / f"{verb}.yaml").read_text(encoding="utf-8").rstrip())
+        return
+    import_module(f"vlakit.cli.{verb}").main(overrides)
+
+
+def usage() -> str:
+    """The list of verbs."""
+    lines = [f"  {verb:<10}{what}" for verb, what in VERBS.items()]
+    return "usage: vlakit <verb> key=value ...\n\n" + "\n".join(lines) + "\n\nvlakit <verb> --help shows its keys"

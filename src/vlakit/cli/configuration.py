@@ -1,0 +1,158 @@
+"""Composing Hydra configurations with errors that name the nearest key, and catching keys that an experiment invents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from vlakit.data.specs import conf_root
+from vlakit.errors import ConfigError, nearest
+
+LAYERED = ("experiment", "debug", "hparams_search", "scale")  # groups whose files write into the whole configuration
+
+OmegaConf.register_new_resolver("min", min, replace=True)
+
+
+def compose_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration `conf/<name>.yaml` with overrides; ConfigError names the nearest key or option."""
+    parse_overrides(overrides)
+    try:
+        with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
+            return compose(name, list(overrides))
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise explained(name, overrides, error) from error
+
+
+def to_plain(node: Any) -> Any:
+    """Dicts, lists and scalars; every interpolation resolved. ConfigError names a value that must be given (`???`)."""
+    try:
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", "") or str(error)
+        raise ConfigError(f"no value for {key!r}", do=f"add {key}=... to the command line") from error
+
+
+def leaves(node: Node | None, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all leaf keys; nothing is resolved."""
+    if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+        for key in node:
+            child = cast(Node | None, node._get_node(cast(str, key)))
+            yield from leaves(child, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's reading of `key=value` words; ConfigError for what is not one."""
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"cannot read an override: {str(error).splitlines()[0]}",
+            where="command line",
+            do="write key=value; quote values with spaces, commas or brackets: 'key=[a,b]'",
+        ) from error
+
+
+def single_runs(overrides: Sequence[str]) -> list[list[str]]:
+    """The override lists in which every value of every sweep occurs once, the other sweeps at their first value."""
+    choices = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [line]
+        for o, line in zip(parse_overrides(overrides), overrides, strict=True)
+    ]
+    first = [values[0] for values in choices]
+    others = [first[:i] + [value] + first[i + 1 :] for i, values in enumerate(choices) for value in values[1:]]
+    return [first, *others]
+
+
+def check_run(name: str, overrides: Sequence[str]) -> None:
+    """Compose every run that the overrides ask for; raise ConfigError for a key that does not exist, wherever it stands."""
+    for single in single_runs([o for o in overrides if not o.lstrip("+~").startswith("hydra")]):
+        compose_config(name, single)
+        for invented in invented_keys(name, single):
+            plain = compose_config(name, [o for o in single if o.split("=")[0] not in LAYERED])
+            raise ConfigError(
+                f"{invented[1]!r} is no key of the configuration",
+                where=f"conf/{invented[0]}.yaml",
+                do=nearest(invented[1], leaves(plain)),
+            )
+
+
+def invented_keys(name: str, overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """(file, key) of keys that a chosen experiment, scale or debug file adds though no group defines them.
+
+    Hydra merges such a file without a word, so a misspelt key would silently change nothing.
+    """
+    with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
+        full = compose(name, list(overrides), return_hydra_config=True)
+        chosen = {g: str(c) for g, c in full.hydra.runtime.choices.items() if c is not None and c != "null"}
+        layers = {group: choice for group, choice in chosen.items() if group in LAYERED and choice != "None"}
+        groups = [f"{g}={c}" for g, c in chosen.items() if _own_group(g) and g not in layers]
+        values = [o for o in overrides if o.split("=")[0] not in chosen]
+        found: list[tuple[str, str]] = []
+        base = set(leaves(compose(name, [*groups, "scale=laptop", *values])))
+        for group, choice in layers.items():
+            if group == "scale" and choice == "laptop":
+                continue
+            with_layer = compose(name, [f"{group}={choice}", *_without(groups, group), *values])
+            found += [(f"{group}/{choice}", key) for key in sorted(set(leaves(with_layer)) - base)]
+    return [(file, key) for file, key in found if not key.startswith("hydra.")]
+
+
+def _own_group(group: str) -> bool:
+    return "/" not in group and "@" not in group and group not in {*LAYERED, "hydra", "local"}
+
+
+def _without(groups: Iterable[str], group: str) -> list[str]:
+    return [line for line in groups if not line.startswith(f"{group}=")]
+
+
+def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigError:
+    """Hydra's complaint as an error that names what was probably meant."""
+    message = f"{error}\n{error.__cause__ or ''}"
+    option = re.search(r"Could not find '([\w-]+)/([^']+)'", message)
+    if option:
+        group, choice = option.groups()
+        known = sorted(path.stem for path in (conf_root() / group).glob("*.yaml"))
+        return ConfigError(f"{group}={choice} does not exist", where=f"conf/{group}", do=nearest(choice, known))
+    key = re.search(r"Could not (?:override|append to|delete|load) '?([\w.@/-]+)'?", message)
+    if key:
+        base = _defaults(name)
+        keys = {*leaves(base), *(str(group) for group in base)}
+        return ConfigError(
+            f"{key.group(1)!r} is no key of the configuration",
+            where="command line",
+            do=_nearest_key(key.group(1), keys),
+        )
+    where = " ".join(overrides) or f"conf/{name}.yaml"
+    return ConfigError(" ".join(message.split())[:300], where=where, do=f"vlakit {name} --help lists the keys")
+
+
+def _defaults(name: str) -> DictConfig:
+    with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
+        return compose(name)
+
+
+def _nearest_key(key: str, keys: Iterable[str]) -> str:
+    """The nearest full key; failing that, the keys whose last component is near."""
+    keys = sorted(keys)
+    close = nearest(key, keys)
+    if close.startswith("did you mean"):
+        return close
+    last = key.rpartition(".")[2]
+    by_last = nearest(last, {k.rpartition(".")[2] for k in keys})
+    if by_last.startswith("did you mean"):
+        words = re.findall(r"[\w-]+", by_last.removeprefix("did you mean"))
+        return f"did you mean {', '.join(k for k in keys if k.rpartition('.')[2] in words)}?"
+    return "top-level keys: " + ", ".join(sorted({k.split(".")[0] for k in keys}))
+
+

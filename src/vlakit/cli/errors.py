@@ -1,0 +1,48 @@
+"""Ending a command: an error of vlakit's own prints three lines, not a traceback (VLAKIT_DEBUG=1 shows it)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vlakit.errors import DiskFull, VlakitError
+
+INTERRUPTED = 130  # what a shell expects of a program ended by Ctrl-C
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn what a user can mend into a short message and exit status 1; anything else keeps its traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        known = as_vlakit_error(error)
+        if known is None or os.environ.get("VLAKIT_DEBUG", "0") != "0":
+            raise
+        print(known, file=sys.stderr)
+        sys.exit(1)
+
+
+def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
+    """The vlakit error behind `error`, looked for along its causes; a full disk counts as one."""
+    while error is not None:
+        if isinstance(error, VlakitError):
+            return error
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return DiskFull(
+                "no space left on the device", where=str(error.filename or "output"), do="free some space, then repeat"
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print the whole traceback to standard error."""
+    traceback.print_exception(error, file=sys.stderr)

@@ -1,0 +1,60 @@
+"""`vlakit explain model=siglip_7b strategy=sandwich`: the module table, counted on the meta device in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.utils import instantiate
+
+from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.output import emit
+
+
+def main(overrides: Sequence[str]) -> None:
+    """Print parameters, trainable, reachable by gradient and optimizer bytes a module."""
+    cfg = compose_config("explain", overrides)
+    from vlakit.accounting.parameters import ModuleCount, explain, unreached_adapters
+    from vlakit.models.vla import ModelNames, build_vla
+    from vlakit.processing.processor import ProcessorNames, VLAProcessor
+
+    names = to_plain(cfg.model.names)
+    processor = VLAProcessor(ProcessorNames.from_dict(to_plain(cfg.model.processor)))
+    policy = instantiate(cfg.strategy, model=names, processor=processor, _convert_="all")
+    model = build_vla(ModelNames.from_dict(names), "meta")
+    policy.prepare(model)
+    rows = explain(model)
+    total: ModuleCount = rows[-1]
+    silent, adapters = unreached_adapters(model)
+    report = {
+        "model": names,
+        "strategy": policy.name,
+        "trainable": total.trainable,
+        "reachable": total.reachable,
+        "total": total.total,
+        "optimizer_bytes": total.optimizer_bytes,
+        "adapters": adapters,
+        "adapters_without_gradient": silent,
+        "modules": [row.to_dict() for row in rows[:-1]],
+    }
+    emit(report, _text(rows, silent, adapters), cfg.format)
+
+
+def _text(rows: Sequence, silent: int, adapters: int) -> str:
+    header = f"{'module':<46}{'parameters':>16}{'trainable':>16}{'reachable':>16}{'AdamW state':>14}"
+    lines = [header, "-" * len(header)]
+    for row in rows:
+        if row.module == "model":
+            lines.append("-" * len(header))
+        gigabytes = f"{row.optimizer_bytes / 1e9:.2f} GB"
+        lines.append(f"{row.module:<46}{row.total:>16,}{row.trainable:>16,}{row.reachable:>16,}{gigabytes:>14}")
+    total = rows[-1]
+    share = 100 * total.trainable / total.total
+    lines.append(f"trainable {total.trainable:,} of {total.total:,} ({share:.2f} %)")
+    if total.reachable < total.trainable:
+        lines.append(
+            f"{total.trainable - total.reachable:,} of these never get a gradient: features leave each tower before its"
+            " last block, so that block, the norm and the pooling head stay as they are"
+        )
+    if silent:
+        lines.append(f"{silent} of {adapters} adapters never get a gradient, for the same reason")
+    return "\n".join(lines)

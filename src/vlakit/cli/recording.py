@@ -1,0 +1,106 @@
+"""What goes into a run's record: resolved configuration, git commit, shard hashes, parameter counts."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from vlakit import __version__
+from vlakit.accounting.parameters import count_parameters
+from vlakit.cli.configuration import to_plain
+from vlakit.errors import CheckpointMismatch
+from vlakit.models.checkpoint import CARD, read_checkpoint
+from vlakit.tracking.mlflow import record, record_datasets
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    from vlakit.data.datamodule import VLADataModule
+    from vlakit.strategies.base import PolicyModule
+
+log = logging.getLogger(__name__)
+
+
+def build_logger(cfg: DictConfig, run_name: str, parent: str | None, policy: PolicyModule) -> MLFlowLogger | None:
+    """The run's logger, None for logger=none; a run that resumes `ckpt_path` goes on in the same MLflow run.
+
+    Raises CheckpointMismatch when that checkpoint is of another model or strategy.
+    """
+    resumed = None if cfg.ckpt_path is None else resumable_card(cfg.ckpt_path, policy)
+    if cfg.logger.get("_target_") is None:
+        return None
+    run_id = resumed and resumed.get("mlflow_run_id")
+    return instantiate(cfg.logger, run_name=run_name, parent=parent, run_id=run_id)
+
+
+def resumable_card(path: str, policy: PolicyModule) -> dict[str, Any]:
+    """The card of a checkpoint that `policy` can go on from."""
+    card = read_checkpoint(path)[CARD]
+    for field, own in {"model": policy.names.to_dict(), "strategy": policy.name, "adapter": policy.adapter}.items():
+        if card[field] != own:
+            raise CheckpointMismatch(
+                f"the checkpoint's {field} is {card[field]}, this run's is {own}",
+                where=path,
+                do="resume with the experiment that wrote it; to start another one from its weights: model.weights=CKPT",
+            )
+    return card
+
+
+def record_run(logger: MLFlowLogger | None, cfg: DictConfig, policy: PolicyModule, data: VLADataModule) -> None:
+    """Write the resolved configuration beside the checkpoints and file everything that says what this run is."""
+    trainable, total = count_parameters(policy.model)
+    log.info("trainable %s of %s (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
+    if policy.weights is None and policy.name not in {"pretrain", "full"} and cfg.ckpt_path is None:
+        log.warning("the base weights are random: name a checkpoint with model.weights=..., e.g. of experiment=pretrain")
+    output = Path(cfg.paths.output)
+    output.mkdir(parents=True, exist_ok=True)
+    plain = to_plain(cfg)
+    resolved = output / "config.yaml"
+    resolved.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
+    policy.run_record = {"shards": data.hashes, "data": data.folders, "experiment": str(cfg.name)}
+    if logger is None:
+        return
+    policy.run_record["mlflow_run_id"] = str(logger.run_id)
+    commit, dirty = git_state()
+    tags = {
+        "vlakit.version": __version__,
+        "vlakit.strategy": policy.name,
+        "vlakit.output": str(output),
+        "mlflow.source.git.commit": commit,
+        "git.dirty": dirty,
+        **{f"shards.{name}": digest for name, digest in data.hashes.items()},
+    }
+    record(logger, flatten(plain), tags, [resolved])
+    record_datasets(logger, data.hashes)
+    logger.log_metrics({"params/trainable": trainable, "params/total": total}, step=0)
+
+
+def git_state() -> tuple[str, str]:
+    """(commit, 'true' or 'false': are tracked files changed) of the working folder; 'unknown' outside git."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+    commit = git("rev-parse", "HEAD")
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return commit, status if status == "unknown" else str(bool(status)).lower()
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'a': {'b': 1}} -> {'a.b': 1}.
+
+    >>> flatten({"strategy": {"rank": 32}, "seed": 7})
+    {'strategy.rank': 32, 'seed': 7}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        flat.update(flatten(value, name) if isinstance(value, Mapping) else {name: value})
+    return flat

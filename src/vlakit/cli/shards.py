@@ -1,0 +1,64 @@
+"""`vlakit shards dataset=bridge_orig source=DIR out=DIR` and `vlakit shards verify=DIR`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.output import emit
+from vlakit.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def main(overrides: Sequence[str]) -> None:
+    """Convert, or verify; verification that finds something exits with 1."""
+    cfg = to_plain(compose_config("shards", overrides))
+    if cfg["verify"] is not None:
+        verify_shards(Path(cfg["verify"]), cfg["format"])
+        return
+    if cfg["dataset"] is None or cfg["source"] is None:
+        raise ConfigError("dataset and source must be given", do="vlakit shards dataset=bridge_orig source=DIR out=DIR")
+    from vlakit.data.datamodule import source_folder
+    from vlakit.data.shards import convert
+    from vlakit.data.specs import load_spec
+
+    spec = load_spec(cfg["dataset"])
+    out = Path(cfg["out"] or Path("data") / spec.name)
+    options = {name: cfg[name] for name in ("val_fraction", "image_size", "max_frames_per_shard", "max_bytes_per_shard")}
+    with progress_bar("episodes") as progress:
+        index = convert(
+            source_folder(cfg["source"]), out, spec, cameras=tuple(cfg["cameras"]), progress=progress, **options
+        )
+    counts = index.counts
+    report = {"out": str(out), "dataset": spec.name, "splits": counts, "skipped": dict(index.skipped)}
+    lines = [f"{split}: {c['num_trajectories']:,} episodes, {c['num_transitions']:,} frames" for split, c in counts.items()]
+    lines += [f"skipped: {n:,} episodes ({why})" for why, n in index.skipped.items()]
+    emit(report, "\n".join([*lines, f"shards and statistics in {out}"]), cfg["format"])
+
+
+def verify_shards(folder: Path, output_format: str) -> None:
+    """Print what is wrong with which file; exit 1 when anything is."""
+    from vlakit.data.verify import verify
+
+    problems = verify(folder)
+    verdict = f"{folder}: {len(problems)} problems" if problems else f"{folder}: no problem found"
+    emit({"folder": str(folder), "problems": problems}, "\n".join([*problems, verdict]), output_format)
+    if problems:
+        sys.exit(1)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error that is fed with (done, total)."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,80 @@
+"""`python train.py` and `vlakit train`: compose a configuration, then run one experiment or a sweep of them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from vlakit.cli.configuration import check_run, to_plain
+from vlakit.cli.errors import readable_errors
+from vlakit.cli.sweep import parent_of
+from vlakit.data.specs import conf_root
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+    from vlakit.strategies.base import PolicyModule
+
+log = logging.getLogger(__name__)
+_OF_HYDRA = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p")
+
+
+def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = None) -> dict[str, float]:
+    """Run one experiment; return the last value of every logged metric, and leave `last.ckpt` in paths.output."""
+    from vlakit.cli.recording import build_logger, record_run
+    from vlakit.processing.processor import ProcessorNames, VLAProcessor
+    from vlakit.seeding import seed_everything
+
+    seed_everything(cfg.seed)
+    processor = VLAProcessor(ProcessorNames.from_dict(to_plain(cfg.model.processor)), seed=cfg.seed)
+    data = instantiate(cfg.data, processor=processor, _convert_="all")
+    policy: PolicyModule = instantiate(
+        cfg.strategy, model=to_plain(cfg.model.names), processor=data.processor, _convert_="all"
+    )
+    logger = build_logger(cfg, run_name or cfg.name, parent, policy)
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger or False, _convert_="all")
+    policy.configure_model()
+    record_run(logger, cfg, policy, data)
+    with ended_properly(logger):
+        trainer.fit(policy, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    trainer.save_checkpoint(Path(cfg.paths.output) / "last.ckpt")
+    log.info("checkpoint: %s", Path(cfg.paths.output) / "last.ckpt")
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line: `key=value` overrides, `-m` for a sweep."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    with readable_errors():
+        if not any(word.split("=")[0] in _OF_HYDRA for word in words):
+            check_run("train", [word for word in words if not word.startswith("-")])
+        sys.argv = [sys.argv[0], *words]
+        hydra.main(version_base="1.3", config_path=str(conf_root().absolute()), config_name="train")(_job)()
+
+
+def _job(cfg: DictConfig) -> dict[str, float]:
+    config = HydraConfig.get()
+    swept = config.mode == RunMode.MULTIRUN
+    with readable_errors():
+        return train(
+            cfg,
+            run_name=_run_name(cfg, list(config.overrides.task)),
+            parent=parent_of(Path(config.sweep.dir)) if swept else None,
+        )
+
+
+def _run_name(cfg: DictConfig, overrides: Sequence[str]) -> str:
+    """The experiment's name and what was changed on the command line: lora_r32[seed=0]."""
+    said = [o for o in overrides if o.split("=")[0] not in {"experiment", "debug", "hparams_search", "ckpt_path"}]
+    changed = [o for o in said if not o.startswith(("paths.", "logger", "callbacks", "trainer.enable", "name="))]
+    return f"{cfg.name}[{','.join(changed)}]" if changed else str(cfg.name)

@@ -1,0 +1,145 @@
+"""`VLADataModule`: shard folders to training and validation batches, and the stream's position into every checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from vlakit.data.collate import Collate
+from vlakit.data.loading import MixtureSampler, SampleDataset
+from vlakit.data.mixture import MixtureOrder, SequentialOrder, mixture_entry
+from vlakit.data.reader import ShardFolder
+from vlakit.data.shards import convert
+from vlakit.data.specs import load_mixture, load_spec
+from vlakit.processing.augment import Augmentation
+from vlakit.processing.processor import VLAProcessor
+from vlakit.schema import Batch, Example
+
+log = logging.getLogger(__name__)
+SAMPLE = Path(__file__).parent.parent / "assets" / "bridge_dataset"
+
+
+def source_folder(source: str) -> Path:
+    """The RLDS folder that `source` means: the shipped Bridge episodes for "sample", a path otherwise."""
+    return SAMPLE if source == "sample" else Path(source).expanduser()
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How samples are made at load time: history `window` W, action `chunk` H, augmentation, shards shuffled together.
+
+    val_fraction is for a dataset that is converted on the way.
+    """
+
+    augment: bool = False
+    window: int = 1
+    chunk: int = 1
+    shuffle_shards: int = 16
+    val_fraction: float = 0.05
+
+
+class VLADataModule(LightningDataModule):
+    """Batches of a mixture: {dataset: weight}, or the name of one in conf/mixture, under `root`, one folder a dataset.
+
+    A dataset that is not there yet is converted from `sources[dataset]` if that names an RLDS folder. batch_size counts
+    the samples of one device. `processor` leaves with the datasets' statistics: take `self.processor` from here on.
+    """
+
+    def __init__(
+        self,
+        processor: VLAProcessor,
+        mixture: str | Mapping[str, float],
+        root: str,
+        *,
+        batch_size: int,
+        seed: int,
+        num_workers: int = 0,
+        sources: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.options = LoadOptions(**options)
+        self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
+        weights = load_mixture(mixture).datasets if isinstance(mixture, str) else dict(mixture)
+        self.weights = {name: float(weight) for name, weight in weights.items()}
+        self.shards = {name: self._open(Path(root) / name, name, sources or {}) for name in self.weights}
+        self.processor = processor.with_statistics({name: s.statistics for name, s in self.shards.items()})
+        self._sampler: MixtureSampler | None = None
+        self._restored: dict[str, Any] | None = None
+        self._first_step = 0
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Dataset -> sha256 over its shards."""
+        return {name: folder.hash for name, folder in self.shards.items()}
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Dataset -> its shard folder."""
+        return {name: str(folder.path) for name, folder in self.shards.items()}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Endless shuffled batches, from the position of the checkpoint that was restored, if any."""
+        world_size, rank = self._world()
+        order = MixtureOrder(
+            [mixture_entry(self.shards[name], weight) for name, weight in self.weights.items()],
+            seed=self.seed,
+            batch_size=self.batch_size * world_size,
+            shuffle_shards=self.options.shuffle_shards,
+            rank=rank,
+            world_size=world_size,
+        )
+        self._sampler = MixtureSampler(order)
+        if self._restored is not None:
+            self._sampler.load_state_dict(self._restored)
+        self._first_step = self.trainer.global_step if self.trainer else 0
+        augmentation = Augmentation() if self.options.augment else None
+        processor = VLAProcessor(self.processor.names, self.processor.statistics, augmentation, self.seed)
+        return self._loader(processor, self._sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every held-out frame once, in order, never augmented."""
+        world_size, rank = self._world()
+        entries = [mixture_entry(folder, split="val") for folder in self.shards.values()]
+        order = SequentialOrder(entries, batch_size=self.batch_size, rank=rank, world_size=world_size)
+        return self._loader(self.processor.without_augmentation(), order)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stream's state behind the last batch that an optimizer step used, though workers have read further."""
+        if self._sampler is None or self.trainer is None:
+            return {}
+        steps = self.trainer.global_step - self._first_step
+        return self._sampler.state_after(steps * self.trainer.accumulate_grad_batches)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember where to go on; applied when the loader is built."""
+        self._restored = state_dict or None
+
+    def _loader(self, processor: VLAProcessor, order: MixtureSampler | SequentialOrder) -> DataLoader[Batch]:
+        dataset: SampleDataset[Example] = SampleDataset(
+            self.shards, processor.encode, window=self.options.window, chunk=self.options.chunk
+        )
+        return DataLoader(
+            dataset,  # pyright: ignore[reportArgumentType]  the batch sampler yields references, not numbers
+            batch_sampler=order,  # pyright: ignore[reportArgumentType]
+            collate_fn=Collate(processor.text.padding_id),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _open(self, folder: Path, dataset: str, sources: Mapping[str, str]) -> ShardFolder:
+        if dataset in sources and not (folder / "shardindex.json").is_file():
+            log.info("making shards of %s in %s", dataset, folder)
+            convert(source_folder(sources[dataset]), folder, load_spec(dataset), val_fraction=self.options.val_fraction)
+        return ShardFolder.open(folder)
+
+
