@@ -1,4 +1,4 @@
-"""`Policy`: anything that answers observations with actions. `VLAPolicy` is one made from a checkpoint, without Hydra."""
+"""`Policy`: anything that answers observations with actions; `VLAPolicy` is made from a checkpoint, without Hydra."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from vlakit.data.statistics import statistics_from_json
 from vlakit.models.checkpoint import CARD, load_model, read_checkpoint

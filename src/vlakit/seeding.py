@@ -1,4 +1,4 @@
-"""One seed for a run; the order of the data and its augmentation are seeded apart, by sample number (see data.mixture)."""
+"""One seed for a run; the order of the data and its augmentation have their own, by sample number (data.mixture)."""
 
 import random
 

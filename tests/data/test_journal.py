@@ -181,3 +181,18 @@ def test_conversion_goes_on_after_a_full_disk(
     run(tmp_path)
     assert before.items() <= identities(tmp_path).items()
     assert contents(tmp_path) == contents(whole)
+
+
+def test_shard_filed_but_not_yet_renamed_survives_an_error(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(partial: Path, path: Path) -> None:
+        raise PermissionError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vlakit.data.journal.publish", fail)
+        with pytest.raises(PermissionError):
+            run(tmp_path)
+    assert (tmp_path / ".conversion/train-000000.tar.partial").is_file()
+    run(tmp_path)
+    assert contents(tmp_path) == contents(whole)

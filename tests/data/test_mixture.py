@@ -43,6 +43,11 @@ def test_each_epoch_visits_each_frame_once_in_a_new_order(shuffle_shards: int) -
     assert refs[:16] != refs[16:]
 
 
+def test_frames_of_one_shard_come_in_another_order_each_epoch() -> None:
+    refs = [ref.frame for batch in islice(order(MixtureEntry("one", ((0, 20),)), batch_size=20), 2) for ref in batch]
+    assert refs[:20] != refs[20:]
+
+
 def test_frames_are_mixed_only_within_a_group_of_shards() -> None:
     refs = [ref for batch in islice(order(LARGE, batch_size=1), LARGE.n_frames) for ref in batch]
     shards = [ref.shard for ref in refs]

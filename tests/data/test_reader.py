@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlakit.data import reader
 from vlakit.data.frames import parse_lowdim
 from vlakit.data.reader import SampleRef, ShardFolder, folder_of, open_folders
 from vlakit.data.shards import convert
@@ -91,9 +90,8 @@ def test_hash_tells_shards_apart(folder: ShardFolder, tmp_path: Path) -> None:
     assert ShardFolder.open(tmp_path).hash != folder.hash
 
 
-def test_open_shards_are_bounded(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "OPEN_SHARDS", 2)
-    small = ShardFolder.open(whole)
+def test_open_shards_are_bounded(whole: Path) -> None:
+    small = ShardFolder.open(whole, open_shards=2)
     for shard in (0, 1, 2, 3, 0):
         assert small.read_sample(ref(0, shard)).key.endswith("0000")
     assert len(small._tables) == 2

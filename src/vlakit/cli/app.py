@@ -1,4 +1,4 @@
-"""The console script: `vlakit <verb> key=value ...`. A verb is a module of this folder and a YAML file of the same name."""
+"""The console script: `vlakit <verb> key=value ...`. A verb is a module here and a YAML file of the same name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def main() -> None:
         return
     with readable_errors():
         if words[0] not in VERBS:
-            raise UnknownName(f"no verb called {words[0]!r}", do=f"{nearest(words[0], VERBS)} (vlakit alone lists them)")
+            raise UnknownName(
+                f"no verb called {words[0]!r}", do=f"{nearest(words[0], VERBS)} (vlakit alone lists them)"
+            )
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         run_verb(words[0], words[1:])
 

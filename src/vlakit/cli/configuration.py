@@ -1,4 +1,4 @@
-"""Composing Hydra configurations with errors that name the nearest key, and catching keys that an experiment invents."""
+"""Composing Hydra configurations: errors name the nearest key, and keys that an experiment invents are caught."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def single_runs(overrides: Sequence[str]) -> list[list[str]]:
         for o, line in zip(parse_overrides(overrides), overrides, strict=True)
     ]
     first = [values[0] for values in choices]
-    others = [first[:i] + [value] + first[i + 1 :] for i, values in enumerate(choices) for value in values[1:]]
+    others = [[*first[:i], value, *first[i + 1 :]] for i, values in enumerate(choices) for value in values[1:]]
     return [first, *others]
 
 
 def check_run(name: str, overrides: Sequence[str]) -> None:
-    """Compose every run that the overrides ask for; raise ConfigError for a key that does not exist, wherever it stands."""
+    """Compose every run that the overrides ask for; ConfigError for a key that does not exist, wherever it stands."""
     for single in single_runs([o for o in overrides if not o.lstrip("+~").startswith("hydra")]):
         compose_config(name, single)
         for invented in invented_keys(name, single):
@@ -126,7 +126,7 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigEr
         return ConfigError(f"{group}={choice} does not exist", where=f"conf/{group}", do=nearest(choice, known))
     key = re.search(r"Could not (?:override|append to|delete|load) '?([\w.@/-]+)'?", message)
     if key:
-        base = _defaults(name)
+        base = _defaults(name, overrides)
         keys = {*leaves(base), *(str(group) for group in base)}
         return ConfigError(
             f"{key.group(1)!r} is no key of the configuration",
@@ -137,9 +137,12 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigEr
     return ConfigError(" ".join(message.split())[:300], where=where, do=f"vlakit {name} --help lists the keys")
 
 
-def _defaults(name: str) -> DictConfig:
+def _defaults(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration with the group choices of `overrides` that exist, and nothing else."""
+    pairs = [(line, *line.partition("=")[::2]) for line in overrides]
+    choices = [line for line, group, choice in pairs if (conf_root() / group / f"{choice}.yaml").is_file()]
     with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
-        return compose(name)
+        return compose(name, choices)
 
 
 def _nearest_key(key: str, keys: Iterable[str]) -> str:
@@ -154,5 +157,3 @@ def _nearest_key(key: str, keys: Iterable[str]) -> str:
         words = re.findall(r"[\w-]+", by_last.removeprefix("did you mean"))
         return f"did you mean {', '.join(k for k in keys if k.rpartition('.')[2] in words)}?"
     return "top-level keys: " + ", ".join(sorted({k.split(".")[0] for k in keys}))
-
-

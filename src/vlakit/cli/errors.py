@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
-import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,6 +44,17 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
     return None
 
 
-def show_traceback(error: BaseException) -> None:
-    """Print the whole traceback to standard error."""
-    traceback.print_exception(error, file=sys.stderr)
+def quiet_libraries() -> None:
+    """Hear libraries from warnings on, and not those that a user of vlakit can do nothing about."""
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("lightning")]:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        logger.handlers.clear()  # lightning adds its own beside the root's, so that every line comes twice
+    for words in (
+        "Checkpoint directory .* exists and is not empty",  # the run's own folder: Hydra's files are in it
+        ".*does not have many workers which may be a bottleneck",  # time/data_wait_share says whether it is one
+        ".*treespec, LeafSpec.*",
+        ".*litlogger.*",
+        "The `srun` command is available",
+    ):
+        warnings.filterwarnings("ignore", message=words)

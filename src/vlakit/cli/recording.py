@@ -47,7 +47,7 @@ def resumable_card(path: str, policy: PolicyModule) -> dict[str, Any]:
             raise CheckpointMismatch(
                 f"the checkpoint's {field} is {card[field]}, this run's is {own}",
                 where=path,
-                do="resume with the experiment that wrote it; to start another one from its weights: model.weights=CKPT",
+                do="resume with the experiment that wrote it; to start another from its weights: model.weights=CKPT",
             )
     return card
 
@@ -57,7 +57,9 @@ def record_run(logger: MLFlowLogger | None, cfg: DictConfig, policy: PolicyModul
     trainable, total = count_parameters(policy.model)
     log.info("trainable %s of %s (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
     if policy.weights is None and policy.name not in {"pretrain", "full"} and cfg.ckpt_path is None:
-        log.warning("the base weights are random: name a checkpoint with model.weights=..., e.g. of experiment=pretrain")
+        log.warning(
+            "the base weights are random: name a checkpoint with model.weights=..., e.g. of experiment=pretrain"
+        )
     output = Path(cfg.paths.output)
     output.mkdir(parents=True, exist_ok=True)
     plain = to_plain(cfg)

@@ -32,14 +32,19 @@ def main(overrides: Sequence[str]) -> None:
 
     spec = load_spec(cfg["dataset"])
     out = Path(cfg["out"] or Path("data") / spec.name)
-    options = {name: cfg[name] for name in ("val_fraction", "image_size", "max_frames_per_shard", "max_bytes_per_shard")}
+    options = {
+        name: cfg[name] for name in ("val_fraction", "image_size", "max_frames_per_shard", "max_bytes_per_shard")
+    }
     with progress_bar("episodes") as progress:
         index = convert(
             source_folder(cfg["source"]), out, spec, cameras=tuple(cfg["cameras"]), progress=progress, **options
         )
-    counts = index.counts
+    counts = index.counts()
     report = {"out": str(out), "dataset": spec.name, "splits": counts, "skipped": dict(index.skipped)}
-    lines = [f"{split}: {c['num_trajectories']:,} episodes, {c['num_transitions']:,} frames" for split, c in counts.items()]
+    lines = [
+        f"{split}: {c['episodes']:,} episodes, {c['frames']:,} frames in {c['shards']:,} shards"
+        for split, c in counts.items()
+    ]
     lines += [f"skipped: {n:,} episodes ({why})" for why, n in index.skipped.items()]
     emit(report, "\n".join([*lines, f"shards and statistics in {out}"]), cfg["format"])
 

@@ -1,4 +1,4 @@
-"""One MLflow parent a multirun: opened before its first job, found by every job through a file in the sweep's folder."""
+"""One MLflow parent a multirun: opened before its first job, found by the jobs through a file in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 _FILE = "mlflow_parent"
@@ -35,8 +35,8 @@ class SweepRun(Callback):
         folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         words = [word for word in config.hydra.overrides.task if not word.startswith("paths.")]
-        with open_dict(config):
-            parent = start_parent(config.logger.tracking_uri, f"sweep {' '.join(words)}", config.logger.experiment)
+        to = config.logger
+        parent = start_parent(to.tracking_uri, f"sweep {' '.join(words)}", to.experiment, to.artifacts)
         (folder / _FILE).write_text(parent)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:

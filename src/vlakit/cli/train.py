@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from vlakit.cli.configuration import check_run, to_plain
-from vlakit.cli.errors import readable_errors
+from vlakit.cli.errors import quiet_libraries, readable_errors
 from vlakit.cli.sweep import parent_of
 from vlakit.data.specs import conf_root
 
@@ -30,10 +30,13 @@ _OF_HYDRA = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info
 
 def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = None) -> dict[str, float]:
     """Run one experiment; return the last value of every logged metric, and leave `last.ckpt` in paths.output."""
+    import lightning  # noqa: F401  first, so that its loggers exist when they are told to be quiet
+
     from vlakit.cli.recording import build_logger, record_run
     from vlakit.processing.processor import ProcessorNames, VLAProcessor
     from vlakit.seeding import seed_everything
 
+    quiet_libraries()
     seed_everything(cfg.seed)
     processor = VLAProcessor(ProcessorNames.from_dict(to_plain(cfg.model.processor)), seed=cfg.seed)
     data = instantiate(cfg.data, processor=processor, _convert_="all")
@@ -45,8 +48,7 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger or False, _convert_="all")
     policy.configure_model()
     record_run(logger, cfg, policy, data)
-    with ended_properly(logger):
-        trainer.fit(policy, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    trainer.fit(policy, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     trainer.save_checkpoint(Path(cfg.paths.output) / "last.ckpt")
     log.info("checkpoint: %s", Path(cfg.paths.output) / "last.ckpt")
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

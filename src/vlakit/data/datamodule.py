@@ -1,4 +1,4 @@
-"""`VLADataModule`: shard folders to training and validation batches, and the stream's position into every checkpoint."""
+"""`VLADataModule`: shard folders to batches, and the stream's position into every checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlakit.data.shards import convert
 from vlakit.data.specs import load_mixture, load_spec
 from vlakit.processing.augment import Augmentation
 from vlakit.processing.processor import VLAProcessor
-from vlakit.schema import Batch, Example
+from vlakit.schema import Batch
 
 log = logging.getLogger(__name__)
 SAMPLE = Path(__file__).parent.parent / "assets" / "bridge_dataset"
@@ -122,12 +122,14 @@ class VLADataModule(LightningDataModule):
         self._restored = state_dict or None
 
     def _loader(self, processor: VLAProcessor, order: MixtureSampler | SequentialOrder) -> DataLoader[Batch]:
-        dataset: SampleDataset[Example] = SampleDataset(
+        # torch's types know neither references in place of row numbers nor that collate changes the type of a batch.
+        dataset: Any = SampleDataset(
             self.shards, processor.encode, window=self.options.window, chunk=self.options.chunk
         )
+        sampler: Any = order
         return DataLoader(
-            dataset,  # pyright: ignore[reportArgumentType]  the batch sampler yields references, not numbers
-            batch_sampler=order,  # pyright: ignore[reportArgumentType]
+            dataset,
+            batch_sampler=sampler,
             collate_fn=Collate(processor.text.padding_id),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -141,5 +143,3 @@ class VLADataModule(LightningDataModule):
             log.info("making shards of %s in %s", dataset, folder)
             convert(source_folder(sources[dataset]), folder, load_spec(dataset), val_fraction=self.options.val_fraction)
         return ShardFolder.open(folder)
-
-

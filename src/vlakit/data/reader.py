@@ -18,7 +18,7 @@ from vlakit.data.statistics import load_statistics
 from vlakit.errors import ConfigError, InvalidData, StatisticsMissing, UnknownName, nearest
 from vlakit.schema import DatasetStatistics, Float32, Sample
 
-OPEN_SHARDS = 64  # a table of 2,000 frames takes 0.3 MB; a shuffle group is 16 shards
+OPEN_SHARDS = 24  # 1.5 shuffle groups of 16; each costs a file descriptor and 0.3 MB per 2,000 frames
 
 
 class SampleRef(NamedTuple):
@@ -42,14 +42,17 @@ class EpisodeRow(NamedTuple):
 class ShardFolder:
     """One finished dataset on disk; cheap to open, and to send to a worker process, which opens its own files."""
 
-    def __init__(self, path: Path, index: ShardIndex, statistics: DatasetStatistics) -> None:
-        self.path, self.index, self.statistics = path, index, statistics
+    def __init__(
+        self, path: Path, index: ShardIndex, statistics: DatasetStatistics, open_shards: int = OPEN_SHARDS
+    ) -> None:
+        self.path, self.index, self.statistics, self.open_shards = path, index, statistics, open_shards
         self._tables: OrderedDict[int, ShardTable] = OrderedDict()
 
     @classmethod
-    def open(cls, path: str | Path) -> ShardFolder:
-        """Read index and statistics of a folder that `convert` wrote.
+    def open(cls, path: str | Path, *, open_shards: int = OPEN_SHARDS) -> ShardFolder:
+        """Read index and statistics of a folder that `convert` wrote; at most `open_shards` tars stay open a process.
 
+        Fewer open shards than a shuffle group has make every read scan a tar again.
         Raises NotAShardFolder (an unfinished one says so), InvalidData, StatisticsMissing.
         """
         folder = Path(path)
@@ -61,7 +64,7 @@ class ShardFolder:
                 where=f"{folder / STATISTICS_NAME} (has: {', '.join(statistics) or 'none'})",
                 do="convert the dataset again",
             )
-        return cls(folder, index, statistics[index.dataset])
+        return cls(folder, index, statistics[index.dataset], open_shards)
 
     @property
     def dataset(self) -> str:
@@ -159,7 +162,7 @@ class ShardFolder:
             return table
         if not 0 <= shard < len(self.index.shards):
             raise InvalidData(f"no shard {shard}, there are {len(self.index.shards)}", where=str(self.path))
-        while len(self._tables) >= OPEN_SHARDS:
+        while len(self._tables) >= max(self.open_shards, 1):
             self._tables.popitem(last=False)[1].close()
         entry = self.index.shards[shard]
         table = self._tables[shard] = ShardTable(self.path / entry.url, entry, self.index.cameras)

@@ -37,7 +37,7 @@ def masked_crc(data: bytes) -> int:
     """CRC32C of `data` as TFRecord stores it: rotated and shifted, since a CRC of data with its own CRC degenerates.
 
     >>> hex(masked_crc(b"123456789"))
-    '0xd00bce11'
+    '0xc78ab0e5'
     """
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -87,9 +87,8 @@ class PolicyModule(LightningModule):
             )
         with torch.no_grad():
             means = {name: rows.mean() for name, rows in self.validation.batch_values(output, batch).items()}
-        self.log_dict(
-            {f"train/{name}": value for name, value in {"loss": output.loss, **means}.items()}, batch_size=len(batch)
-        )
+        self.log("train/loss", output.loss, batch_size=len(batch), prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=len(batch))
         return output.loss
 
     def validation_step(self, batch: Batch, _: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ class ActionMetrics(nn.Module):
 
     L1 is between bin centres and the recorded action, teacher-forced, over actions that exist (no padding).
     """
+
+    centers: Tensor  # (bins,)
+    means: nn.ModuleDict
 
     def __init__(self, processor: VLAProcessor) -> None:
         super().__init__()
@@ -63,7 +67,7 @@ class ActionMetrics(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """All means since the last reset."""
-        return {name.replace("|", "."): mean.compute() for name, mean in self.means.items()}
+        return {name.replace("|", "."): cast(MeanMetric, mean).compute() for name, mean in self.means.items()}
 
     def reset(self) -> None:
         """Forget everything seen."""
@@ -73,7 +77,7 @@ class ActionMetrics(nn.Module):
         key = name.replace(".", "|")  # a ModuleDict allows no dot
         if key not in self.means:
             self.means[key] = MeanMetric().to(self.centers.device)
-        return self.means[key]  # pyright: ignore[reportReturnType]  the dict holds nothing else
+        return cast(MeanMetric, self.means[key])
 
     def _physical(self, normalized: Tensor, datasets: list[str]) -> Tensor:
         rows = torch.tensor([self.datasets.index(name) for name in datasets], device=normalized.device)

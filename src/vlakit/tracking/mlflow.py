@@ -62,14 +62,20 @@ def client(tracking_uri: str) -> MlflowClient:
     return store
 
 
-def experiment_id(store: MlflowClient, name: str, artifact_location: str | None = None) -> str:
-    """The id of a named experiment, made when it is not there; another process may make it at the same moment."""
+def experiment_id(store: MlflowClient, name: str, artifacts: str | None = None) -> str:
+    """The id of a named experiment, made when it is not there; another process may make it at the same moment.
+
+    `artifacts` is the folder for files of a new experiment; a server chooses its own.
+    """
     from mlflow.exceptions import MlflowException
 
     found = store.get_experiment_by_name(name)
     if found is None:
+        location = (
+            Path(artifacts).absolute().as_uri() if artifacts and store.tracking_uri.startswith("sqlite") else None
+        )
         try:
-            return store.create_experiment(name, artifact_location=artifact_location)
+            return store.create_experiment(name, artifact_location=location)
         except MlflowException:
             found = store.get_experiment_by_name(name)
             if found is None:
@@ -77,11 +83,11 @@ def experiment_id(store: MlflowClient, name: str, artifact_location: str | None 
     return found.experiment_id
 
 
-def start_parent(tracking_uri: str, run_name: str, experiment: str = EXPERIMENT) -> str:
+def start_parent(tracking_uri: str, run_name: str, experiment: str, artifacts: str | None) -> str:
     """Open the run under which the jobs of a sweep are filed; returns its id."""
     store = client(tracking_uri)
     tags = {"mlflow.runName": run_name, "vlakit.kind": "sweep"}
-    return store.create_run(experiment_id(store, experiment), tags=tags, run_name=run_name).info.run_id
+    return store.create_run(experiment_id(store, experiment, artifacts), tags=tags, run_name=run_name).info.run_id
 
 
 def end_run(tracking_uri: str, run_id: str, status: str) -> None:
@@ -98,10 +104,9 @@ def mlflow_logger(
     parent: str | None = None,
     run_id: str | None = None,
 ) -> MLFlowLogger:
-    """Lightning's logger on a store that is known to answer; `run_id` continues a run, `parent` files it under a sweep."""
+    """Lightning's logger on a store that answers; `run_id` continues a run, `parent` files it under a sweep."""
     store = client(tracking_uri)
-    location = Path(artifacts).absolute().as_uri() if artifacts and "://" not in artifacts else artifacts
-    experiment_id(store, experiment, location)
+    experiment_id(store, experiment, artifacts)
     from lightning.pytorch.loggers import MLFlowLogger
 
     return MLFlowLogger(
@@ -132,7 +137,9 @@ def record_datasets(logger: MLFlowLogger, hashes: Mapping[str, str]) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     inputs = [
-        DatasetInput(Dataset(name, digest[:36], "local", "webdataset shards"), [InputTag("mlflow.data.context", "training")])
+        DatasetInput(
+            Dataset(name, digest[:36], "local", "webdataset shards"), [InputTag("mlflow.data.context", "training")]
+        )
         for name, digest in hashes.items()
     ]
     logger.experiment.log_inputs(str(logger.run_id), inputs)
@@ -167,3 +174,19 @@ def _row(run: Run) -> RunRow:
         metrics=dict(run.data.metrics),
         tags=dict(run.data.tags),
     )
+
+
+def record_evaluation(tracking_uri: str, run_id: str, metrics: Mapping[str, float], files: Iterable[Path]) -> bool:
+    """Add metrics and files to a finished run; False when the store does not know it."""
+    from mlflow.exceptions import MlflowException
+
+    store = client(tracking_uri)
+    try:
+        store.get_run(run_id)
+    except MlflowException:
+        return False
+    for name, value in metrics.items():
+        store.log_metric(run_id, name, value)
+    for file in files:
+        store.log_artifact(run_id, str(file), "evaluation")
+    return True

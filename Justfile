@@ -1,0 +1,50 @@
+# `just` alone lists what there is. Everything runs in .venv; `just setup` makes it.
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+python := env("PYTHON", "python3")
+bin := ".venv/bin"
+stamp := ".venv/.vlakit-" + sha256(read("pyproject.toml") + read("constraints.txt"))
+
+[private]
+default:
+    @just --list --unsorted
+
+# Make .venv and install vlakit with the tested versions (about 3 minutes and 7 GB the first time, then nothing)
+setup:
+    @[ -e {{stamp}} ] || just _install
+
+[private]
+_install:
+    @{{python}} -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vlakit needs Python 3.11 or newer: PYTHON=/path/to/python3.11 just setup" >&2; exit 1; }
+    @[ -x {{bin}}/python ] || {{python}} -m venv .venv || { echo "no venv module: apt install python3-venv, or PYTHON=/path/to/another/python just setup" >&2; exit 1; }
+    {{bin}}/python -m pip install --quiet --upgrade pip
+    {{bin}}/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+    @rm -f .venv/.vlakit-* && touch {{stamp}}
+
+# Shards from real Bridge episodes -> pretrain -> two fine-tunings -> evaluate -> compare (5 minutes on two cores)
+demo: setup
+    @{{bin}}/python experiments/demo/demo.py
+
+# The fast test suite, sockets blocked; arguments go to pytest
+test *args: setup
+    @{{bin}}/python -m pytest -q -n 2 --dist worksteal {{args}}
+
+# Every test that this machine can run
+test-all: setup
+    @{{bin}}/python -m pytest -q -n 2 --dist worksteal -m "not gpu"
+
+# Lint, format, types, layers
+check: setup
+    {{bin}}/ruff check .
+    {{bin}}/ruff format --check .
+    {{bin}}/pyright
+    {{bin}}/lint-imports
+
+# Mend what ruff can mend
+fix: setup
+    {{bin}}/ruff check --fix .
+    {{bin}}/ruff format .
+
+# Browse the recorded runs
+ui: setup
+    {{bin}}/mlflow ui --backend-store-uri sqlite:///${VLAKIT_RUNS:-runs}/mlflow.db

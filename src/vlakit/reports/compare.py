@@ -1,0 +1,145 @@
+"""Recorded runs side by side: one row a kind of run, seeds pooled into mean +- standard deviation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Any
+
+from vlakit.errors import ConfigError, UnknownName, nearest
+from vlakit.tracking.mlflow import EXPERIMENT, RunRow, runs
+
+# column -> (metric, factor, digits)
+COLUMNS: dict[str, tuple[str, float, int]] = {
+    "trainable": ("params/trainable", 1, 0),
+    "peak MB": ("memory/peak_bytes", 1e-6, 0),
+    "samples/s": ("time/samples_per_s", 1, 1),
+    "val loss": ("val/loss", 1, 3),
+    "val token acc.": ("val/token_accuracy", 1, 3),
+    "val L1": ("val/l1", 1, 4),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean over n seeds; spread is their standard deviation, None with one seed."""
+
+    mean: float
+    spread: float | None
+    digits: int
+
+    def __str__(self) -> str:
+        text = f"{self.mean:,.{self.digits}f}"
+        return text if self.spread is None else f"{text} +- {self.spread:,.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of run: the same name but for the seed."""
+
+    name: str
+    seeds: list[str]
+    cells: dict[str, Cell] = field(default_factory=dict[str, Cell])
+
+
+def compare_runs(
+    tracking_uri: str,
+    *,
+    parent: str | None = None,
+    names: Sequence[str] | None = None,
+    experiment: str = EXPERIMENT,
+    sort: str | None = None,
+) -> list[Row]:
+    """Rows of the finished runs of a store: of one sweep (`parent` id or "last"), or `names` (names or ids), or all.
+
+    Raises UnknownName for a run or sweep that is not there, ConfigError when nothing finished.
+    """
+    recorded = runs(tracking_uri, experiment)
+    chosen = _choose(recorded, parent, names)
+    finished = [run for run in chosen if run.status == "FINISHED" and run.tags.get("vlakit.kind") != "sweep"]
+    if not finished:
+        raise ConfigError("no finished run to compare", where=tracking_uri, do="python train.py experiment=lora_r32")
+    groups: dict[str, list[RunRow]] = {}
+    for run in finished:
+        groups.setdefault(kind(run.name), []).append(run)
+    rows = [_row(name, members) for name, members in groups.items()]
+    if sort is not None:
+        if sort not in COLUMNS:
+            raise ConfigError(f"no column {sort!r}", do=nearest(sort, COLUMNS))
+        rows.sort(key=lambda row: row.cells[sort].mean if sort in row.cells else float("inf"))
+    return rows
+
+
+def kind(run_name: str) -> str:
+    """A run's name without its seed.
+
+    >>> kind("lora_r32[seed=0]"), kind("lora_r32[strategy.rank=8,seed=1]")
+    ('lora_r32', 'lora_r32[strategy.rank=8]')
+    """
+    name = re.sub(r"(?<=[\[,])seed=\d+,?|,seed=\d+(?=\])", "", run_name)
+    return name.replace(",]", "]").removesuffix("[]")
+
+
+def _choose(recorded: Sequence[RunRow], parent: str | None, names: Sequence[str] | None) -> list[RunRow]:
+    if parent is not None:
+        sweeps = [run.run_id for run in recorded if run.tags.get("vlakit.kind") == "sweep"]
+        wanted = sweeps[-1] if parent == "last" and sweeps else parent
+        if wanted not in sweeps:
+            raise UnknownName(f"no sweep {parent!r}", do=nearest(parent, sweeps))
+        return [run for run in recorded if run.parent == wanted]
+    if names is None:
+        return list(recorded)
+    known = {word for run in recorded for word in (run.run_id, run.name)}
+    for name in names:
+        if name not in known:
+            raise UnknownName(f"no run {name!r}", do=nearest(name, known))
+    return [run for run in recorded if run.run_id in names or run.name in names]
+
+
+def _row(name: str, members: Sequence[RunRow]) -> Row:
+    cells: dict[str, Cell] = {}
+    evaluated = {m for run in members for m in run.metrics if re.fullmatch(r"eval/(token_accuracy|l1)/.+", m)}
+    extra = {f"eval {metric.removeprefix('eval/')}": (metric, 1.0, 4) for metric in sorted(evaluated)}
+    for column, (metric, factor, digits) in {**COLUMNS, **extra}.items():
+        values = [run.metrics[metric] * factor for run in members if metric in run.metrics]
+        if values:
+            cells[column] = Cell(fmean(values), stdev(values) if len(values) > 1 else None, digits)
+    totals = [run.metrics["params/total"] for run in members if run.metrics.get("params/total")]
+    if totals and "trainable" in cells:
+        cells["share %"] = Cell(100 * cells["trainable"].mean / fmean(totals), None, 1)
+        cells["trainable"] = Cell(cells["trainable"].mean, None, 0)
+    return Row(name, [run.params.get("seed", "?") for run in members], cells)
+
+
+def render(rows: Sequence[Row], output_format: str) -> str:
+    """Rows as an aligned table (`text`) or as `csv`."""
+    columns = columns_of(rows)
+    table = [["run", "seeds", *columns]]
+    table += [[r.name, str(len(r.seeds)), *(str(r.cells[c]) if c in r.cells else "-" for c in columns)] for r in rows]
+    if output_format == "csv":
+        sink = io.StringIO()
+        csv.writer(sink, lineterminator="\n").writerows(table)
+        return sink.getvalue().rstrip()
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    lines = [
+        "  ".join(w.ljust(n) if i == 0 else w.rjust(n) for i, (w, n) in enumerate(zip(line, widths, strict=True)))
+        for line in table
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Columns that any row fills, in a fixed order."""
+    order = ["trainable", "share %", *list(COLUMNS)[1:]]
+    extra = sorted({name for row in rows for name in row.cells} - set(order))
+    return [name for name in [*order, *extra] if any(name in row.cells for row in rows)]
+
+
+def to_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """Plain values: {rows: [{run, seeds, column: {mean, spread}}]}."""
+    cells = [{name: {"mean": cell.mean, "spread": cell.spread} for name, cell in row.cells.items()} for row in rows]
+    return {"rows": [{"run": row.name, "seeds": row.seeds, **c} for row, c in zip(rows, cells, strict=True)]}
