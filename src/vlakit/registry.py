@@ -40,7 +40,7 @@ class Registry(Generic[T]):
             module, _, attribute = name.partition(":")
             try:
                 return getattr(import_module(module), attribute)
-            except (ImportError, AttributeError) as error:
+            except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: ".x:f", ":f"
                 raise UnknownName(
                     f"cannot import {self.kind} {name!r}: {error}", do="check the spelling of module:function"
                 ) from error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, emit
 
 
 def main(overrides: Sequence[str]) -> None:
     """Print the table of the chosen runs."""
-    cfg = to_plain(compose_config("compare", overrides))
+    cfg = verb_config("compare", overrides)
     check_format(cfg["format"], ("text", "json", "csv"))
     from vlakit.reports.compare import compare_runs, render, to_json
 

@@ -32,6 +32,21 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise explained(name, overrides, error) from error
 
 
+def verb_config(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The plain values of `conf/<verb>.yaml` with overrides, for verbs that choose from no group.
+
+    Hydra is not asked: `dataset=bridge_orig` would mean the folder conf/dataset to it.
+    """
+    cfg = OmegaConf.load(conf_root() / f"{verb}.yaml")
+    known = set(leaves(cfg))
+    for override in parse_overrides(overrides):
+        key = override.key_or_group
+        if key not in known:
+            raise ConfigError(f"{key!r} is no key of vlakit {verb}", where="command line", do=_nearest_key(key, known))
+        OmegaConf.update(cfg, key, override.value())
+    return to_plain(cfg)
+
+
 def to_plain(node: Any) -> Any:
     """Dicts, lists and scalars; every interpolation resolved. ConfigError names a value that must be given (`???`)."""
     try:

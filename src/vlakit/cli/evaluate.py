@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.shards import progress_bar
 from vlakit.errors import CheckpointMismatch, ConfigError, nearest
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def main(overrides: Sequence[str]) -> None:
     """Evaluate one checkpoint on each of its datasets."""
-    cfg = to_plain(compose_config("evaluate", overrides))
+    cfg = verb_config("evaluate", overrides)
     check_format(cfg["format"])
     from vlakit.evaluation.open_loop import open_loop
     from vlakit.evaluation.plots import draw_trajectories
@@ -91,7 +91,9 @@ def _record(card: dict[str, Any], tracking_uri: str, reports: dict[str, Any], fi
     if run_id is None:
         return
     metrics = {
-        f"eval/{metric}/{dataset}": report["scores"]["policy"][metric]
+        f"eval/{metric}/{dataset}{'' if report['split'] == 'val' else '/' + report['split']}": report["scores"][
+            "policy"
+        ][metric]
         for dataset, report in reports.items()
         for metric in ("token_accuracy", "l1")
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import emit
 from vlakit.errors import ConfigError
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def main(overrides: Sequence[str]) -> None:
     """Convert, or verify; verification that finds something exits with 1."""
-    cfg = to_plain(compose_config("shards", overrides))
+    cfg = verb_config("shards", overrides)
     if cfg["verify"] is not None:
         verify_shards(Path(cfg["verify"]), cfg["format"])
         return

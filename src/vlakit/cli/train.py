@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vlakit.strategies.base import PolicyModule
 
 log = logging.getLogger(__name__)
+_UNNAMED = ("paths.", "logger", "callbacks", "trainer.enable", "name=", "model.weights=", "hydra.")  # in the record
 _OF_HYDRA = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p")
 
 
@@ -78,5 +79,5 @@ def _job(cfg: DictConfig) -> dict[str, float]:
 def _run_name(cfg: DictConfig, overrides: Sequence[str]) -> str:
     """The experiment's name and what was changed on the command line: lora_r32[seed=0]."""
     said = [o for o in overrides if o.split("=")[0] not in {"experiment", "debug", "hparams_search", "ckpt_path"}]
-    changed = [o for o in said if not o.startswith(("paths.", "logger", "callbacks", "trainer.enable", "name="))]
+    changed = [o for o in said if not o.startswith(_UNNAMED)]
     return f"{cfg.name}[{','.join(changed)}]" if changed else str(cfg.name)

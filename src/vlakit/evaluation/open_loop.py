@@ -16,19 +16,21 @@ from vlakit.errors import InvalidData
 from vlakit.policy import VLAPolicy
 from vlakit.processing.images import decode_jpeg
 from vlakit.processing.normalizer import normalize
-from vlakit.schema import Float32, Observation, Sample
+from vlakit.schema import DatasetStatistics, Float32, Int64, Observation, Sample
 
-POLICY, MEAN, PREVIOUS = "policy", "mean action", "previous action"
+POLICY, MEAN, PREVIOUS = ANSWERERS = ("policy", "mean action", "previous action")
 
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One recorded episode: actions (T, A) physical, of the record and of each answerer."""
+    """One recorded episode: actions (T, A) in physical units, of the record and of each answerer, and their token ids."""
 
     episode: str
     instruction: str
     recorded: Float32
+    recorded_ids: Int64
     answers: dict[str, Float32]
+    ids: dict[str, Int64]
 
 
 @dataclass(frozen=True)
@@ -82,51 +84,57 @@ def open_loop(
     rows = _first_episodes(folder, split, max_frames)
     policy.processor.statistics_of(folder.dataset)  # fails before the first forward pass
     camera = policy.processor.names.camera
-    samples = [
-        [folder.read_sample(SampleRef(folder.dataset, r.shard, r.first_frame + t)) for t in range(r.n_frames)]
-        for r in rows
-    ]
+    samples = [_samples(folder, row) for row in rows]
     flat = [sample for episode in samples for sample in episode]
-    predicted: list[Float32] = []
+    ids: list[Int64] = []
     for start in range(0, len(flat), batch_size):
         batch = [_observation(sample, camera) for sample in flat[start : start + batch_size]]
-        predicted.append(policy.act(batch)[:, 0])
+        ids.append(policy.action_ids(batch))
         if progress:
             progress(min(start + batch_size, len(flat)), len(flat))
-    answers = iter(np.concatenate(predicted))
+    answered = iter(np.concatenate(ids))
     results = [
-        _episode(row, episode, np.stack([next(answers) for _ in episode]), policy, folder.dataset)
+        _episode(row, episode, np.stack([next(answered) for _ in episode]), policy)
         for row, episode in zip(rows, samples, strict=True)
     ]
-    scores = {name: score(policy, folder.dataset, results, name) for name in (POLICY, MEAN, PREVIOUS)}
+    scores = {name: score(policy.processor.statistics_of(folder.dataset), results, name) for name in ANSWERERS}
     return OpenLoopResult(folder.dataset, split, results, scores)
 
 
-def score(policy: VLAPolicy, dataset: str, episodes: Sequence[EpisodeResult], name: str) -> Scores:
+def score(statistics: DatasetStatistics, episodes: Sequence[EpisodeResult], name: str) -> Scores:
     """Scores of one answerer over all frames of the episodes."""
-    statistics, tokens = policy.processor.statistics_of(dataset), policy.processor.actions
     recorded = np.concatenate([episode.recorded for episode in episodes])
     answered = np.concatenate([episode.answers[name] for episode in episodes])
-    # The policy's own tokens survive this round trip: a bin's centre is binned into the bin it came from.
-    normalized, truth = normalize(answered, statistics), normalize(recorded, statistics)
-    same = tokens.encode(normalized) == tokens.encode(truth)
+    same = np.concatenate([episode.ids[name] == episode.recorded_ids for episode in episodes])
+    distance = np.abs(normalize(answered, statistics) - normalize(recorded, statistics))
     return Scores(
         token_accuracy=float(same.mean()),
-        l1=float(np.abs(normalized - truth).mean()),
+        l1=float(distance.mean()),
         l1_per_dimension=[float(value) for value in np.abs(answered - recorded).mean(axis=0)],
     )
 
 
-def _episode(
-    row: EpisodeRow, samples: Sequence[Sample], predicted: Float32, policy: VLAPolicy, dataset: str
-) -> EpisodeResult:
+def _episode(row: EpisodeRow, samples: Sequence[Sample], ids: Int64, policy: VLAPolicy) -> EpisodeResult:
+    """The first action of each answer beside the record; before the first step, "previous" answers the mean."""
+    processor, dataset = policy.processor, samples[0].dataset
+    statistics = processor.statistics_of(dataset)
     recorded = np.stack([sample.actions[0] for sample in samples])
-    mean = np.broadcast_to(policy.processor.statistics_of(dataset).mean.astype(np.float32), recorded.shape)
-    previous = np.stack(
-        [m if s.previous_action is None else s.previous_action for s, m in zip(samples, mean, strict=True)]
-    )
-    answers = {POLICY: predicted, MEAN: mean, PREVIOUS: previous}
-    return EpisodeResult(row.episode, samples[0].instruction, recorded, answers)
+    mean = statistics.mean.astype(np.float32)
+    answers = {
+        POLICY: processor.decode_actions(ids, dataset, strict=policy.constrain)[:, 0],
+        MEAN: np.tile(mean, (len(samples), 1)),
+        PREVIOUS: np.stack([mean if s.previous_action is None else s.previous_action for s in samples]),
+    }
+    # The policy's ids are its own: two ids share the largest centre, so they cannot be had back from its actions.
+    own = {POLICY: ids[:, : recorded.shape[1]]}
+    binned = {name: processor.actions.encode(normalize(answers[name], statistics)) for name in (MEAN, PREVIOUS)}
+    truth = processor.actions.encode(normalize(recorded, statistics))
+    return EpisodeResult(row.episode, samples[0].instruction, recorded, truth, answers, own | binned)
+
+
+def _samples(folder: ShardFolder, row: EpisodeRow) -> list[Sample]:
+    frames = range(row.first_frame, row.first_frame + row.n_frames)
+    return [folder.read_sample(SampleRef(folder.dataset, row.shard, frame)) for frame in frames]
 
 
 def _observation(sample: Sample, camera: str) -> Observation:

@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of run: the same name but for the seed."""
+    """One kind of run: the same name but for the seed, and the same weights to start from."""
 
     name: str
     seeds: list[str]
@@ -63,10 +63,10 @@ def compare_runs(
     finished = [run for run in chosen if run.status == "FINISHED" and run.tags.get("vlakit.kind") != "sweep"]
     if not finished:
         raise ConfigError("no finished run to compare", where=tracking_uri, do="python train.py experiment=lora_r32")
-    groups: dict[str, list[RunRow]] = {}
+    groups: dict[tuple[str, str], list[RunRow]] = {}
     for run in finished:
-        groups.setdefault(kind(run.name), []).append(run)
-    rows = [_row(name, members) for name, members in groups.items()]
+        groups.setdefault((kind(run.name), run.params.get("model.weights", "")), []).append(run)
+    rows = [_row(name, members) for (name, _), members in groups.items()]
     if sort is not None:
         if sort not in COLUMNS:
             raise ConfigError(f"no column {sort!r}", do=nearest(sort, COLUMNS))
@@ -102,8 +102,8 @@ def _choose(recorded: Sequence[RunRow], parent: str | None, names: Sequence[str]
 
 def _row(name: str, members: Sequence[RunRow]) -> Row:
     cells: dict[str, Cell] = {}
-    evaluated = {m for run in members for m in run.metrics if re.fullmatch(r"eval/(token_accuracy|l1)/.+", m)}
-    extra = {f"eval {metric.removeprefix('eval/')}": (metric, 1.0, 4) for metric in sorted(evaluated)}
+    evaluated = {m for run in members for m in run.metrics if re.fullmatch(r"eval/(token_accuracy|l1)/[^/]+", m)}
+    extra = {_evaluation_column(metric): (metric, 1.0, 3) for metric in sorted(evaluated)}
     for column, (metric, factor, digits) in {**COLUMNS, **extra}.items():
         values = [run.metrics[metric] * factor for run in members if metric in run.metrics]
         if values:
@@ -113,6 +113,16 @@ def _row(name: str, members: Sequence[RunRow]) -> Row:
         cells["share %"] = Cell(100 * cells["trainable"].mean / fmean(totals), None, 1)
         cells["trainable"] = Cell(cells["trainable"].mean, None, 0)
     return Row(name, [run.params.get("seed", "?") for run in members], cells)
+
+
+def _evaluation_column(metric: str) -> str:
+    """A short title.
+
+    >>> _evaluation_column("eval/token_accuracy/bridge_orig")
+    'open-loop acc. bridge_orig'
+    """
+    _, score, dataset = metric.split("/", 2)
+    return f"open-loop {'acc.' if score == 'token_accuracy' else 'L1'} {dataset}"
 
 
 def render(rows: Sequence[Row], output_format: str) -> str:

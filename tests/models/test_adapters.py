@@ -1,0 +1,83 @@
+"""LoRA leaves the outputs as they were, and merges away again."""
+
+import copy
+
+import pytest
+import torch
+
+from vlakit.accounting.parameters import count_parameters
+from vlakit.errors import PatternUnmatched
+from vlakit.models.adapters import OPENVLA_TARGETS, LoraNumbers, inject_lora, merged_state_dict
+from vlakit.models.vla import ModelNames, OpenVLA, build_vla
+from vlakit.schema import Batch
+
+
+def adapted(model: OpenVLA, rank: int = 4, **numbers: object) -> OpenVLA:
+    inject_lora(model, LoraNumbers.from_dict({"rank": rank, "alpha": 8, "targets": OPENVLA_TARGETS} | numbers))
+    return model.eval()
+
+
+def with_random_b(model: OpenVLA) -> OpenVLA:
+    """As if trained: a fresh B is zero."""
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+@torch.no_grad()
+def test_fresh_adapters_leave_the_outputs_bit_for_bit(tiny_vla: OpenVLA, tiny_batch: Batch) -> None:
+    before = tiny_vla(tiny_batch).logits
+    assert torch.equal(adapted(tiny_vla)(tiny_batch).logits, before)
+
+
+def test_only_adapters_train(tiny_vla: OpenVLA) -> None:
+    adapted(tiny_vla)
+    assert all(p.requires_grad == (".lora_" in name) for name, p in tiny_vla.named_parameters())
+
+
+def test_every_linear_layer_the_head_and_the_patch_embedding_are_adapted(tiny_vla: OpenVLA) -> None:
+    kinds = torch.nn.Linear | torch.nn.Conv2d
+    expected = {name for name, module in tiny_vla.named_modules() if isinstance(module, kinds)}
+    adapted(tiny_vla)
+    found = {n.removesuffix(".lora_B.default.weight") for n, _ in tiny_vla.named_parameters() if ".lora_B." in n}
+    assert found == expected
+    assert {"language_model.lm_head", "vision_backbone.featurizer.patch_embed.proj"} <= found
+
+
+def test_adapter_size_is_proportional_to_the_rank() -> None:
+    sizes = {}
+    for rank in (1, 8):
+        model = build_vla(ModelNames("tiny_siglip", "tiny_llama"), device="meta")
+        sizes[rank], _ = count_parameters(adapted(model, rank))
+    assert sizes[8] == 8 * sizes[1]
+
+
+@torch.no_grad()
+def test_merged_weights_give_the_adapters_outputs(tiny_vla: OpenVLA, tiny_batch: Batch) -> None:
+    plain = copy.deepcopy(tiny_vla)
+    untouched = tiny_vla(tiny_batch).logits
+    expected = with_random_b(adapted(tiny_vla))(tiny_batch).logits
+    assert (expected - untouched).abs().max() > 1e-2
+    plain.load_state_dict(merged_state_dict(tiny_vla), strict=True)
+    torch.testing.assert_close(plain(tiny_batch).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_scale_is_alpha_over_rank(tiny_vla: OpenVLA) -> None:
+    before = tiny_vla.projector.fc1.weight.clone()
+    state = with_random_b(adapted(tiny_vla, rank=4, alpha=2)).state_dict()
+    a, b = (state[f"projector.fc1.lora_{x}.default.weight"] for x in "AB")
+    torch.testing.assert_close(merged_state_dict(tiny_vla)["projector.fc1.weight"], before + 0.5 * b @ a)
+
+
+def test_a_target_that_matches_no_layer_names_the_nearest(tiny_vla: OpenVLA) -> None:
+    with pytest.raises(PatternUnmatched, match="'q_porj'") as caught:
+        adapted(tiny_vla, targets=["q_porj"])
+    assert "q_proj" in caught.value.do
+    assert all(p.requires_grad for p in tiny_vla.parameters())
+
+
+def test_numbers_survive_a_checkpoint() -> None:
+    numbers = LoraNumbers(32, 16, 0.1, ("qkv", "fc1"))
+    assert LoraNumbers.from_dict(numbers.to_dict()) == numbers
