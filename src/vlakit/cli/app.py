@@ -17,7 +17,7 @@ VERBS = {
     "evaluate": "a checkpoint against held-out episodes, open loop",
     "compare": "recorded runs in one table",
     "explain": "who trains, who learns, what the optimizer holds",
-    "bench": "frames per second of the loader",
+    "bench": "rates on this machine: loader, training step",
 }
 
 

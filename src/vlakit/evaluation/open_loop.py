@@ -23,7 +23,7 @@ POLICY, MEAN, PREVIOUS = ANSWERERS = ("policy", "mean action", "previous action"
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One recorded episode: actions (T, A) in physical units, of the record and of each answerer, and their token ids."""
+    """One recorded episode: actions (T, A) in physical units and their token ids, recorded and of each answerer."""
 
     episode: str
     instruction: str

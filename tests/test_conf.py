@@ -1,0 +1,205 @@
+"""The configuration: everything composes, nothing misspelt passes, and the scale decides what an experiment costs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from vlakit.cli import configuration
+from vlakit.cli.configuration import check_run, compose_config, invented_keys, single_runs, to_plain, verb_config
+from vlakit.data.specs import conf_root
+from vlakit.errors import ConfigError
+from vlakit.models.vla import OpenVLA
+from vlakit.processing.processor import VLAProcessor
+
+EXPERIMENTS = sorted(path.stem for path in (conf_root() / "experiment").glob("*.yaml"))
+OTHERS = [f"debug={path.stem}" for path in sorted((conf_root() / "debug").glob("*.yaml"))] + ["hparams_search=table1"]
+PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
+
+
+@pytest.fixture
+def own_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of conf/ that a test may change."""
+    folder = Path(shutil.copytree(conf_root(), tmp_path / "conf"))
+    monkeypatch.setattr(configuration, "conf_root", lambda: folder)
+    return folder
+
+
+def refusal(*words: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        check_run("train", words)
+    return caught.value
+
+
+def test_the_experiments_are_the_six_strategies_and_a_second_rank() -> None:
+    assert set(EXPERIMENTS) == {
+        *("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64"),
+    }
+
+
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_under_its_own_name_and_invents_no_key(experiment: str, scale: str) -> None:
+    words = [f"experiment={experiment}", f"scale={scale}", "paths.output=here"]
+    assert invented_keys("train", words) == []
+    cfg = compose_config("train", words)
+    assert cfg.name == experiment
+    assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == cfg.lr[experiment.partition("_r")[0]]
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_debug_and_search_files_invent_no_key(words: str) -> None:
+    check_run("train", [words])
+
+
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_prepares_a_tiny_model(
+    experiment: str, scale: str, tiny_vla: OpenVLA, tiny_processor: VLAProcessor
+) -> None:
+    cfg = compose_config("train", [f"experiment={experiment}", f"scale={scale}", "model=tiny"])
+    policy = instantiate(cfg.strategy, model=cfg.model.names, processor=tiny_processor, _convert_="all")
+    policy.prepare(tiny_vla)
+    trainable = sum(p.numel() for p in tiny_vla.parameters() if p.requires_grad)
+    assert 0 < trainable <= sum(p.numel() for p in tiny_vla.parameters())
+    optimizer = policy.build_optimizer([{"params": [p for p in tiny_vla.parameters() if p.requires_grad]}])
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["lr"] == cfg.strategy.optimizer.lr
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_paper_scale_is_the_7b_model_in_bf16_at_the_papers_batch_and_rates(experiment: str) -> None:
+    cfg = compose_config("train", [f"experiment={experiment}", "scale=paper"])
+    assert cfg.data.batch_size == 16
+    assert cfg.model.names == {"vision": "siglip_so400m", "llm": "llama2_7b"}
+    assert (cfg.trainer.precision, cfg.trainer.accelerator) == ("bf16-true", "gpu")
+    rate = PAPER_RATES.get(experiment.partition("_r")[0], PAPER_RATES["full"])
+    assert cfg.strategy.optimizer.lr == rate
+
+
+def test_laptop_scale_is_the_default_and_needs_neither_gpu_nor_download() -> None:
+    cfg = compose_config("train", ["experiment=lora_r32"])
+    assert cfg.model.names.llm == "tiny_llama"
+    assert (cfg.trainer.accelerator, cfg.data.sources) == ("cpu", {"bridge_orig": "sample"})
+
+
+def test_the_command_line_beats_the_scale() -> None:
+    cfg = compose_config("train", ["scale=paper", "model=tiny", "trainer=cpu", "batch_size=4", "data=bridge_sample"])
+    assert (cfg.model.names.llm, cfg.trainer.accelerator, cfg.data.batch_size) == ("tiny_llama", "cpu", 4)
+    assert compose_config("train", ["model=tiny", "scale=paper"]).model == cfg.model
+    assert "sources" in cfg.data
+    assert cfg.data.root.endswith("/sample")
+
+
+def test_the_experiment_beats_the_scale_and_the_command_line_both() -> None:
+    assert compose_config("train", ["experiment=lora_r32", "scale=paper"]).trainer.gradient_clip_val is None
+    assert compose_config("train", ["experiment=lora_r32", "gradient_clip=3"]).trainer.gradient_clip_val == 3
+
+
+def test_alpha_is_the_rank_up_to_16() -> None:
+    strategy = compose_config("train", ["experiment=lora_r64"]).strategy
+    assert (strategy.rank, strategy.alpha) == (64, 16)
+    assert compose_config("train", ["experiment=lora_r64", "strategy.rank=8"]).strategy.alpha == 8
+    assert compose_config("train", ["experiment=lora_r64", "strategy.alpha=64"]).strategy.alpha == 64
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "meant"),
+    [
+        ("strategy: {rnk: 32}", "strategy.rnk", "strategy.rank"),
+        ("batchsize: 8", "batchsize", "batch_size"),
+        ("trainer: {max_step: 8}", "trainer.max_step", "trainer.max_steps"),
+        ("data: {agument: true}", "data.agument", "data.augment"),
+    ],
+)
+@pytest.mark.parametrize("group", ["experiment", "debug"])
+def test_a_misspelt_key_in_a_file_is_named_with_the_nearest(
+    own_conf: Path, group: str, line: str, key: str, meant: str
+) -> None:
+    file = own_conf / group / "mine.yaml"
+    file.write_text(f"# @package _global_\ndefaults:\n  - override /strategy: lora\n\n{line}\n")
+    error = refusal(f"{group}=mine")
+    assert repr(key) in error.what
+    assert error.where == f"conf/{group}/mine.yaml"
+    assert error.do.startswith(f"did you mean {meant}")
+
+
+def test_a_misspelt_group_in_a_file_is_named(own_conf: Path) -> None:
+    file = own_conf / "experiment" / "mine.yaml"
+    file.write_text("# @package _global_\ndefaults:\n  - override /strategy: loar\n")
+    error = refusal("experiment=mine")
+    assert error.what == "strategy=loar does not exist"
+    assert error.do == "did you mean lora?"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["sead=3"], "seed"),
+        (["mdoel=tiny"], "model"),
+        (["scael=paper"], "scale"),
+        (["model.wieghts=x.ckpt"], "model.weights"),
+        (["experiment=lora_r32", "strategy.rnk=8"], "strategy.rank"),
+        (["experiment=lora_r32", "strategy.optimizer.wd=0"], "strategy.optimizer"),
+        (["scale=paper", "trainer.max_step=8"], "trainer.max_steps"),
+        (["experiment=lora_r23"], "lora_r32"),
+        (["scale=papr"], "paper"),
+        (["strategy=lor"], "lora"),
+        (["optimizer=adamw"], "optimizer@strategy.optimizer"),
+        (["+sed=3"], "seed"),
+    ],
+    ids=" ".join,
+)
+def test_a_misspelt_word_of_the_command_line_is_named_with_the_nearest(words: list[str], meant: str) -> None:
+    error = refusal(*words)
+    assert meant in error.do
+    assert words[-1].partition("=")[0].lstrip("+") in f"{error.what} {error.where}"
+
+
+@pytest.mark.parametrize("word", ["steps", "--foo", "steps=[1", "experiment=", "experiment=null"])
+def test_a_word_that_cannot_be_used_is_refused_with_advice(word: str) -> None:
+    error = refusal(word)
+    assert error.where
+    assert error.do
+
+
+def test_free_words_for_the_record_may_be_added() -> None:
+    check_run("train", ["+tags.robot=widowx", "experiment=full"])
+
+
+def test_a_sweep_is_checked_value_by_value() -> None:
+    assert single_runs(["experiment=full,lora_r32", "seed=0,1", "steps=3"]) == [
+        ["experiment=full", "seed=0", "steps=3"],
+        ["experiment=lora_r32", "seed=0", "steps=3"],
+        ["experiment=full", "seed=1", "steps=3"],
+    ]
+    check_run("train", ["experiment=full,lora_r32", "seed=0,1"])
+    assert refusal("experiment=full,lora_r23", "seed=0,1").do.startswith("did you mean lora_r32")
+    assert "strategy.rank" in refusal("experiment=lora_r32,full", "strategy.rank=8,16").what
+
+
+@pytest.mark.parametrize("values", ["range(3)", "choice(0,1)", "0,1,2", "interval(0,4)"])
+def test_the_ways_to_write_a_sweep_are_all_read(values: str) -> None:
+    check_run("train", [f"seed={values}"])
+
+
+@pytest.mark.parametrize("model", ["tiny", "siglip_7b", "openvla_7b"])
+@pytest.mark.parametrize("strategy", sorted(path.stem for path in (conf_root() / "strategy").glob("*.yaml")))
+def test_every_strategy_can_be_explained_on_every_model(strategy: str, model: str) -> None:
+    cfg = compose_config("explain", [f"strategy={strategy}", f"model={model}"])
+    assert to_plain(cfg)["strategy"]["_target_"].startswith("vlakit.strategies.")
+
+
+@pytest.mark.parametrize("verb", ["shards", "evaluate", "compare"])
+def test_a_misspelt_key_of_a_verb_is_named_with_the_nearest(verb: str) -> None:
+    with pytest.raises(ConfigError, match=f"'formt' is no key of vlakit {verb}") as caught:
+        verb_config(verb, ["formt=json"])
+    assert "did you mean format" in caught.value.do
+
+
+def test_a_value_that_must_be_given_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match="'ckpt'") as caught:
+        verb_config("evaluate", [])
+    assert "ckpt=" in caught.value.do
