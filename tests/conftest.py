@@ -19,6 +19,7 @@ from vlakit.schema import Batch, DatasetStatistics, Sample
 
 TESTS = Path(__file__).parent
 GOLDEN: dict[str, Any] = yaml.safe_load((TESTS / "golden.yaml").read_text())
+torch.set_num_threads(1)  # threads of tiny matrix products only get in each other's way
 
 
 @pytest.fixture(scope="session")

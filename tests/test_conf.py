@@ -148,13 +148,12 @@ def test_a_misspelt_group_in_a_file_is_named(own_conf: Path) -> None:
         (["scale=papr"], "paper"),
         (["strategy=lor"], "lora"),
         (["optimizer=adamw"], "optimizer@strategy.optimizer"),
-        (["+sed=3"], "seed"),
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_a_misspelt_word_of_the_command_line_is_named_with_the_nearest(words: list[str], meant: str) -> None:
     error = refusal(*words)
-    assert meant in error.do
+    assert meant in error.do.split("?")[0]
     assert words[-1].partition("=")[0].lstrip("+") in f"{error.what} {error.where}"
 
 
@@ -176,13 +175,24 @@ def test_a_sweep_is_checked_value_by_value() -> None:
         ["experiment=full", "seed=1", "steps=3"],
     ]
     check_run("train", ["experiment=full,lora_r32", "seed=0,1"])
+
+
+def test_an_impossible_value_of_a_sweep_is_named() -> None:
     assert refusal("experiment=full,lora_r23", "seed=0,1").do.startswith("did you mean lora_r32")
-    assert "strategy.rank" in refusal("experiment=lora_r32,full", "strategy.rank=8,16").what
+    assert "strategy.rank" in refusal("experiment=lora_r32,full", "strategy.rank=8").what
 
 
-@pytest.mark.parametrize("values", ["range(3)", "choice(0,1)", "0,1,2", "interval(0,4)"])
-def test_the_ways_to_write_a_sweep_are_all_read(values: str) -> None:
-    check_run("train", [f"seed={values}"])
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [
+        ("seed=range(3)", ["0", "1", "2"]),
+        ("seed=choice(0,1)", ["0", "1"]),
+        ("lr.full=interval(0,4)", ["0.0", "4.0"]),
+        ("experiment=glob(lora*)", ["lora_r32", "lora_r64"]),
+    ],
+)
+def test_the_ways_to_write_a_sweep_are_all_read(word: str, values: list[str]) -> None:
+    assert [run[0].partition("=")[2] for run in single_runs([word])] == values
 
 
 @pytest.mark.parametrize("model", ["tiny", "siglip_7b", "openvla_7b"])

@@ -158,7 +158,7 @@ def small_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("small_files")
 def test_full_disk_keeps_no_partial_shard(tmp_path: Path) -> None:
-    with pytest.raises(DiskFull, match=r"train-000000\.tar\.partial(.|\n)*finished shards are kept"):
+    with pytest.raises(DiskFull, match=r"train-000000\.tar\.partial(.|\n)*what was finished is kept"):
         run(tmp_path)
     assert not list(tmp_path.glob("**/*.partial"))
 

@@ -131,7 +131,7 @@ def test_tensors_of_another_model_are_named_with_the_file(checkpoint: Path) -> N
     with pytest.raises(CheckpointMismatch, match="holds another model") as caught:
         load_model(content, where=str(checkpoint))
     assert str(checkpoint) in caught.value.where
-    assert "projector.fc1.weight" in caught.value.what
+    assert "projector.fc1" in caught.value.what
     assert "unexpected" in caught.value.what
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,7 +28,7 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
             return compose(name, list(overrides))
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise explained(name, overrides, error) from error
 
 
@@ -81,7 +81,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 def single_runs(overrides: Sequence[str]) -> list[list[str]]:
     """The override lists in which every value of every sweep occurs once, the other sweeps at their first value."""
     choices = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [line]
+        [f"{o.get_key_element()}={value}" for value in _swept(o)] if o.is_sweep_override() else [line]
         for o, line in zip(parse_overrides(overrides), overrides, strict=True)
     ]
     first = [values[0] for values in choices]
@@ -89,16 +89,24 @@ def single_runs(overrides: Sequence[str]) -> list[list[str]]:
     return [first, *others]
 
 
+def _swept(override: Override) -> Iterable[Any]:
+    value = override.value()
+    if isinstance(value, IntervalSweep):  # some sweepers draw from it; its ends stand for what lies between
+        return [value.start, value.end]
+    if isinstance(value, Glob):
+        return value.filter(_options(override.key_or_group))
+    return override.sweep_string_iterator()
+
+
 def check_run(name: str, overrides: Sequence[str]) -> None:
     """Compose every run that the overrides ask for; ConfigError for a key that does not exist, wherever it stands."""
     for single in single_runs([o for o in overrides if not o.lstrip("+~").startswith("hydra")]):
-        compose_config(name, single)
-        for invented in invented_keys(name, single):
-            plain = compose_config(name, [o for o in single if o.split("=")[0] not in LAYERED])
+        cfg = compose_config(name, single)
+        invented = invented_keys(name, single)
+        for file, key in invented:
+            known = set(leaves(cfg)) - {key for _, key in invented}
             raise ConfigError(
-                f"{invented[1]!r} is no key of the configuration",
-                where=f"conf/{invented[0]}.yaml",
-                do=nearest(invented[1], leaves(plain)),
+                f"{key!r} is no key of the configuration", where=f"conf/{file}.yaml", do=_nearest_key(key, known)
             )
 
 
@@ -137,16 +145,22 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigEr
     option = re.search(r"Could not find '([\w-]+)/([^']+)'", message)
     if option:
         group, choice = option.groups()
-        known = sorted(path.stem for path in (conf_root() / group).glob("*.yaml"))
-        return ConfigError(f"{group}={choice} does not exist", where=f"conf/{group}", do=nearest(choice, known))
+        return ConfigError(
+            f"{group}={choice} does not exist", where=f"conf/{group}", do=nearest(choice, _options(group))
+        )
+    if "Config group override must be" in message:
+        return ConfigError(
+            "the choice of a group is a name", where=" ".join(overrides), do="leave the word GROUP=null out"
+        )
     key = re.search(r"Could not (?:override|append to|delete|load) '?([\w.@/-]+)'?", message)
     if key:
         base = _defaults(name, overrides)
-        keys = {*leaves(base), *(str(group) for group in base)}
+        keys = {*leaves(base), *(str(group) for group in base), *(LAYERED if name == "train" else ())}
+        elsewhere = re.search(r"Did you mean to override (\S+)\?", message)
         return ConfigError(
             f"{key.group(1)!r} is no key of the configuration",
             where="command line",
-            do=_nearest_key(key.group(1), keys),
+            do=f"did you mean {elsewhere.group(1)}?" if elsewhere else _nearest_key(key.group(1), keys),
         )
     where = " ".join(overrides) or f"conf/{name}.yaml"
     return ConfigError(" ".join(message.split())[:300], where=where, do=f"vlakit {name} --help lists the keys")
@@ -155,9 +169,14 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigEr
 def _defaults(name: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration with the group choices of `overrides` that exist, and nothing else."""
     pairs = [(line, *line.partition("=")[::2]) for line in overrides]
-    choices = [line for line, group, choice in pairs if (conf_root() / group / f"{choice}.yaml").is_file()]
+    choices = [line for line, group, choice in pairs if group and choice in _options(group)]
     with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
-        return compose(name, choices)
+        known = {*compose(name), *LAYERED}  # conf/optimizer is a group too, but not of the top
+        return compose(name, [line for line in choices if line.split("=")[0] in known])
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_root() / group).glob("*.yaml"))
 
 
 def _nearest_key(key: str, keys: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -10,7 +9,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vlakit.errors import DiskFull, VlakitError
+from vlakit.errors import ConfigError, DiskFull, VlakitError
+from vlakit.files import FULL
 
 INTERRUPTED = 130  # what a shell expects of a program ended by Ctrl-C
 
@@ -32,16 +32,32 @@ def readable_errors() -> Iterator[None]:
 
 
 def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
-    """The vlakit error behind `error`, looked for along its causes; a full disk counts as one."""
+    """The vlakit error behind `error`, looked for along its causes; a full disk and a refused value count as one."""
+    from hydra.errors import InstantiationException
+
+    unbuilt: VlakitError | None = None
     while error is not None:
         if isinstance(error, VlakitError):
             return error
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if isinstance(error, InstantiationException):
+            unbuilt = unbuilt or _unbuilt(error)
+        if isinstance(error, OSError) and error.errno in FULL:
             return DiskFull(
                 "no space left on the device", where=str(error.filename or "output"), do="free some space, then repeat"
             )
         error = error.__cause__ or error.__context__
-    return None
+    return unbuilt
+
+
+def _unbuilt(error: Exception) -> VlakitError:
+    """A value that a constructor of another library refused, such as trainer.precision=bf61."""
+    reason = str(error.__cause__ or error).splitlines()[0][:300]
+    part = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else ""
+    return ConfigError(
+        f"cannot be built: {reason}",
+        where=part or "configuration",
+        do="mend that value; VLAKIT_DEBUG=1 shows where it was refused",
+    )
 
 
 def quiet_libraries() -> None:

@@ -45,7 +45,8 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
         cfg.strategy, model=to_plain(cfg.model.names), processor=data.processor, _convert_="all"
     )
     logger = build_logger(cfg, run_name or cfg.name, parent, policy)
-    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    hidden = set() if cfg.trainer.enable_progress_bar else {"progress"}
+    callbacks = [instantiate(callback) for name, callback in cfg.callbacks.items() if name not in hidden]
     trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger or False, _convert_="all")
     policy.configure_model()
     record_run(logger, cfg, policy, data)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlakit.data.files import disk_full_as_error, publish, write_atomically
 from vlakit.data.shard_index import INDEX_NAME, JOURNAL_NAME, SPLITS, ShardEntry, load_index
 from vlakit.errors import ConfigError, CorruptRecord
+from vlakit.files import disk_full_as_error, publish, write_atomically
 
 
 @dataclass(frozen=True, slots=True)

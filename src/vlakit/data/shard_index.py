@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlakit.data.files import write_atomically
 from vlakit.errors import InvalidData, NotAShardFolder
+from vlakit.files import write_atomically
 
 INDEX_NAME = "shardindex.json"
 STATISTICS_NAME = "statistics.json"

@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vlakit.data.files import disk_full_as_error, flush_to_disk
 from vlakit.data.shard_index import ShardEntry
 from vlakit.errors import InvalidData
+from vlakit.files import disk_full_as_error, flush_to_disk
 from vlakit.schema import Float32
 
 _BLOCK = 512

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vlakit.data.files import write_atomically
 from vlakit.errors import InvalidData, StatisticsMissing
+from vlakit.files import write_atomically
 from vlakit.schema import DatasetStatistics, Float32, Float64
 
 NAMES = ("mean", "std", "max", "min", "q01", "q99")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from vlakit.errors import DiskFull
 
@@ -15,11 +16,18 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `content` so that a reader, or a machine that loses power, sees the old file or the new one."""
+    with atomic_writer(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """A stream that becomes `path` when the block ends well, and nothing otherwise. Raises DiskFull."""
     partial = path.with_name(path.name + ".partial")
     with disk_full_as_error(path):
         try:
             with partial.open("wb") as stream:
-                stream.write(content.encode() if isinstance(content, str) else content)
+                yield stream
                 flush_to_disk(stream.fileno())
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -44,14 +52,24 @@ def publish(partial: Path, path: Path) -> None:
 
 @contextmanager
 def disk_full_as_error(path: Path) -> Iterator[None]:
-    """Turn an OSError that means 'no room for `path`' into DiskFull; others pass."""
+    """Turn what means 'no room for `path`' into DiskFull, also behind another error, as torch.save puts it."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in FULL:
+    except (OSError, RuntimeError) as error:
+        reason = out_of_room(error)
+        if reason is None or isinstance(error, DiskFull):
             raise
         raise DiskFull(
-            f"no room to write: {error.strerror}",
+            f"no room to write: {reason.strerror}",
             where=str(path),
-            do="free some space and give the same command again: finished shards are kept and it continues after them",
+            do="free some space and give the same command again: what was finished is kept",
         ) from error
+
+
+def out_of_room(error: BaseException | None) -> OSError | None:
+    """The OSError along the causes of `error` that says that the disk, the quota or the file size limit is reached."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None

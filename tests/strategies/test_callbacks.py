@@ -1,0 +1,93 @@
+"""What a run measures about itself, and what an interruption leaves behind."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+from tiny_runs import Trace, built, data_of, trainer_of
+
+from vlakit.errors import LossNotFinite
+from vlakit.processing.processor import VLAProcessor
+from vlakit.schema import Batch
+from vlakit.strategies.callbacks import SaveOnInterrupt, Throughput, peak_memory_bytes
+from vlakit.strategies.last_layer import LastLayer
+
+
+class StopAt(Callback):
+    """Raises once so many steps are done."""
+
+    def __init__(self, step: int, error: BaseException) -> None:
+        self.step, self.error = step, error
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            raise self.error
+
+
+def test_an_interruption_leaves_a_checkpoint_from_which_to_resume(
+    bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path
+) -> None:
+    whole, first, second = Trace(), Trace(), Trace()
+    data = data_of(bridge_shards, tiny_processor)
+    trainer_of(4, whole).fit(built(LastLayer, data.processor), data)
+    stopped = trainer_of(4, first, StopAt(2, KeyboardInterrupt()), SaveOnInterrupt(str(tmp_path)))
+    data = data_of(bridge_shards, tiny_processor)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        stopped.fit(built(LastLayer, data.processor), data)
+    data = data_of(bridge_shards, tiny_processor)
+    file = tmp_path / "interrupted.ckpt"
+    trainer_of(4, second).fit(built(LastLayer, data.processor, seed=9), data, ckpt_path=file, weights_only=True)
+    assert first.keys + second.keys == whole.keys
+    assert first.losses + second.losses == whole.losses
+
+
+def test_a_bad_loss_leaves_no_checkpoint(bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+    data = data_of(bridge_shards, tiny_processor)
+    with pytest.raises(LossNotFinite):
+        trainer_of(2, StopAt(1, LossNotFinite("nan")), SaveOnInterrupt(str(tmp_path))).fit(
+            built(LastLayer, data.processor), data
+        )
+    assert not list(tmp_path.iterdir())
+
+
+class SlowWork(Callback):
+    """A step that takes 50 ms longer."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        time.sleep(0.05)
+
+
+def slow_data(shards: Path, processor: VLAProcessor, seconds: float) -> Any:
+    data = data_of(shards, processor)
+    read = data.shards["bridge_orig"].read_sample
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(seconds)
+        return read(*args, **kwargs)
+
+    data.shards["bridge_orig"].read_sample = late
+    return data
+
+
+def test_waiting_for_data_is_told_from_working(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
+    shares = {}
+    for name, seconds, callbacks in (("starved", 0.05, []), ("busy", 0.0, [SlowWork()])):
+        data = slow_data(bridge_shards, tiny_processor, seconds)
+        trainer = trainer_of(4, Throughput(), *callbacks, log_every_n_steps=2)
+        trainer.fit(built(LastLayer, data.processor), data)
+        logged = trainer.callback_metrics
+        shares[name] = float(logged["time/data_wait_share"])
+        assert 0 < float(logged["time/samples_per_s"]) < 4 / 0.05
+        assert float(logged["memory/peak_bytes"]) > 1e8
+    assert 0 <= shares["busy"] < 0.5 < shares["starved"] <= 1
+
+
+def test_peak_memory_is_in_bytes_and_never_falls() -> None:
+    before = peak_memory_bytes(torch.device("cpu"))
+    held = torch.ones(100_000_000, dtype=torch.uint8)
+    assert peak_memory_bytes(torch.device("cpu")) >= before
+    assert before > 1e7
+    assert held.sum() == 1e8
