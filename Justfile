@@ -7,11 +7,11 @@ stamp := ".venv/.vlakit-" + sha256(read("pyproject.toml") + read("constraints.tx
 
 [private]
 default:
-    @just --list --unsorted
+    @{{just_executable()}} --list --unsorted
 
 # Make .venv and install vlakit with the tested versions (about 3 minutes and 7 GB the first time, then nothing)
 setup:
-    @[ -e {{stamp}} ] || just _install
+    @[ -e {{stamp}} ] || {{just_executable()}} _install
 
 [private]
 _install:

@@ -54,12 +54,11 @@ def test_debug_and_search_files_invent_no_key(words: str) -> None:
     check_run("train", [words])
 
 
-@pytest.mark.parametrize("scale", ["laptop", "paper"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_prepares_a_tiny_model(
-    experiment: str, scale: str, tiny_vla: OpenVLA, tiny_processor: VLAProcessor
+    experiment: str, tiny_vla: OpenVLA, tiny_processor: VLAProcessor
 ) -> None:
-    cfg = compose_config("train", [f"experiment={experiment}", f"scale={scale}", "model=tiny"])
+    cfg = compose_config("train", [f"experiment={experiment}", "model=tiny"])
     policy = instantiate(cfg.strategy, model=cfg.model.names, processor=tiny_processor, _convert_="all")
     policy.prepare(tiny_vla)
     trainable = sum(p.numel() for p in tiny_vla.parameters() if p.requires_grad)
@@ -106,15 +105,14 @@ def test_alpha_is_the_rank_up_to_16() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "key", "meant"),
+    ("group", "line", "key", "meant"),
     [
-        ("strategy: {rnk: 32}", "strategy.rnk", "strategy.rank"),
-        ("batchsize: 8", "batchsize", "batch_size"),
-        ("trainer: {max_step: 8}", "trainer.max_step", "trainer.max_steps"),
-        ("data: {agument: true}", "data.agument", "data.augment"),
+        ("experiment", "strategy: {rnk: 32}", "strategy.rnk", "strategy.rank"),
+        ("experiment", "batchsize: 8", "batchsize", "batch_size"),
+        ("debug", "trainer: {max_step: 8}", "trainer.max_step", "trainer.max_steps"),
+        ("debug", "data: {agument: true}", "data.agument", "data.augment"),
     ],
 )
-@pytest.mark.parametrize("group", ["experiment", "debug"])
 def test_a_misspelt_key_in_a_file_is_named_with_the_nearest(
     own_conf: Path, group: str, line: str, key: str, meant: str
 ) -> None:

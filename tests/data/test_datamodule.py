@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from vlakit.data.datamodule import SAMPLE, VLADataModule, source_folder
 from vlakit.data.reader import ShardFolder
 from vlakit.errors import CheckpointMismatch, NotAShardFolder
 from vlakit.processing.processor import VLAProcessor
+from vlakit.strategies.base import PolicyModule
+from vlakit.strategies.last_layer import LastLayer
 from vlakit.strategies.lora import Lora
 
 
@@ -21,14 +24,16 @@ def run(
     resume: Path | None = None,
     *,
     save: Path | None = None,
+    kind: type[PolicyModule] = LastLayer,
     n_workers: int = 0,
     micro: int = 1,
 ) -> Trace:
-    """Train LoRA with augmentation up to step `n_steps`; `micro` batches a step."""
+    """Train with augmentation up to step `n_steps`; `micro` batches a step."""
     trace = Trace()
     trainer = trainer_of(n_steps, trace, accumulate_grad_batches=micro)
     data = data_of(shards, processor, num_workers=n_workers, augment=True)
-    module = built(Lora, data.processor, seed=0 if resume is None else 99, rank=2)
+    options = {"rank": 2} if kind is Lora else {}
+    module = built(kind, data.processor, seed=0 if resume is None else 99, **options)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     if save is not None:
         trainer.save_checkpoint(save)
@@ -38,15 +43,24 @@ def run(
 SLOW = pytest.mark.slow  # two workers take 2 s to start
 
 
-@pytest.mark.parametrize(("n_workers", "micro"), [(0, 1), (0, 2), pytest.param(2, 1, marks=SLOW)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"kind": LastLayer},
+        {"kind": Lora},
+        {"kind": LastLayer, "micro": 2},
+        pytest.param({"kind": LastLayer, "n_workers": 2}, marks=SLOW),
+    ],
+    ids=["last_layer", "lora", "accumulating", "two workers"],
+)
 def test_a_resumed_run_repeats_the_loss_trace(
-    bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path, n_workers: int, micro: int
+    bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path, how: dict[str, Any]
 ) -> None:
-    whole = run(bridge_shards, tiny_processor, 6, n_workers=n_workers, micro=micro)
     file = tmp_path / "third.ckpt"
-    first = run(bridge_shards, tiny_processor, 3, save=file, n_workers=n_workers, micro=micro)
-    second = run(bridge_shards, tiny_processor, 6, file, n_workers=n_workers, micro=micro)
-    assert len(whole.losses) == 6 * micro
+    whole = run(bridge_shards, tiny_processor, 6, **how)
+    first = run(bridge_shards, tiny_processor, 3, save=file, **how)
+    second = run(bridge_shards, tiny_processor, 6, file, **how)
+    assert len(whole.losses) == 6 * how.get("micro", 1)
     assert first.keys + second.keys == whole.keys
     assert first.losses + second.losses == whole.losses
 
@@ -64,7 +78,7 @@ def test_a_checkpoint_of_another_order_does_not_resume(
     run(bridge_shards, tiny_processor, 1, save=tmp_path / "a.ckpt")
     data = data_of(bridge_shards, tiny_processor, seed=6)
     with pytest.raises(CheckpointMismatch, match="another mixture"):
-        trainer_of(2).fit(built(Lora, data.processor, rank=2), data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+        trainer_of(2).fit(built(LastLayer, data.processor), data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
 
 
 def test_training_is_the_same_twice_and_depends_on_the_seed(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:

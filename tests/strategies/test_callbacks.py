@@ -72,22 +72,25 @@ def slow_data(shards: Path, processor: VLAProcessor, seconds: float) -> Any:
     return data
 
 
+def last_window(trainer: Trainer) -> tuple[float, float]:
+    """Seconds waited and seconds worked over the last two steps of four samples."""
+    share = float(trainer.callback_metrics["time/data_wait_share"])
+    elapsed = 8 / float(trainer.callback_metrics["time/samples_per_s"])
+    return share * elapsed, (1 - share) * elapsed
+
+
 def test_waiting_for_data_is_told_from_working(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
-    shares = {}
-    for name, seconds, callbacks in (("starved", 0.05, []), ("busy", 0.0, [SlowWork()])):
-        data = slow_data(bridge_shards, tiny_processor, seconds)
-        trainer = trainer_of(4, Throughput(), *callbacks, log_every_n_steps=2)
-        trainer.fit(built(LastLayer, data.processor), data)
-        logged = trainer.callback_metrics
-        shares[name] = float(logged["time/data_wait_share"])
-        assert 0 < float(logged["time/samples_per_s"]) < 4 / 0.05
-        assert float(logged["memory/peak_bytes"]) > 1e8
-    assert 0 <= shares["busy"] < 0.5 < shares["starved"] <= 1
+    data = slow_data(bridge_shards, tiny_processor, 0.03)  # 0.12 s a batch
+    trainer = trainer_of(4, Throughput(), SlowWork(), log_every_n_steps=2)
+    trainer.fit(built(LastLayer, data.processor), data)
+    waited, worked = last_window(trainer)
+    assert waited >= 2 * 0.12
+    assert worked >= 2 * 0.05
+    assert float(trainer.callback_metrics["memory/peak_bytes"]) > 1e8
 
 
 def test_peak_memory_is_in_bytes_and_never_falls() -> None:
     before = peak_memory_bytes(torch.device("cpu"))
-    held = torch.ones(100_000_000, dtype=torch.uint8)
-    assert peak_memory_bytes(torch.device("cpu")) >= before
-    assert before > 1e7
-    assert held.sum() == 1e8
+    held = torch.ones(10_000_000)
+    assert peak_memory_bytes(torch.device("cpu")) >= before > 1e8
+    assert held.nbytes == 4e7

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,19 @@ def parent_of(sweep_dir: Path) -> str | None:
     """The MLflow id of the sweep that writes to this folder; None when nothing is recorded."""
     file = sweep_dir / _FILE
     return file.read_text().strip() if file.is_file() else None
+
+
+@contextmanager
+def closed_early(cfg: DictConfig, parent: str | None) -> Iterator[None]:
+    """Close the sweep's run when a job fails: that ends the sweep, and Hydra then calls no callback."""
+    try:
+        yield
+    except BaseException as error:
+        if parent is not None:
+            from vlakit.tracking.mlflow import end_run
+
+            end_run(cfg.logger.tracking_uri, parent, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
 
 
 class SweepRun(Callback):

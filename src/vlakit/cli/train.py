@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from vlakit.cli.configuration import check_run, to_plain
 from vlakit.cli.errors import quiet_libraries, readable_errors
-from vlakit.cli.sweep import parent_of
+from vlakit.cli.sweep import closed_early, parent_of
 from vlakit.data.specs import conf_root
 
 if TYPE_CHECKING:
@@ -69,12 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _job(cfg: DictConfig) -> dict[str, float]:
     config = HydraConfig.get()
     swept = config.mode == RunMode.MULTIRUN
-    with readable_errors():
-        return train(
-            cfg,
-            run_name=_run_name(cfg, list(config.overrides.task)),
-            parent=parent_of(Path(config.sweep.dir)) if swept else None,
-        )
+    parent = parent_of(Path(config.sweep.dir)) if swept else None
+    with readable_errors(), closed_early(cfg, parent):
+        return train(cfg, run_name=_run_name(cfg, list(config.overrides.task)), parent=parent)
 
 
 def _run_name(cfg: DictConfig, overrides: Sequence[str]) -> str:

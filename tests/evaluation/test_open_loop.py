@@ -1,0 +1,122 @@
+"""Open-loop scores by hand, and the two baselines on recorded frames."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlakit.data.reader import ShardFolder
+from vlakit.errors import InvalidData, StatisticsMissing
+from vlakit.evaluation.open_loop import MEAN, POLICY, PREVIOUS, EpisodeResult, open_loop, score
+from vlakit.models.vla import OpenVLA
+from vlakit.policy import VLAPolicy
+from vlakit.processing.normalizer import normalize, unnormalize
+from vlakit.processing.processor import VLAProcessor
+from vlakit.schema import DatasetStatistics, Float32
+
+
+@pytest.fixture
+def folder(bridge_shards: Path) -> ShardFolder:
+    return ShardFolder.open(bridge_shards)
+
+
+@pytest.fixture
+def policy(tiny_vla: OpenVLA, tiny_processor: VLAProcessor, folder: ShardFolder) -> VLAPolicy:
+    return VLAPolicy(tiny_vla, tiny_processor.with_statistics({"bridge_orig": folder.statistics}))
+
+
+@pytest.fixture
+def simple(tiny_vla: OpenVLA, tiny_processor: VLAProcessor, bridge_statistics: DatasetStatistics) -> VLAPolicy:
+    """Statistics under which the first six dimensions shrink to half on the way to physical units."""
+    low, high = np.full(7, -0.5), np.full(7, 0.5)
+    statistics = replace(bridge_statistics, q01=low, q99=high, min=2 * low, max=2 * high)
+    return VLAPolicy(tiny_vla, tiny_processor.with_statistics({"a": statistics}))
+
+
+def episode(recorded: Float32, answered: Float32) -> EpisodeResult:
+    return EpisodeResult("e", "x", recorded, {POLICY: answered})
+
+
+def test_scores_of_two_frames_by_hand(simple: VLAPolicy) -> None:
+    recorded = np.zeros((2, 7), np.float32)
+    answered = recorded.copy()
+    answered[0, 1], answered[1, 6] = 0.1, -0.5
+    scores = score(simple, "a", [episode(recorded, answered)], POLICY)
+    assert scores.token_accuracy == pytest.approx(12 / 14)
+    assert scores.l1 == pytest.approx((0.2 + 0.5) / 14, abs=1e-6)
+    assert scores.l1_per_dimension == pytest.approx([0, 0.05, 0, 0, 0, 0, 0.25])
+
+
+def test_all_frames_weigh_the_same_whatever_the_episode(simple: VLAPolicy) -> None:
+    short, long = np.zeros((1, 7), np.float32), np.zeros((3, 7), np.float32)
+    scores = score(simple, "a", [episode(short, short + 0.25), episode(long, long)], POLICY)
+    assert scores.token_accuracy == 0.75
+    assert scores.l1_per_dimension == pytest.approx([0.0625] * 7)
+
+
+def test_the_right_tokens_score_full_accuracy(simple: VLAPolicy) -> None:
+    """Also where the record lies beyond the quantiles or the gripper is fully open: both ids of +1 are right."""
+    recorded = np.random.default_rng(0).uniform(-0.8, 0.8, (200, 7)).astype(np.float32)
+    recorded[:, 6] = np.arange(200) % 2
+    statistics, tokens = simple.processor.statistics_of("a"), simple.processor.actions
+    answered = unnormalize(tokens.decode(tokens.encode(normalize(recorded, statistics))), statistics)
+    assert score(simple, "a", [episode(recorded, answered)], POLICY).token_accuracy == 1.0
+
+
+def test_the_mean_baseline_answers_the_datasets_mean(policy: VLAPolicy, folder: ShardFolder) -> None:
+    result = open_loop(policy, folder, "val", max_frames=20)
+    mean = folder.statistics.mean.astype(np.float32)
+    for found in result.episodes:
+        assert np.array_equal(found.answers[MEAN], np.tile(mean, (len(found.recorded), 1)))
+
+
+def test_the_previous_baseline_repeats_the_record_one_step_late(policy: VLAPolicy, folder: ShardFolder) -> None:
+    result = open_loop(policy, folder, "val", max_frames=20)
+    assert len(result.episodes) > 1
+    for found in result.episodes:
+        assert np.array_equal(found.answers[PREVIOUS][1:], found.recorded[:-1])
+        assert np.array_equal(found.answers[PREVIOUS][0], folder.statistics.mean.astype(np.float32))
+
+
+def test_every_frame_of_the_split_is_asked_once(policy: VLAPolicy, folder: ShardFolder) -> None:
+    seen: list[tuple[int, int]] = []
+    result = open_loop(policy, folder, "val", batch_size=16, progress=lambda done, total: seen.append((done, total)))
+    n_frames = sum(n for _, n in folder.shards("val"))
+    assert result.n_frames == n_frames
+    assert [found.episode for found in result.episodes] == [row.episode for row in folder.episodes("val")]
+    assert seen == [(min(16 * i, n_frames), n_frames) for i in range(1, len(seen) + 1)]
+    assert seen[-1][0] == n_frames
+
+
+def test_the_batch_size_changes_nothing(policy: VLAPolicy, folder: ShardFolder) -> None:
+    small, large = (open_loop(policy, folder, "val", batch_size=n, max_frames=20) for n in (3, 64))
+    assert small.scores == large.scores
+    assert set(small.scores) == {POLICY, MEAN, PREVIOUS}
+
+
+def test_whole_episodes_up_to_max_frames_and_never_none(policy: VLAPolicy, folder: ShardFolder) -> None:
+    first = folder.episodes("val")[0].n_frames
+    assert open_loop(policy, folder, "val", max_frames=1).n_frames == first
+    assert open_loop(policy, folder, "val", max_frames=2 * first - 1).n_frames == first
+
+
+def test_an_empty_split_names_those_there_are(policy: VLAPolicy, folder: ShardFolder) -> None:
+    with pytest.raises(InvalidData, match="the split 'test'") as caught:
+        open_loop(policy, folder, "test")
+    assert "train, val" in caught.value.do
+
+
+def test_a_dataset_that_the_policy_does_not_know_fails_first(simple: VLAPolicy, folder: ShardFolder) -> None:
+    asked: list[int] = []
+    with pytest.raises(StatisticsMissing):
+        open_loop(simple, folder, "val", progress=lambda done, total: asked.append(done))
+    assert not asked
+
+
+def test_the_result_is_plain_values(policy: VLAPolicy, folder: ShardFolder) -> None:
+    plain = open_loop(policy, folder, "val", max_frames=1).to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert (plain["dataset"], plain["split"], plain["episodes"]) == ("bridge_orig", "val", 1)
+    assert len(plain["scores"][POLICY]["l1_per_dimension"]) == 7
