@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from vlakit.cli.app import run_verb
 from vlakit.cli.configuration import compose_config
@@ -46,6 +45,11 @@ def complaint(capsys: pytest.CaptureFixture[str], verb: str, *words: object) -> 
     return said
 
 
+def says(said: str, *parts: object) -> None:
+    """An error names every one of these."""
+    assert [str(part) for part in parts if str(part) not in said] == [], said
+
+
 def train_here(folder: Path, *words: object) -> dict[str, float]:
     """Train as `python train.py` does, with runs and shards under `folder`."""
     runs = folder / "runs"
@@ -53,8 +57,3 @@ def train_here(folder: Path, *words: object) -> dict[str, float]:
     if not any(word.startswith("paths.output=") for word in own):
         own.append(f"paths.output={runs / 'run'}")
     return train(compose_config("train", own))
-
-
-def forget_hydra() -> None:
-    """hydra.main leaves a global behind when it ends early."""
-    GlobalHydra.instance().clear()

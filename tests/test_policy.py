@@ -51,7 +51,10 @@ def test_a_batch_is_answered_as_single_calls(
 
 
 def test_answers_lie_within_the_datasets_quantiles(
-    tiny_vla: OpenVLA, tiny_processor: VLAProcessor, observations: list[Observation], bridge_statistics: DatasetStatistics
+    tiny_vla: OpenVLA,
+    tiny_processor: VLAProcessor,
+    observations: list[Observation],
+    bridge_statistics: DatasetStatistics,
 ) -> None:
     actions = VLAPolicy(tiny_vla, tiny_processor).act(observations)[:, 0, :6]
     assert (actions >= bridge_statistics.q01[:6]).all()
@@ -59,7 +62,10 @@ def test_answers_lie_within_the_datasets_quantiles(
 
 
 def test_each_observation_is_answered_in_the_units_of_its_dataset(
-    tiny_vla: OpenVLA, tiny_processor: VLAProcessor, observations: list[Observation], bridge_statistics: DatasetStatistics
+    tiny_vla: OpenVLA,
+    tiny_processor: VLAProcessor,
+    observations: list[Observation],
+    bridge_statistics: DatasetStatistics,
 ) -> None:
     doubled = replace(bridge_statistics, q01=2 * bridge_statistics.q01, q99=2 * bridge_statistics.q99)
     both = tiny_processor.with_statistics({"bridge_orig": bridge_statistics, "doubled": doubled})

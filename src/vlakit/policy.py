@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vlakit.data.statistics import statistics_from_json
-from vlakit.models.checkpoint import CARD, load_model, read_checkpoint
-from vlakit.models.decoding import generate_actions
-from vlakit.models.vla import OpenVLA
-from vlakit.processing.processor import ProcessorNames, VLAProcessor
+from vlakit.errors import InvalidData
+from vlakit.models.decoding import Choice, Decoded, answer_log_probs, generate
+from vlakit.models.formats import LoadOptions, load
+from vlakit.models.vla import ModelNames, OpenVLA
+from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Float32, Int64, Observation
 
 
@@ -28,8 +32,19 @@ class Policy(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """Actions (B, H, A) with the ids (B, H * A) they are made of and each id's log-probability (B, H * A)."""
+
+    actions: Float32
+    ids: Int64
+    log_probs: Float32
+
+
 class VLAPolicy:
     """A vision-language-action model and its processor.
+
+    constrain: decode action ids only (default); False leaves all ids open, as the released code does.
 
     >>> policy = VLAPolicy.from_checkpoint("runs/lora_r32/last.ckpt")  # doctest: +SKIP
     >>> policy.act([Observation(image, "put carrot on plate")])  # doctest: +SKIP
@@ -38,38 +53,77 @@ class VLAPolicy:
     def __init__(self, model: OpenVLA, processor: VLAProcessor, *, constrain: bool = True) -> None:
         self.model, self.processor, self.constrain = model.eval(), processor, constrain
         self.card: dict[str, Any] = {}
+        self.names: ModelNames | None = None
+        self.adapter: dict[str, Any] | None = None
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, *, device: str = "cpu", constrain: bool = True) -> VLAPolicy:
-        """The policy of a checkpoint file, or of a run's folder. Raises CheckpointMismatch."""
-        content = read_checkpoint(path)
-        card = content[CARD]
-        names = ProcessorNames.from_dict(card["processor"])
-        processor = VLAProcessor(names, statistics_from_json(card["statistics"], where=str(path)))
-        policy = cls(load_model(content, where=str(path)).to(device), processor, constrain=constrain)
-        policy.card = card
+    def from_checkpoint(
+        cls, path: str | Path, *, device: str = "cpu", constrain: bool = True, options: LoadOptions | None = None
+    ) -> VLAPolicy:
+        """The policy of a vlakit checkpoint or run folder, a Hugging Face folder, an adapter folder or a native .pt.
+
+        Local paths only. Raises CheckpointMismatch.
+        """
+        loaded = load(path, options)
+        statistics = statistics_from_json(loaded.statistics, where=str(path))
+        policy = cls(loaded.model.to(device), VLAProcessor(loaded.processor, statistics), constrain=constrain)
+        policy.card, policy.names, policy.adapter = loaded.card, loaded.names, loaded.adapter
         return policy
 
     def act(self, observations: Sequence[Observation]) -> Float32:
         """(B, H, A) float32 in the physical units of each observation's dataset."""
-        ids = self.action_ids(observations)
-        return np.concatenate(
-            [
-                self.processor.decode_actions(row[None], o.dataset, strict=self.constrain)
-                for row, o in zip(ids, observations, strict=True)
-            ]
-        )
+        return self._actions(self.action_ids(observations), observations)
 
     def action_ids(self, observations: Sequence[Observation]) -> Int64:
         """The greedy token ids (B, H * A) int64."""
-        device = next(self.model.parameters()).device
+        return self._decode(observations, Choice(self._allowed)).ids.cpu().numpy()
+
+    def sample(
+        self, observations: Sequence[Observation], *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Sampled:
+        """Actions drawn at random; the recorded log-probabilities are those that `log_prob` computes again."""
+        decoded = self._decode(observations, Choice(self._allowed, temperature, generator))
+        ids = decoded.ids.cpu().numpy()
+        return Sampled(self._actions(ids, observations), ids, decoded.log_probs.cpu().numpy())
+
+    def log_prob(self, observations: Sequence[Observation], ids: Int64) -> Tensor:
+        """(B, H * A) log-probability of each of the ids (B, H * A), given those before it; gradients flow."""
         pixels, prompts = self.processor.encode_observations(observations)
-        size = len(self.processor.statistics_of(observations[0].dataset).q01)
-        tokens = self.processor.actions
-        allowed = (tokens.begin, tokens.padding_id) if self.constrain else None
-        n_tokens = size * self.processor.names.chunk
-        ids = generate_actions(self.model, pixels.to(device), prompts, n_tokens, allowed)
-        return ids.cpu().numpy()
+        answers = torch.as_tensor(ids, device=self._device)
+        return answer_log_probs(self.model, pixels.to(self._device), prompts, answers, self._allowed)
+
+    @torch.inference_mode()
+    def features(self, observations: Sequence[Observation]) -> Float32:
+        """(B, N, D_v) patch features of the vision towers."""
+        pixels, _ = self.processor.encode_observations(observations)
+        return self.model.vision_backbone(pixels.to(self._device)).float().cpu().numpy()
 
     def reset(self, slots: Sequence[int]) -> None:
         """Nothing is remembered between observations."""
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def _allowed(self) -> tuple[int, int] | None:
+        tokens = self.processor.actions
+        return (tokens.begin, tokens.padding_id) if self.constrain else None
+
+    def _decode(self, observations: Sequence[Observation], choice: Choice) -> Decoded:
+        pixels, prompts = self.processor.encode_observations(observations)
+        sizes = {len(self.processor.statistics_of(o.dataset).q01) for o in observations}
+        if len(sizes) != 1:
+            raise InvalidData(
+                f"a batch of {len(observations)} observations of datasets with {sorted(sizes)} action dimensions",
+                where="observations",
+                do="ask for datasets of the same action size together, and for at least one observation",
+            )
+        dtype = next(self.model.vision_backbone.parameters()).dtype
+        n_tokens = sizes.pop() * self.processor.names.chunk
+        return generate(self.model, pixels.to(self._device, dtype), prompts, n_tokens, choice)
+
+    def _actions(self, ids: Int64, observations: Sequence[Observation]) -> Float32:
+        decode = self.processor.decode_actions
+        pairs = zip(ids, observations, strict=True)
+        return np.concatenate([decode(row[None], o.dataset, strict=self.constrain) for row, o in pairs])

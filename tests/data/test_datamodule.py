@@ -129,7 +129,13 @@ def test_only_training_is_augmented(bridge_shards: Path, tiny_processor: VLAProc
 
 def test_a_missing_dataset_is_converted_from_its_source(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
     data = VLADataModule(
-        tiny_processor, "bridge", str(tmp_path), batch_size=2, seed=0, sources={"bridge_orig": "sample"}, val_fraction=0.2
+        tiny_processor,
+        "bridge",
+        str(tmp_path),
+        batch_size=2,
+        seed=0,
+        sources={"bridge_orig": "sample"},
+        val_fraction=0.2,
     )
     assert data.folders == {"bridge_orig": str(tmp_path / "bridge_orig")}
     assert len(data.hashes["bridge_orig"]) == 64

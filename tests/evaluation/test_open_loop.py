@@ -1,6 +1,7 @@
 """Open-loop scores by hand, and the two baselines on recorded frames."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from vlakit.errors import InvalidData, StatisticsMissing
 from vlakit.evaluation.open_loop import MEAN, POLICY, PREVIOUS, EpisodeResult, open_loop, score
 from vlakit.models.vla import OpenVLA
 from vlakit.policy import VLAPolicy
-from vlakit.processing.normalizer import normalize, unnormalize
+from vlakit.processing.normalizer import normalize
 from vlakit.processing.processor import VLAProcessor
-from vlakit.schema import DatasetStatistics, Float32
+from vlakit.schema import DatasetStatistics, Float32, Int64, Observation
 
 
 @pytest.fixture
@@ -28,41 +29,57 @@ def policy(tiny_vla: OpenVLA, tiny_processor: VLAProcessor, folder: ShardFolder)
 
 
 @pytest.fixture
-def simple(tiny_vla: OpenVLA, tiny_processor: VLAProcessor, bridge_statistics: DatasetStatistics) -> VLAPolicy:
+def simple(bridge_statistics: DatasetStatistics) -> DatasetStatistics:
     """Statistics under which the first six dimensions shrink to half on the way to physical units."""
     low, high = np.full(7, -0.5), np.full(7, 0.5)
-    statistics = replace(bridge_statistics, q01=low, q99=high, min=2 * low, max=2 * high)
-    return VLAPolicy(tiny_vla, tiny_processor.with_statistics({"a": statistics}))
+    return replace(bridge_statistics, q01=low, q99=high, min=2 * low, max=2 * high)
 
 
-def episode(recorded: Float32, answered: Float32) -> EpisodeResult:
-    return EpisodeResult("e", "x", recorded, {POLICY: answered})
+def episode(recorded: Float32, answered: Float32, n_wrong: int = 0) -> EpisodeResult:
+    """Two series of actions; the first `n_wrong` tokens of the answer are not those of the record."""
+    truth = np.full(recorded.shape, 1300)
+    ids = truth.copy()
+    ids.flat[:n_wrong] += 1
+    return EpisodeResult("e", "x", recorded, truth, {POLICY: answered}, {POLICY: ids})
 
 
-def test_scores_of_two_frames_by_hand(simple: VLAPolicy) -> None:
+def test_scores_of_two_frames_by_hand(simple: DatasetStatistics) -> None:
     recorded = np.zeros((2, 7), np.float32)
     answered = recorded.copy()
     answered[0, 1], answered[1, 6] = 0.1, -0.5
-    scores = score(simple, "a", [episode(recorded, answered)], POLICY)
-    assert scores.token_accuracy == pytest.approx(12 / 14)
+    scores = score(simple, [episode(recorded, answered, n_wrong=3)], POLICY)
+    assert scores.token_accuracy == pytest.approx(11 / 14)
     assert scores.l1 == pytest.approx((0.2 + 0.5) / 14, abs=1e-6)
     assert scores.l1_per_dimension == pytest.approx([0, 0.05, 0, 0, 0, 0, 0.25])
 
 
-def test_all_frames_weigh_the_same_whatever_the_episode(simple: VLAPolicy) -> None:
+def test_all_frames_weigh_the_same_whatever_the_episode(simple: DatasetStatistics) -> None:
     short, long = np.zeros((1, 7), np.float32), np.zeros((3, 7), np.float32)
-    scores = score(simple, "a", [episode(short, short + 0.25), episode(long, long)], POLICY)
+    scores = score(simple, [episode(short, short + 0.25, n_wrong=7), episode(long, long)], POLICY)
     assert scores.token_accuracy == 0.75
     assert scores.l1_per_dimension == pytest.approx([0.0625] * 7)
 
 
-def test_the_right_tokens_score_full_accuracy(simple: VLAPolicy) -> None:
-    """Also where the record lies beyond the quantiles or the gripper is fully open: both ids of +1 are right."""
-    recorded = np.random.default_rng(0).uniform(-0.8, 0.8, (200, 7)).astype(np.float32)
-    recorded[:, 6] = np.arange(200) % 2
-    statistics, tokens = simple.processor.statistics_of("a"), simple.processor.actions
-    answered = unnormalize(tokens.decode(tokens.encode(normalize(recorded, statistics))), statistics)
-    assert score(simple, "a", [episode(recorded, answered)], POLICY).token_accuracy == 1.0
+class Oracle(VLAPolicy):
+    """Answers the recorded tokens, frame by frame."""
+
+    recorded: Iterator[Int64]
+
+    def action_ids(self, observations: Sequence[Observation]) -> Int64:
+        return np.stack([next(self.recorded) for _ in observations])
+
+
+def test_the_recorded_tokens_score_full_accuracy(policy: VLAPolicy, folder: ShardFolder) -> None:
+    """Also where the gripper is open, whose id shares its centre with another."""
+    recorded = np.concatenate([found.recorded for found in open_loop(policy, folder, "val").episodes])
+    assert {0.0, 1.0} <= set(recorded[:, 6].tolist())
+    oracle = Oracle(policy.model, policy.processor)
+    oracle.recorded = iter(policy.processor.actions.encode(normalize(recorded, folder.statistics)))
+    scores = open_loop(oracle, folder, "val").scores
+    assert scores[POLICY].token_accuracy == 1.0
+    assert scores[POLICY].l1 <= 1 / 255
+    assert scores[MEAN].token_accuracy < 1
+    assert scores[PREVIOUS].token_accuracy < 1
 
 
 def test_the_mean_baseline_answers_the_datasets_mean(policy: VLAPolicy, folder: ShardFolder) -> None:
@@ -108,10 +125,13 @@ def test_an_empty_split_names_those_there_are(policy: VLAPolicy, folder: ShardFo
     assert "train, val" in caught.value.do
 
 
-def test_a_dataset_that_the_policy_does_not_know_fails_first(simple: VLAPolicy, folder: ShardFolder) -> None:
+def test_a_dataset_that_the_policy_does_not_know_fails_first(
+    tiny_vla: OpenVLA, tiny_processor: VLAProcessor, folder: ShardFolder, simple: DatasetStatistics
+) -> None:
     asked: list[int] = []
+    stranger = VLAPolicy(tiny_vla, tiny_processor.with_statistics({"a": simple}))
     with pytest.raises(StatisticsMissing):
-        open_loop(simple, folder, "val", progress=lambda done, total: asked.append(done))
+        open_loop(stranger, folder, "val", progress=lambda done, total: asked.append(done))
     assert not asked
 
 

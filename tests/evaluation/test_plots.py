@@ -13,7 +13,10 @@ from vlakit.evaluation.plots import draw_trajectories
 def result_of(n_episodes: int, size: int) -> OpenLoopResult:
     recorded = np.random.default_rng(0).normal(size=(5, size)).astype(np.float32)
     answers = {POLICY: recorded + 0.1, MEAN: 0 * recorded, PREVIOUS: np.roll(recorded, 1, axis=0)}
-    episodes = [EpisodeResult(f"episode {i}", "lift the pot", recorded, answers) for i in range(n_episodes)]
+    ids = np.zeros((5, size), np.int64)
+    kinds = dict.fromkeys(answers, ids)
+    said = "lift the pot"
+    episodes = [EpisodeResult(f"episode {i}", said, recorded, ids, answers, kinds) for i in range(n_episodes)]
     return OpenLoopResult("bridge_orig", "val", episodes, {})
 
 

@@ -98,7 +98,18 @@ def test_pickled_code_is_refused_and_never_run(tmp_path: Path, write: str) -> No
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"hello, I am a text\n", bytes(range(256)), b"\x80\x02", b"PK\x03\x04", b"]", b"(", b"0", b"\x80\x02U\xff", b"I9x\n."],
+    [
+        b"",
+        b"hello, I am a text\n",
+        bytes(range(256)),
+        b"\x80\x02",
+        b"PK\x03\x04",
+        b"]",
+        b"(",
+        b"0",
+        b"\x80\x02U\xff",
+        b"I9x\n.",
+    ],
     ids=repr,
 )
 def test_any_other_bytes_are_refused_by_name(tmp_path: Path, data: bytes) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlakit.models.decoding import generate_actions, left_padded
+from vlakit.models.decoding import Choice, generate, left_padded
 from vlakit.models.vla import OpenVLA
 
 PROMPTS = [[1, 40, 41, 42, 3], [1, 50, 3], [1, *range(60, 75), 3]]
@@ -14,6 +14,12 @@ ACTIONS = (1216, 1472)
 @pytest.fixture
 def pixels() -> Tensor:
     return torch.randn(3, 6, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def generate_actions(
+    model: OpenVLA, pixels: Tensor, prompts: list[list[int]], n: int, allowed: tuple[int, int] | None
+) -> Tensor:
+    return generate(model, pixels, prompts, n, Choice(allowed)).ids
 
 
 @torch.no_grad()

@@ -37,9 +37,7 @@ def output_of(predicted: torch.Tensor, targets: torch.Tensor) -> VLAOutput:
 def batch_of(batch: Batch, n_rows: int, datasets: list[str], mask: torch.Tensor) -> Batch:
     """All actions zero."""
     zeros = torch.zeros(n_rows, mask.shape[1], 7)
-    return replace(
-        batch, actions=zeros, normalized=zeros, chunk_mask=mask, datasets=datasets, keys=["k"] * n_rows
-    )
+    return replace(batch, actions=zeros, normalized=zeros, chunk_mask=mask, datasets=datasets, keys=["k"] * n_rows)
 
 
 def ids(*moves: int) -> torch.Tensor:

@@ -74,7 +74,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         raise ConfigError(
             f"cannot read an override: {str(error).splitlines()[0]}",
             where="command line",
-            do="write key=value; quote values with spaces, commas or brackets: 'key=[a,b]'",
+            do="write key=value; a text with spaces, commas, = or brackets needs quotes in quotes: \"key='a[b]'\"",
         ) from error
 
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from hydra.utils import instantiate
 
 from vlakit.cli.configuration import compose_config, to_plain
-from vlakit.cli.output import emit
+from vlakit.cli.output import check_format, emit
 
 
 def main(overrides: Sequence[str]) -> None:
     """Print parameters, trainable, reachable by gradient and optimizer bytes a module."""
     cfg = compose_config("explain", overrides)
+    check_format(cfg.format)
     from vlakit.accounting.parameters import ModuleCount, explain, unreached_adapters
     from vlakit.models.vla import ModelNames, build_vla
     from vlakit.processing.processor import ProcessorNames, VLAProcessor

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.output import emit
+from vlakit.cli.output import check_format, emit
 from vlakit.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -21,11 +21,16 @@ log = logging.getLogger(__name__)
 def main(overrides: Sequence[str]) -> None:
     """Convert, or verify; verification that finds something exits with 1."""
     cfg = verb_config("shards", overrides)
+    check_format(cfg["format"])
     if cfg["verify"] is not None:
         verify_shards(Path(cfg["verify"]), cfg["format"])
         return
     if cfg["dataset"] is None or cfg["source"] is None:
-        raise ConfigError("dataset and source must be given", do="vlakit shards dataset=bridge_orig source=DIR out=DIR")
+        raise ConfigError(
+            "dataset and source must be given",
+            where="command line",
+            do="vlakit shards dataset=bridge_orig source=DIR out=DIR",
+        )
     from vlakit.data.datamodule import source_folder
     from vlakit.data.shards import convert
     from vlakit.data.specs import load_spec

@@ -40,6 +40,7 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     quiet_libraries()
     seed_everything(cfg.seed)
     processor = VLAProcessor(ProcessorNames.from_dict(to_plain(cfg.model.processor)), seed=cfg.seed)
+    processor.text.encode("")  # says now, not after building 7B, that the tokenizer's files are missing
     data = instantiate(cfg.data, processor=processor, _convert_="all")
     policy: PolicyModule = instantiate(
         cfg.strategy, model=to_plain(cfg.model.names), processor=data.processor, _convert_="all"
@@ -50,7 +51,10 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger or False, _convert_="all")
     policy.configure_model()
     record_run(logger, cfg, policy, data)
-    trainer.fit(policy, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    try:
+        trainer.fit(policy, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    except SystemExit as end:
+        raise KeyboardInterrupt from end  # Lightning calls exit(1) on Ctrl-C, which a shell cannot tell from a failure
     trainer.save_checkpoint(Path(cfg.paths.output) / "last.ckpt")
     log.info("checkpoint: %s", Path(cfg.paths.output) / "last.ckpt")
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -59,13 +59,18 @@ def episode_members(
         step = int(np.argwhere(~np.isfinite(trajectory.action).all(axis=1))[0, 0])
         raise ActionNotFinite(f"action of step {step} holds NaN or infinity", where=where, do="mend the source")
     members: list[tuple[str, bytes]] = []
+    sizes: dict[str, tuple[int, int]] = {}
     for step in range(len(trajectory)):
         key = frame_key(episode, step)
         for camera in cameras:
             place = f"{where}, step {step}, camera {camera}"
-            members.append(
-                (f"{key}.{image_member(camera)}", fit_image(trajectory.images[camera][step], image_size, place))
-            )
+            data = fit_image(trajectory.images[camera][step], image_size, place)
+            width, height = size = _jpeg_size(data, place)
+            if size != sizes.setdefault(camera, size):
+                first = " x ".join(map(str, sizes[camera]))
+                what = f"the image is {width} x {height} where the first of the episode is {first}"
+                raise InvalidData(what, where=place, do="leave this episode out, or give image_size=SIDE")
+            members.append((f"{key}.{image_member(camera)}", data))
         members.append((f"{key}.{LOWDIM}", _lowdim(trajectory, step)))
         members.append((f"{key}.{META}", _meta(trajectory, episode, step)))
     return members
@@ -102,11 +107,21 @@ LOWDIM_ERRORS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)
 
 
 def _fits(data: bytes, image_size: int | None, where: str) -> bool:
+    size = _jpeg_size(data, where)
+    return image_size is None or size == (image_size, image_size)
+
+
+def _jpeg_size(data: bytes, where: str) -> tuple[int, int]:
+    """(width, height) by the header alone; InvalidData for a JPEG that is not in colour."""
     try:
-        with Image.open(io.BytesIO(data)) as image:  # reads the header only
-            return image_size is None or image.size == (image_size, image_size)
+        with Image.open(io.BytesIO(data)) as image:
+            size, mode = image.size, image.mode
     except (OSError, SyntaxError, ValueError) as error:
-        raise CorruptRecord(f"a JPEG of {len(data)} bytes has no readable header", where=where) from error
+        remedy = "fetch the file again, or leave this episode out"
+        raise CorruptRecord(f"a JPEG of {len(data)} bytes has no readable header", where=where, do=remedy) from error
+    if mode != "RGB":
+        raise InvalidData(f"a JPEG of mode {mode}, not RGB", where=where, do="leave this episode out, or recode it")
+    return size
 
 
 def _lowdim(trajectory: Trajectory, step: int) -> bytes:

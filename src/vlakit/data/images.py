@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vlakit.errors import CorruptRecord, InvalidData
 
@@ -41,7 +41,8 @@ def decode_image(data: bytes, dtype: str = "uint8", channels: int = 3) -> np.nda
     try:
         pixels = _decode(data, channels)
     except _UNDECODABLE as error:
-        message = f"an image of {len(data)} bytes cannot be decoded: {error}"
+        reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
+        message = f"an image of {len(data)} bytes cannot be decoded: {reason}"
         raise CorruptRecord(message, do="fetch the file again, or leave this episode out") from None
     if pixels.dtype == dtype:
         return pixels

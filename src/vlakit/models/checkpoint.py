@@ -63,6 +63,11 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], *, where: str) -> 
 def load_model(content: dict[str, Any], *, where: str) -> OpenVLA:
     """Rebuild the checkpoint's model, adapters included, from the names and numbers it stores."""
     card = content[CARD]
+    lacking = sorted({"model", "processor", "adapter", "statistics"} - set(card))
+    if lacking:
+        raise CheckpointMismatch(
+            f"the checkpoint does not say its {', '.join(lacking)}", where=where, do="pass one written by vlakit train"
+        )
     model = build_vla(ModelNames.from_dict(card["model"]))
     if card["adapter"] is not None:
         inject_lora(model, LoraNumbers.from_dict(card["adapter"]))

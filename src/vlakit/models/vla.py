@@ -6,11 +6,12 @@ Module names are those of the released checkpoints, so state dicts need no trans
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
@@ -23,10 +24,12 @@ from vlakit.schema import NO_LOSS, Batch
 
 @dataclass(frozen=True)
 class ModelNames:
-    """Registered names from which a model is rebuilt; a checkpoint stores them."""
+    """Registered names, with numbers for those that take some, from which a checkpoint's model is rebuilt."""
 
     vision: str
     llm: str
+    vision_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    llm_options: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def from_dict(cls, names: Mapping[str, Any]) -> ModelNames:
@@ -82,6 +85,22 @@ class OpenVLA(nn.Module):
             rows=supervised.nonzero()[:, 0],
         )
 
+    def all_logits(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, N+T, V) logits of every position, padding hidden from all others: for analysis, not for training."""
+        real = torch.cat([attention_mask[:, :1], attention_mask.new_ones(len(input_ids), self.n_patches)], dim=1)
+        real = torch.cat([real, attention_mask[:, 1:]], dim=1).bool()  # (B, N+T)
+        length = real.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
+        mask = (causal & real[:, None])[:, None]  # (B, 1, N+T, N+T)
+        return self.language_model.lm_head(
+            self.hidden_states(self.splice(self.encode_image(pixel_values), input_ids), mask)
+        )
+
+    @property
+    def n_patches(self) -> int:
+        """N, positions that an image takes in the sequence."""
+        return self.vision_backbone.n_patches
+
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """(B, 3 k, S, S) -> (B, N, D)."""
         return self.projector(self.vision_backbone(pixel_values))
@@ -104,4 +123,12 @@ class OpenVLA(nn.Module):
 def build_vla(names: ModelNames, device: torch.device | str | None = None) -> OpenVLA:
     """A model with random weights; `device='meta'` takes seconds and no memory at any size. Raises UnknownName."""
     with torch.device(device or "cpu"):
-        return OpenVLA(VISION.build(names.vision), LANGUAGE.build(names.llm))
+        return OpenVLA(
+            VISION.build(names.vision, **names.vision_options), LANGUAGE.build(names.llm, **names.llm_options)
+        )
+
+
+def build_empty(names: ModelNames) -> OpenVLA:
+    """A model whose parameters await loading: they take no memory, while computed buffers (rotary tables) are real."""
+    with init_empty_weights(include_buffers=False):
+        return build_vla(names)

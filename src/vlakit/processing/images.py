@@ -1,14 +1,22 @@
 """Images with TensorFlow's arithmetic, without TensorFlow: fast-DCT JPEG, Lanczos3, crops in float32."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from io import BytesIO
+from typing import Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
+from PIL import Image
 
 from vlakit.errors import InvalidData
 from vlakit.registry import Registry
-from vlakit.schema import Float32, UInt8
+from vlakit.schema import Float32, Int64, UInt8
+
+RGB: TypeAlias = tuple[int, int, int]
+GREY: RGB = (127, 127, 127)  # what the mean of SigLIP pads with
+BLOCK = 8  # outputs of a resize per matrix product: measured in experiments/speed/images
 
 RESIZES: Registry[UInt8] = Registry("image resize")
 
@@ -40,82 +48,160 @@ def check_image(image: UInt8, *, where: str = "observation") -> UInt8:
     return image
 
 
-@lru_cache(maxsize=32)
-def _lanczos_weights(size_in: int, size_out: int) -> Float32:
-    """(size_out, size_in) rows of the antialiased Lanczos3 kernel, each summing to one; half-pixel centres."""
-    scale = size_in / size_out
-    widening = max(scale, 1.0)
-    centers = (np.arange(size_out) + 0.5) * scale
-    offsets = (np.arange(size_in)[None] + 0.5 - centers[:, None]) / widening
-    kernel = np.where(np.abs(offsets) < 3, np.sinc(offsets) * np.sinc(offsets / 3), 0.0)
-    return (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
+def encode_jpeg(image: UInt8, quality: int = 95) -> bytes:
+    """JPEG bytes of (H, W, 3) uint8 RGB that decode to the same pixels as those of `tf.image.encode_jpeg`."""
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=2)  # 2 = 4:2:0
+    return buffer.getvalue()
+
+
+def jpeg_round_trip(image: UInt8) -> UInt8:
+    """What is left of (H, W, 3) uint8 after encoding and decoding, which the peers do before they evaluate."""
+    return decode_jpeg(encode_jpeg(image))
+
+
+def _lanczos_taps(size_in: int, size_out: int) -> tuple[Int64, Float32]:
+    """First input (size_out,) and weights (size_out, taps) of every output; half-pixel centres, each row sums to one.
+
+    Steps and roundings are those of ScaleAndTranslate; sines in double, since NumPy's float32 sine is off by an ulp.
+    """
+    half, radius, pi = np.float32(0.5), np.float32(3), np.float32(np.pi)
+    step = np.float32(1 / float(np.float32(size_out) / np.float32(size_in)))
+    widening = max(step, np.float32(1))
+    centers = (np.arange(size_out, dtype=np.float32) + half) * step
+    first, last = (
+        edge(centers + sign * radius * widening - half).astype(np.int64).clip(0, size_in - 1)
+        for edge, sign in ((np.ceil, -1), (np.floor, 1))
+    )
+    places: Int64 = first[:, None] + np.arange(int((last - first).max()) + 1)
+    distance = np.abs((places.astype(np.float32) + half - centers[:, None]) * (np.float32(1) / widening))
+    near = np.maximum(distance, np.float32(1e-3))
+    sines = (np.sin(angle.astype(np.float64)).astype(np.float32) for angle in (pi * near, pi * near / radius))
+    weights = radius * next(sines) * next(sines) / (pi * pi * near * near)
+    weights = np.where(distance <= np.float32(1e-3), np.float32(1), weights)
+    weights = np.where((distance > radius) | (places > last[:, None]), np.float32(0), weights)
+    total = np.cumsum(weights, axis=1, dtype=np.float32)[:, -1:]
+    return first, weights * (np.float32(1) / total)
+
+
+@lru_cache(maxsize=64)
+def _lanczos_blocks(size_in: int, size_out: int, channels: int) -> list[tuple[slice, slice, Float32]]:
+    """The weights as dense blocks on the diagonal: (outputs, inputs, matrix) for BLOCK outputs at a time.
+
+    With `channels`, every weight is repeated for interleaved channels, so that no axis needs to move.
+    """
+    first, weights = _lanczos_taps(size_in, size_out)
+    taps = weights.shape[1]
+    blocks: list[tuple[slice, slice, Float32]] = []
+    for start in range(0, size_out, BLOCK):
+        stop = min(start + BLOCK, size_out)
+        low, high = int(first[start]), min(size_in, int(first[stop - 1]) + taps)
+        matrix = np.zeros((stop - start, high - low), np.float32)
+        for row in range(start, stop):
+            place = int(first[row]) - low
+            matrix[row - start, place : place + taps] = weights[row, : high - low - place]
+        matrix = np.kron(matrix, np.eye(channels, dtype=np.float32))
+        blocks.append((slice(start * channels, stop * channels), slice(low * channels, high * channels), matrix))
+    return blocks
 
 
 def lanczos(image: UInt8, height: int, width: int) -> UInt8:
     """Resize (H, W, 3) uint8 as `tf.image.resize(..., 'lanczos3', antialias=True)` does, rounded half to even."""
     if image.shape[:2] == (height, width):
         return image
-    rows, columns = _lanczos_weights(image.shape[0], height), _lanczos_weights(image.shape[1], width)
-    tall = (rows @ image.reshape(image.shape[0], -1).astype(np.float32)).reshape(height, image.shape[1], 3)
-    resized = np.einsum("ow,hwc->hoc", columns, tall, optimize=True)
-    return np.rint(resized).clip(0, 255).astype(np.uint8)
+    flat = image.reshape(len(image), -1).astype(np.float32)
+    tall = np.empty((height, flat.shape[1]), np.float32)
+    for outputs, inputs, matrix in _lanczos_blocks(image.shape[0], height, 1):
+        np.matmul(matrix, flat[inputs], out=tall[outputs])
+    resized = np.empty((height, width * 3), np.float32)
+    for outputs, inputs, matrix in _lanczos_blocks(image.shape[1], width, 3):
+        np.matmul(tall[:, inputs], matrix.T, out=resized[:, outputs])
+    np.rint(resized, out=resized)
+    np.clip(resized, 0, 255, out=resized)
+    return resized.astype(np.uint8).reshape(height, width, 3)
 
 
 @RESIZES.register("resize-naive")
-def resize_naive(image: UInt8, size: int) -> UInt8:
+def resize_naive(image: UInt8, size: int, fill: RGB = GREY) -> UInt8:
     """Squash to (size, size), whatever the aspect."""
     return lanczos(image, size, size)
 
 
 @RESIZES.register("letterbox")
-def letterbox(image: UInt8, size: int) -> UInt8:
-    """Pad to a square with grey (127, SigLIP's mean) on both sides, then resize to (size, size)."""
+def letterbox(image: UInt8, size: int, fill: RGB = GREY) -> UInt8:
+    """Pad the shorter side on both ends with `fill`, then resize-crop to (size, size).
+
+    As in Prismatic: an odd difference is padded by one pixel less than a square needs.
+    """
     height, width = image.shape[:2]
     side = max(height, width)
-    padded = np.full((side, side, 3), 127, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
+    padded = np.full((height + 2 * top, width + 2 * left, 3), fill, np.uint8)
     padded[top : top + height, left : left + width] = image
-    return lanczos(padded, size, size)
+    return resize_crop(padded, size)
 
 
 @RESIZES.register("resize-crop")
-def resize_crop(image: UInt8, size: int) -> UInt8:
-    """Resize the shorter side to `size`, then cut the central (size, size)."""
+def resize_crop(image: UInt8, size: int, fill: RGB = GREY) -> UInt8:
+    """Resize the shorter side to `size`, then cut the central (size, size); torchvision's roundings."""
     height, width = image.shape[:2]
-    scale = size / min(height, width)
-    tall, wide = max(size, round(height * scale)), max(size, round(width * scale))
-    top, left = (tall - size) // 2, (wide - size) // 2
+    short = min(height, width)
+    tall, wide = int(size * height / short), int(size * width / short)
+    top, left = round((tall - size) / 2), round((wide - size) / 2)
     return lanczos(image, tall, wide)[top : top + size, left : left + size]
 
 
-def crop_and_resize(image: UInt8, area: float, offset: tuple[float, float] = (0.5, 0.5)) -> UInt8:
-    """Cut a square of `area` of (S, S, 3) at `offset` (y, x in [0, 1]; .5 is the centre), bilinear back to (S, S).
+def crop_to_unit(image: UInt8, area: float, offset: tuple[float, float] = (0.5, 0.5)) -> Float32:
+    """Cut `area` of (H, W, 3) uint8 at `offset` (y, x in [0, 1]; .5 is the centre), bilinear back to (H, W) in [0, 1].
 
-    Corner-aligned sampling and the closing floor(255.5 x), as `tf.image.crop_and_resize` in the peers' chain.
+    Corner-aligned sampling; a position that rounding carries past the last pixel is black, as in
+    `tf.image.crop_and_resize`.
     """
-    size = image.shape[0]
-    side = np.float32(np.sqrt(area))
-    unit = image.astype(np.float32) / np.float32(255)
-    rows, columns = (_bilinear_weights(size, (1 - side) * np.float32(start), side) for start in offset)
-    cropped = np.einsum("ow,hwc->hoc", columns, np.tensordot(rows, unit, axes=1), optimize=True)
-    return to_uint8(cropped)
+    (top, bottom, down, no_row), (left, right, along, no_column) = (
+        _bilinear_taps(size, area, start) for size, start in zip(image.shape[:2], offset, strict=True)
+    )
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
+    wide = _between(to_unit(planes[:, :, left]), to_unit(planes[:, :, right]), along)
+    cut = _between(wide[:, top], wide[:, bottom], down[:, None])
+    cut[:, no_row] = 0
+    cut[:, :, no_column] = 0
+    return np.moveaxis(cut, 0, -1)
 
 
-def _bilinear_weights(size: int, start: np.float32, side: np.float32) -> Float32:
-    """(size, size) interpolation rows for positions from start (size - 1) to (start + side) (size - 1)."""
-    positions = start * (size - 1) + np.arange(size, dtype=np.float32) * side
-    low = np.floor(positions).astype(int).clip(0, size - 1)
-    high = (low + 1).clip(0, size - 1)
-    fraction = positions - low
-    weights = np.zeros((size, size), np.float32)
-    np.add.at(weights, (np.arange(size), low), 1 - fraction)
-    np.add.at(weights, (np.arange(size), high), fraction)
-    return weights
+def crop_and_resize(image: UInt8, area: float, offset: tuple[float, float] = (0.5, 0.5)) -> UInt8:
+    """crop_to_unit, closed by to_uint8: the centre crop of the peers' evaluation."""
+    return to_uint8(crop_to_unit(image, area, offset))
+
+
+def _bilinear_taps(size: int, area: float, offset: float) -> tuple[Int64, Int64, Float32, npt.NDArray[np.bool_]]:
+    """For each of `size` outputs: the pixel below, the one above, the way between them and whether it is outside."""
+    side = np.sqrt(area)
+    start, stop = np.float32(offset * (1 - side)), np.float32(offset * (1 - side) + side)
+    span = np.float32(size - 1)
+    step = (stop - start) * span / max(span, np.float32(1))
+    positions = start * span + np.arange(size, dtype=np.float32) * step
+    low, high = (edge(positions).astype(np.int64).clip(0, size - 1) for edge in (np.floor, np.ceil))
+    return low, high, positions - np.floor(positions), (positions < 0) | (positions > span)
+
+
+def _between(low: Float32, high: Float32, way: Float32) -> Float32:
+    """low + (high - low) way, with that rounding; `high` is overwritten."""
+    high -= low
+    high *= way
+    high += low
+    return high
+
+
+def to_unit(image: UInt8) -> Float32:
+    """uint8 to floats in [0, 1] by a product with float32(1 / 255), as TensorFlow converts."""
+    return image * np.float32(1 / 255)
 
 
 def to_uint8(unit: Float32) -> UInt8:
     """Floats in [0, 1] to uint8 by floor(255.5 x), TensorFlow's saturating conversion."""
-    return np.floor(unit.clip(0, 1) * np.float32(255.5)).clip(0, 255).astype(np.uint8)
+    scaled = unit.clip(0, 1)
+    scaled *= np.float32(255.5)
+    return scaled.astype(np.uint8, order="C")
 
 
 def channel_tables(towers: Sequence[str]) -> tuple[Float32, Float32]:
@@ -124,6 +210,20 @@ def channel_tables(towers: Sequence[str]) -> tuple[Float32, Float32]:
     return (1 / (255 * stds)).astype(np.float32), (-means / stds).astype(np.float32)
 
 
-def resizer(name: str) -> Callable[[UInt8, int], UInt8]:
-    """The named way to make any image square: (H, W, 3) -> (size, size, 3)."""
+def letterbox_fill(tower: str) -> RGB:
+    """The colour a tower's own letterbox pads with: int(255 mean), by its name in CHANNEL_STATISTICS."""
+    red, green, blue = (int(255 * mean) for mean in CHANNEL_STATISTICS[tower][0])
+    return red, green, blue
+
+
+class Resize(Protocol):
+    """A way to make any image square: (H, W, 3) -> (size, size, 3)."""
+
+    def __call__(self, image: UInt8, size: int, fill: RGB = GREY, /) -> UInt8:
+        """`fill` colours what the image does not cover."""
+        ...
+
+
+def resizer(name: str) -> Resize:
+    """The named way to make any image square."""
     return RESIZES.get(name)

@@ -5,22 +5,33 @@ Training, evaluation and serving call it and nothing else, so what a policy was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from vlakit.errors import ActionNotFinite, CheckpointMismatch, InvalidData, StatisticsMissing, nearest
+from vlakit.errors import ActionNotFinite, CheckpointMismatch, ConfigError, InvalidData, StatisticsMissing, nearest
 from vlakit.processing.action_tokenizer import ActionTokenizer
 from vlakit.processing.augment import Augmentation
-from vlakit.processing.images import channel_tables, check_image, decode_jpeg, resizer
+from vlakit.processing.images import (
+    GREY,
+    channel_tables,
+    check_image,
+    crop_and_resize,
+    decode_jpeg,
+    jpeg_round_trip,
+    letterbox_fill,
+    resizer,
+)
 from vlakit.processing.normalizer import normalize, unnormalize
 from vlakit.processing.prompts import prompt_builder
 from vlakit.processing.text import TextTokenizer, build_tokenizer
 from vlakit.schema import NO_LOSS, DatasetStatistics, Example, Float32, Int64, Observation, Sample, UInt8
+
+ImageChange: TypeAlias = Callable[[UInt8], UInt8]
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,16 @@ class ProcessorNames:
     n_bins: int = 256
     chunk: int = 1
     camera: str = "primary"
+    jpeg: bool = False  # observations pass through JPEG before the resize, as in the peers' evaluation
+    center_crop: float | None = None  # area cut from observations; 0.9 where training cropped at random
+
+    def __post_init__(self) -> None:
+        if self.center_crop is not None and not 0 < self.center_crop <= 1:
+            raise ConfigError(
+                f"center_crop is {self.center_crop}",
+                where="processor.center_crop",
+                do="give the share of the area to keep, such as 0.9, or null",
+            )
 
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> ProcessorNames:
@@ -71,6 +92,13 @@ class VLAProcessor:
         self.build_prompt = prompt_builder(names.prompt)
         self.resize = resizer(names.resize)
         self.scale, self.shift = channel_tables(names.channel_statistics)  # (k, 3)
+        # The letterbox of two towers pads with two colours; whatever fills no border needs one square for all.
+        fills = [letterbox_fill(tower) for tower in names.channel_statistics]
+        self.fills = fills if names.resize == "letterbox" and len(set(fills)) > 1 else fills[-1:] or [GREY]
+        self.before_resize: list[ImageChange] = [jpeg_round_trip] if names.jpeg else []
+        self.after_resize: list[ImageChange] = []
+        if names.center_crop is not None:
+            self.after_resize.append(partial(crop_and_resize, area=names.center_crop))
         self._prompt_ids: dict[str, list[int]] = {}
 
     @cached_property
@@ -116,10 +144,23 @@ class VLAProcessor:
 
     def pixels(self, image: UInt8, *, where: str = "observation", position: int | None = None) -> torch.Tensor:
         """(H, W, 3) uint8 to (3 k, S, S) float32; a `position` in the stream asks for augmentation."""
-        square = self.resize(check_image(image, where=where), self.names.image_size)
+        changes: list[ImageChange] = []
         if self.augmentation is not None and position is not None:
-            square = self.augmentation(square, seed=self.seed, position=position)
-        towers = square[None] * self.scale[:, None, None] + self.shift[:, None, None]  # (k, S, S, 3)
+            changes.append(partial(self.augmentation, seed=self.seed, position=position))
+        return self._towers(check_image(image, where=where), changes)
+
+    def observed_pixels(self, image: UInt8, *, where: str = "observation") -> torch.Tensor:
+        """`pixels` of what a policy sees: JPEG and centre crop where the names ask for them, never augmented."""
+        check_image(image, where=where)
+        for change in self.before_resize:
+            image = change(image)
+        return self._towers(image, self.after_resize)
+
+    def _towers(self, image: UInt8, changes: Sequence[ImageChange]) -> torch.Tensor:
+        squares = [self.resize(image, self.names.image_size, fill) for fill in self.fills]
+        for change in changes:
+            squares = [change(square) for square in squares]
+        towers = np.stack(squares) * self.scale[:, None, None] + self.shift[:, None, None]  # (k, S, S, 3)
         return torch.as_tensor(np.ascontiguousarray(towers.transpose(0, 3, 1, 2))).flatten(0, 1)
 
     def encode(self, sample: Sample) -> Example:
@@ -165,7 +206,7 @@ class VLAProcessor:
 
     def encode_observations(self, observations: Sequence[Observation]) -> tuple[torch.Tensor, list[list[int]]]:
         """pixel_values (B, 3 k, S, S) float32 and one list of prompt ids a row, of mixed lengths."""
-        pixels = torch.stack([self.pixels(observation.image) for observation in observations])
+        pixels = torch.stack([self.observed_pixels(observation.image) for observation in observations])
         return pixels, [self.prompt_ids(observation.instruction) for observation in observations]
 
     def decode_actions(self, ids: Int64, dataset: str | None, *, strict: bool = True) -> Float32:

@@ -4,10 +4,10 @@ Both keep Llama's id scheme: 1 = BOS, 2 = EOS, actions are the last 256 ids belo
 the vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
@@ -19,16 +19,24 @@ TOKENIZERS: Registry["TextTokenizer"] = Registry("tokenizer")
 ASSETS = Path(__file__).parent.parent / "assets"
 
 
-@dataclass(frozen=True)
+@dataclass
 class TextTokenizer:
-    """A `tokenizers` Tokenizer with the ids a sequence is built from; vocab_size counts the padding rows."""
+    """The ids a sequence is built from, and a `tokenizers` Tokenizer that is read when text is first encoded.
 
-    tokenizer: Tokenizer
+    vocab_size counts the padding rows. Decoding actions needs no tokenizer files.
+    """
+
+    load: Callable[[], Tokenizer]
     padding_id: int
     vocab_size: int
     empty_id: int  # the lone space that stands between `Out:` and the first action (29871 in Llama-2)
     bos_id: int = 1
     eos_id: int = 2
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Raises PartMissing when its files are not here."""
+        return self.load()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` without BOS or EOS."""
@@ -41,22 +49,30 @@ class TextTokenizer:
 
 @TOKENIZERS.register("words")
 @lru_cache(maxsize=1)
-def words() -> TextTokenizer:
+def words(path: str | None = None) -> TextTokenizer:
     """Words of tabletop manipulation in lower case, one id each; others are spelt from known pieces and letters.
 
     1,536 ids: text below 1,216, actions 1,216 to 1,471, padding from 1,472.
     """
     vocabulary = {word: i for i, word in enumerate((ASSETS / "words.txt").read_text(encoding="utf-8").split())}
+    return TextTokenizer(lambda: _word_pieces(vocabulary), padding_id=1472, vocab_size=1536, empty_id=vocabulary["▁"])
+
+
+def _word_pieces(vocabulary: dict[str, int]) -> Tokenizer:
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.BertNormalizer()  # lower case, accents off
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    return TextTokenizer(tokenizer, padding_id=1472, vocab_size=1536, empty_id=vocabulary["▁"])
+    return tokenizer
 
 
 @TOKENIZERS.register("llama2")
 def llama2(path: str | None = None) -> TextTokenizer:
     """Llama-2's tokenizer from a local folder with tokenizer.json; nothing is downloaded."""
+    return TextTokenizer(lambda: _from_folder(path), padding_id=32000, vocab_size=32064, empty_id=29871)
+
+
+def _from_folder(path: str | None) -> Tokenizer:
     file = Path(path or "") / "tokenizer.json"
     if path is None or not file.is_file():
         raise PartMissing(
@@ -64,10 +80,9 @@ def llama2(path: str | None = None) -> TextTokenizer:
             where=str(file) if path else "model.processor.tokenizer_path is not set",
             do="pass model.processor.tokenizer_path=DIR, a folder with tokenizer.json (that of openvla-7b will do)",
         )
-    return TextTokenizer(Tokenizer.from_file(str(file)), padding_id=32000, vocab_size=32064, empty_id=29871)
+    return Tokenizer.from_file(str(file))
 
 
 def build_tokenizer(name: str, path: str | None = None) -> TextTokenizer:
     """The tokenizer called `name`; `path` is the folder of one whose files do not ship with vlakit."""
-    kwargs: dict[str, Any] = {"path": path} if path else {}
-    return TOKENIZERS.build(name, **kwargs)
+    return TOKENIZERS.build(name, path=path)

@@ -59,7 +59,7 @@ def compare_runs(
     Raises UnknownName for a run or sweep that is not there, ConfigError when nothing finished.
     """
     recorded = runs(tracking_uri, experiment)
-    chosen = _choose(recorded, parent, names)
+    chosen = _choose(recorded, parent, names, tracking_uri)
     finished = [run for run in chosen if run.status == "FINISHED" and run.tags.get("vlakit.kind") != "sweep"]
     if not finished:
         raise ConfigError("no finished run to compare", where=tracking_uri, do="python train.py experiment=lora_r32")
@@ -69,7 +69,7 @@ def compare_runs(
     rows = [_row(name, members) for (name, _), members in groups.items()]
     if sort is not None:
         if sort not in COLUMNS:
-            raise ConfigError(f"no column {sort!r}", do=nearest(sort, COLUMNS))
+            raise ConfigError(f"no column {sort!r}", where="sort", do=nearest(sort, COLUMNS))
         rows.sort(key=lambda row: row.cells[sort].mean if sort in row.cells else float("inf"))
     return rows
 
@@ -84,19 +84,19 @@ def kind(run_name: str) -> str:
     return name.replace(",]", "]").removesuffix("[]")
 
 
-def _choose(recorded: Sequence[RunRow], parent: str | None, names: Sequence[str] | None) -> list[RunRow]:
+def _choose(recorded: Sequence[RunRow], parent: str | None, names: Sequence[str] | None, where: str) -> list[RunRow]:
     if parent is not None:
         sweeps = [run.run_id for run in recorded if run.tags.get("vlakit.kind") == "sweep"]
         wanted = sweeps[-1] if parent == "last" and sweeps else parent
         if wanted not in sweeps:
-            raise UnknownName(f"no sweep {parent!r}", do=nearest(parent, sweeps))
+            raise UnknownName(f"no sweep {parent!r}", where=where, do=nearest(parent, sweeps))
         return [run for run in recorded if run.parent == wanted]
     if names is None:
         return list(recorded)
     known = {word for run in recorded for word in (run.run_id, run.name)}
     for name in names:
         if name not in known:
-            raise UnknownName(f"no run {name!r}", do=nearest(name, known))
+            raise UnknownName(f"no run {name!r}", where=where, do=nearest(name, known))
     return [run for run in recorded if run.run_id in names or run.name in names]
 
 

@@ -1,0 +1,144 @@
+"""A model from whatever a path holds: one reader a format, tried in turn. A new format is one decorated function."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlakit.errors import CheckpointMismatch
+from vlakit.models.adapter_files import ADAPTER_CONFIG, load_adapter
+from vlakit.models.checkpoint import CARD, load_model, read_checkpoint
+from vlakit.models.hf_config import STATISTICS_FILE, read_description
+from vlakit.models.vla import ModelNames, OpenVLA, build_empty
+from vlakit.models.weights import load_weights, native_tensors, safetensors_of
+from vlakit.processing.processor import ProcessorNames
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with all that a checkpoint says about it; statistics are plain JSON in OpenVLA's layout."""
+
+    model: OpenVLA
+    names: ModelNames
+    processor: ProcessorNames
+    statistics: dict[str, Any]
+    card: dict[str, Any] = field(default_factory=dict[str, Any])
+    adapter: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """dtype: None keeps that of the file. base: the model under an adapter; None: where the adapter says it is."""
+
+    dtype: torch.dtype | None = None
+    base: str | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of checkpoint: `matches` looks at the path only, `read` loads."""
+
+    name: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, LoadOptions], Loaded]
+
+
+FORMATS: list[Format] = []
+
+
+def reader(name: str, matches: Callable[[Path], bool]) -> Callable[[Callable[[Path, LoadOptions], Loaded]], Any]:
+    """Decorator that files a reader; the first whose `matches` is true is used."""
+
+    def add(read: Callable[[Path, LoadOptions], Loaded]) -> Callable[[Path, LoadOptions], Loaded]:
+        FORMATS.append(Format(name, matches, read))
+        return read
+
+    return add
+
+
+def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
+    """Load any known format; a path that is none of them raises CheckpointMismatch and lists them."""
+    found = Path(path).expanduser()
+    for known in FORMATS:
+        if known.matches(found):
+            return known.read(found, options or LoadOptions())
+    raise CheckpointMismatch(
+        "no checkpoint here",
+        where=str(found),
+        do=f"pass one of: {', '.join(known.name for known in FORMATS)}. Nothing is downloaded: the path must be local",
+    )
+
+
+@reader("a native Prismatic .pt", lambda path: path.suffix == ".pt")
+def _native(path: Path, options: LoadOptions) -> Loaded:
+    """Towers follow from the tensors' names; the language model is Llama-2's own 1e-5, not the converter's 1e-6."""
+    tensors = list(native_tensors(path))  # mapped from the file, not read yet
+    description = path.parent / "config.json"
+    named = description.is_file() and "timm_model_ids" in json.loads(description.read_text(encoding="utf-8"))
+    if named:
+        told = read_description(path.parent)
+        names, processor = told.model, told.processor
+    else:
+        fused = any(name.startswith("vision_backbone.fused_featurizer.") for name, _ in tensors)
+        names = ModelNames(
+            "dinosiglip_so400m" if fused else "siglip_so400m",
+            "llama2_7b",
+            llm_options={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
+        )
+        statistics = ("imagenet", "half") if fused else ("half",)
+        processor = ProcessorNames(224, statistics, "llama2", resize="resize-naive" if fused else "letterbox")
+    model = build_empty(names)
+    log.info("%s", load_weights(model, tensors, where=str(path), dtype=options.dtype))
+    return Loaded(model, names, processor, _statistics_near(path))
+
+
+@reader("a folder with an adapter (adapter_config.json)", lambda path: (path / ADAPTER_CONFIG).is_file())
+def _adapter(path: Path, options: LoadOptions) -> Loaded:
+    """The base model with the adapter on it, unmerged."""
+    config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    base = options.base or config.get("base_model_name_or_path")
+    if not base or not Path(base).expanduser().exists():
+        raise CheckpointMismatch(
+            f"the adapter's base model {base!r} is not a local path",
+            where=str(path / ADAPTER_CONFIG),
+            do="pass base=DIR, the folder of the model that it was trained on",
+        )
+    under = load(base, options)
+    numbers = load_adapter(under.model, path)
+    statistics = {**under.statistics, **_statistics_near(path)}
+    return Loaded(under.model, under.names, under.processor, statistics, under.card, numbers.to_dict())
+
+
+@reader("a folder in the Hugging Face layout (config.json)", lambda path: (path / "config.json").is_file())
+def _hugging_face(path: Path, options: LoadOptions) -> Loaded:
+    description = read_description(path)
+    model = build_empty(description.model)
+    log.info("%s", load_weights(model, safetensors_of(path), where=str(path), dtype=options.dtype))
+    return Loaded(model, description.model, description.processor, description.statistics or {})
+
+
+@reader("a vlakit .ckpt or a run's folder", lambda path: path.suffix == ".ckpt" or path.is_dir())
+def _lightning(path: Path, options: LoadOptions) -> Loaded:
+    content = read_checkpoint(path)
+    card = content[CARD]
+    model = load_model(content, where=str(path))
+    if options.dtype is not None:
+        model.to(options.dtype)
+    names, processor = ModelNames.from_dict(card["model"]), ProcessorNames.from_dict(card["processor"])
+    return Loaded(model, names, processor, card["statistics"], card, card["adapter"])
+
+
+def _statistics_near(path: Path) -> dict[str, Any]:
+    """dataset_statistics.json of this folder, or of the run's folder above it; empty when there is none."""
+    for folder in (path if path.is_dir() else path.parent, path.parent.parent):
+        if (folder / STATISTICS_FILE).is_file():
+            return json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
+    return {}

@@ -1,0 +1,200 @@
+"""Tensors of released checkpoints into a model: safetensors, or the native .pt; strict about every key."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vlakit.errors import CheckpointMismatch, nearest
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_NATIVE = (  # native prefix -> Hugging Face prefix; the first that fits counts
+    ("vision_backbone.dino_featurizer.", "vision_backbone.featurizer."),
+    ("vision_backbone.siglip_featurizer.", "vision_backbone.fused_featurizer."),
+    ("projector.projector.0.", "projector.fc1."),
+    ("projector.projector.2.", "projector.fc2."),
+    ("projector.projector.4.", "projector.fc3."),
+    ("llm_backbone.llm.", "language_model."),
+)
+
+
+@dataclass
+class KeyReport:
+    """What became of every tensor of a file: loaded as named, loaded under another name, or not of this model."""
+
+    used: int = 0
+    renamed: dict[str, str] = field(default_factory=dict[str, str])
+    unexpected: list[str] = field(default_factory=list[str])
+
+    def __str__(self) -> str:
+        text = f"{self.used:,} tensors loaded, {len(self.renamed):,} of them under another name"
+        if self.unexpected:
+            text += f"; {len(self.unexpected):,} not of this model: {', '.join(self.unexpected[:5])}"
+        return text
+
+
+def load_weights(
+    model: nn.Module, tensors: Iterable[tuple[str, Tensor]], *, where: str, dtype: torch.dtype | None = None
+) -> KeyReport:
+    """Fill a model, made by build_empty or not, tensor by tensor, so that no second copy of it is ever held.
+
+    `dtype` converts; None keeps that of the file. Raises CheckpointMismatch for a tensor that is missing or of another
+    shape; tensors that the model lacks are named in the report.
+    """
+    report = KeyReport()
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    seen: set[str] = set()
+    for stored, tensor in tensors:
+        name = own_name(stored)
+        if name not in wanted:
+            report.unexpected.append(stored)
+            continue
+        if tuple(tensor.shape) != wanted[name]:
+            raise CheckpointMismatch(
+                f"{stored} is {tuple(tensor.shape)}, the model needs {wanted[name]}",
+                where=where,
+                do="take the config.json that belongs to these weights",
+            )
+        _assign(model, name, tensor if dtype is None else tensor.to(dtype))
+        seen.add(name)
+        report.used += 1
+        if name != stored:
+            report.renamed[stored] = name
+    missing = sorted(wanted.keys() - seen)
+    if missing:
+        raise CheckpointMismatch(
+            f"{len(missing)} tensors are missing, e.g. {missing[0]}",
+            where=where,
+            do=f"{nearest(missing[0], report.unexpected)} Copy the checkpoint again, or use its own config.json",
+        )
+    return report
+
+
+def own_name(name: str) -> str:
+    """The name here of a tensor in a file; only LayerScale differs, since transformers rewrites names with `gamma`.
+
+    >>> own_name("vision_backbone.featurizer.blocks.0.ls1.scale_factor")
+    'vision_backbone.featurizer.blocks.0.ls1.gamma'
+    """
+    return name.removesuffix("scale_factor") + "gamma" if name.endswith(".scale_factor") else name
+
+
+def released_name(name: str) -> str:
+    """The opposite of own_name."""
+    return name.removesuffix("gamma") + "scale_factor" if name.endswith((".ls1.gamma", ".ls2.gamma")) else name
+
+
+def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
+    owner, _, attribute = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if attribute in module._parameters:
+        old = module._parameters[attribute]
+        trains = old.requires_grad if old is not None else True
+        module._parameters[attribute] = nn.Parameter(tensor, requires_grad=trains and tensor.is_floating_point())
+    else:
+        module._buffers[attribute] = tensor
+
+
+def safetensors_of(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of model.safetensors, or of the shards that its index names, one in memory at a time."""
+    for file in _files(folder):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118  not a dict
+                    yield name, opened.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointMismatch(
+                f"the weights cannot be read: {error}", where=str(file), do="copy this file again; it is cut or damaged"
+            ) from error
+
+
+def _files(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    if not index.is_file():
+        if (folder / SINGLE).is_file():
+            return [folder / SINGLE]
+        raise CheckpointMismatch(
+            f"neither {SINGLE} nor {INDEX}", where=str(folder), do="pass a folder with the model's safetensors"
+        )
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointMismatch(f"not a weight index: {error}", where=str(index), do="copy it again") from error
+    absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if absent:
+        raise CheckpointMismatch(
+            f"{len(absent)} of {len(names)} shards are missing: {', '.join(absent[:3])}",
+            where=str(folder),
+            do="finish the download or the copy",
+        )
+    return [folder / name for name in names]
+
+
+def native_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a native Prismatic .pt under its Hugging Face name; pickled code is refused."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise CheckpointMismatch(
+            f"the checkpoint cannot be read: {reason}",
+            where=str(file),
+            do="use a checkpoint of tensors only; one with pickled code in it is refused on purpose",
+        ) from error
+    groups = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
+        raise CheckpointMismatch(
+            "not a native Prismatic checkpoint: no 'model' table of tensors",
+            where=str(file),
+            do="see openvla's run folders",
+        )
+    for group, tensors in groups.items():
+        for name, tensor in tensors.items():
+            yield hf_name(f"{group}.{name}"), tensor
+
+
+def hf_name(native: str) -> str:
+    """The Hugging Face name of a native tensor.
+
+    >>> hf_name("llm_backbone.llm.lm_head.weight"), hf_name("projector.projector.4.bias")
+    ('language_model.lm_head.weight', 'projector.fc3.bias')
+    """
+    for old, new in _NATIVE:
+        if native.startswith(old):
+            return new + native.removeprefix(old)
+    return native
+
+
+def save_weights(
+    folder: Path, state: dict[str, Tensor], *, shard_bytes: int, rename: Callable[[str], str] = released_name
+) -> list[Path]:
+    """Write safetensors shards of at most `shard_bytes`, unless one tensor is larger, and their index."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in state.items():
+        if shards[-1] and size + tensor.nbytes > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][rename(name)] = tensor.detach().cpu().contiguous()
+        size += tensor.nbytes
+    if len(shards) == 1:
+        save_file(shards[0], folder / SINGLE, metadata={"format": "pt"})
+        return [folder / SINGLE]
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    weight_map: dict[str, str] = {}
+    for name, shard in zip(names, shards, strict=True):
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(shard, name))
+    total = sum(tensor.nbytes for tensor in state.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return [folder / name for name in names]
