@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlakit.contract import check_contract
 from vlakit.data.statistics import statistics_from_json
 from vlakit.errors import InvalidData
 from vlakit.models.decoding import Choice, Decoded, answer_log_probs, generate
@@ -58,16 +59,26 @@ class VLAPolicy:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, *, device: str = "cpu", constrain: bool = True, options: LoadOptions | None = None
+        cls,
+        path: str | Path,
+        *,
+        device: str = "cpu",
+        constrain: bool = True,
+        strict: bool = True,
+        options: LoadOptions | None = None,
     ) -> VLAPolicy:
         """The policy of a vlakit checkpoint or run folder, a Hugging Face folder, an adapter folder or a native .pt.
 
-        Local paths only. Raises CheckpointMismatch.
+        Local paths only. The checkpoint's contract is replayed: a policy that answers otherwise than when it was saved
+        raises ContractBroken (strict=False: warns). Raises CheckpointMismatch.
         """
         loaded = load(path, options)
         statistics = statistics_from_json(loaded.statistics, where=str(path))
         policy = cls(loaded.model.to(device), VLAProcessor(loaded.processor, statistics), constrain=constrain)
         policy.card, policy.names, policy.adapter = loaded.card, loaded.names, loaded.adapter
+        contract = loaded.card.get("contract")
+        if contract is not None:
+            check_contract(contract, policy.model, policy.processor, where=str(path), strict=strict)
         return policy
 
     def act(self, observations: Sequence[Observation]) -> Float32:

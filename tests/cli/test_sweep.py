@@ -40,8 +40,8 @@ def test_a_sweep_is_one_parent_with_a_child_a_job_and_a_table(tmp_path: Path) ->
     children = [run.name for run in recorded if run.parent == parent.run_id]
     assert [(name.partition("[")[0], name[-7:]) for name in children] == [("last_layer", f"seed={n}]") for n in (0, 1)]
     assert {run.status for run in recorded} == {"FINISHED"}
-    assert f"vlakit compare parent={parent.run_id}" in done.stderr
-    assert " +- " in done.stderr
+    assert f"vlakit compare parent={parent.run_id}" in done.stdout
+    assert " +- " in done.stdout
 
 
 @pytest.mark.slow

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
+from torch.optim import Optimizer
 
 from vlakit.accounting.dry_step import DryStep, Numerics, Workload, dry_step
 from vlakit.errors import ConfigError, nearest
 from vlakit.models.vla import OpenVLA
+from vlakit.schema import NO_LOSS, Batch
 
 # Named as Lightning names them. With FSDP, bf16-mixed gathers weights in bf16 instead of casting float32 ones.
 PRECISIONS = {
@@ -192,3 +194,44 @@ def unit_of(name: str) -> str:
     if layer:
         return layer.group(0)
     return "projector" if name.startswith("projector.") else "root"
+
+
+def random_batch(model: OpenVLA, workload: Workload, batch_size: int, device: str) -> Batch:
+    """Noise in the shapes of a workload: the last `answer_tokens` ids carry labels."""
+    vision, n_ids = model.vision_backbone, workload.prompt_tokens + workload.answer_tokens
+    dtype = model.projector.fc1.weight.dtype
+    side, vocabulary = vision.image_size, model.language_model.config.vocab_size
+    ids = torch.randint(vocabulary, (batch_size, n_ids), device=device)
+    labels = ids.clone()
+    labels[:, : workload.prompt_tokens] = NO_LOSS
+    nothing = torch.zeros(batch_size, 1, 1, device=device)
+    return Batch(
+        pixel_values=torch.randn(batch_size, 3 * len(vision.towers), side, side, dtype=dtype, device=device),
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        labels=labels,
+        actions=nothing,
+        normalized=nothing,
+        chunk_mask=nothing.bool(),
+        keys=[""] * batch_size,
+        datasets=[""] * batch_size,
+    )
+
+
+def measured_peak(model: OpenVLA, optimizer: Optimizer, batch: Batch, *, autocast: bool) -> dict[str, int]:
+    """Two steps on the GPU that holds the model: bytes `allocated` at most, `reserved` by torch, `used` on the card."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(2):  # the optimizer makes its state in the first
+        optimizer.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+            loss = model(batch).loss
+        loss.backward()
+        optimizer.step()
+    torch.cuda.synchronize()
+    free, card = torch.cuda.mem_get_info()
+    return {
+        "allocated": torch.cuda.max_memory_allocated(),
+        "reserved": torch.cuda.max_memory_reserved(),
+        "used": card - free,
+    }

@@ -16,7 +16,9 @@ VERBS = {
     "shards": "RLDS folder -> WebDataset shards; verify=DIR checks them",
     "evaluate": "a checkpoint against held-out episodes, open loop",
     "compare": "recorded runs in one table",
+    "export": "a checkpoint as a Hugging Face folder, or its adapter alone",
     "explain": "who trains, who learns, what the optimizer holds",
+    "plan": "memory, time and disk of a run before it starts; what fits on which GPU",
     "bench": "rates on this machine: loader, training step",
 }
 

@@ -16,6 +16,7 @@ from vlakit.errors import CheckpointMismatch, ConfigError, nearest
 if TYPE_CHECKING:
     from vlakit.data.reader import ShardFolder
     from vlakit.evaluation.open_loop import OpenLoopResult
+    from vlakit.policy import VLAPolicy
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def main(overrides: Sequence[str]) -> None:
     reports: dict[str, Any] = {}
     texts: list[str] = []
     files: list[Path] = []
-    for folder in shard_folders(policy.card, cfg["data"]):
+    for folder in shard_folders(policy, cfg["data"]):
         with progress_bar("frames") as progress:
             result = open_loop(
                 policy,
@@ -50,23 +51,29 @@ def main(overrides: Sequence[str]) -> None:
         reports[result.dataset] = result.to_dict()
         texts += [table(result), f"plot: {plot}"]
     _record(policy.card, cfg["tracking_uri"], reports, files)
-    report = {"ckpt": str(cfg["ckpt"]), "strategy": policy.card["strategy"], "split": cfg["split"], "datasets": reports}
+    report = {
+        "ckpt": str(cfg["ckpt"]),
+        "strategy": policy.card.get("strategy"),
+        "split": cfg["split"],
+        "datasets": reports,
+    }
     emit(report, "\n".join(texts), cfg["format"])
 
 
-def shard_folders(card: dict[str, Any], data: str | None) -> list[ShardFolder]:
+def shard_folders(policy: VLAPolicy, data: str | None) -> list[ShardFolder]:
     """The folders to evaluate on: `data`, or those that the checkpoint's run trained on, checked by their hashes."""
     from vlakit.data.reader import ShardFolder
 
+    card, known = policy.card, policy.processor.statistics
     if data is None and not card.get("data"):
         raise ConfigError("the checkpoint does not say where its data is", do="pass data=DIR, a shard folder")
     folders = [ShardFolder.open(path) for path in ([data] if data else card["data"].values())]
     for folder in folders:
-        if folder.dataset not in card["statistics"]:
+        if folder.dataset not in known:
             raise CheckpointMismatch(
                 f"the checkpoint has no statistics of {folder.dataset!r}",
                 where=str(folder.path),
-                do=f"{nearest(folder.dataset, card['statistics'])} Fine-tune on it first, or pass another data=DIR",
+                do=f"{nearest(folder.dataset, known)} Fine-tune on it first, or pass another data=DIR",
             )
         if card.get("shards", {}).get(folder.dataset) not in {None, folder.hash}:
             log.warning("%s holds other shards than the checkpoint's run read", folder.path)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from vlakit import __version__
 from vlakit.accounting.parameters import count_parameters
 from vlakit.cli.configuration import to_plain
+from vlakit.contract import N_FRAMES
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.checkpoint import CARD, read_checkpoint
 from vlakit.tracking.mlflow import record, record_datasets
@@ -65,6 +66,7 @@ def record_run(logger: MLFlowLogger | None, cfg: DictConfig, policy: PolicyModul
     plain = to_plain(cfg)
     resolved = output / "config.yaml"
     resolved.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
+    policy.golden = data.golden_samples(N_FRAMES)
     policy.run_record = {"shards": data.hashes, "data": data.folders, "experiment": str(cfg.name)}
     if logger is None:
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-log = logging.getLogger(__name__)
 _FILE = "mlflow_parent"
 
 
@@ -68,4 +66,4 @@ class SweepRun(Callback):
 
         end_run(config.logger.tracking_uri, parent, "FAILED" if self.failed else "FINISHED")
         table = compare_runs(config.logger.tracking_uri, parent=parent, experiment=config.logger.experiment)
-        log.info("\n%s\nagain: vlakit compare parent=%s", render(table, "text"), parent)
+        print(f"\n{render(table, 'text')}\nagain: vlakit compare parent={parent}")

@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader
 from vlakit.data.collate import Collate
 from vlakit.data.loading import MixtureSampler, SampleDataset
 from vlakit.data.mixture import MixtureOrder, SequentialOrder, mixture_entry
-from vlakit.data.reader import ShardFolder
+from vlakit.data.reader import SampleRef, ShardFolder
 from vlakit.data.shards import convert
 from vlakit.data.specs import load_mixture, load_spec
 from vlakit.processing.augment import Augmentation
 from vlakit.processing.processor import VLAProcessor
-from vlakit.schema import Batch
+from vlakit.schema import Batch, Sample
 
 log = logging.getLogger(__name__)
 SAMPLE = Path(__file__).parent.parent / "assets" / "bridge_dataset"
@@ -109,6 +109,18 @@ class VLADataModule(LightningDataModule):
         entries = [mixture_entry(folder, split="val") for folder in self.shards.values()]
         order = SequentialOrder(entries, batch_size=self.batch_size, rank=rank, world_size=world_size)
         return self._loader(self.processor.without_augmentation(), order)
+
+    def golden_samples(self, n_samples: int) -> list[Sample]:
+        """Frames spread evenly over the held-out ones, for a checkpoint's contract; over training ones without any."""
+        episodes = [
+            (folder, row)
+            for folder in self.shards.values()
+            for row in folder.episodes("val" if "val" in folder.splits else "train")
+        ]
+        n_samples = min(n_samples, len(episodes))
+        chosen = [episodes[i * len(episodes) // n_samples] for i in range(n_samples)]
+        frames = [(folder, row.shard, row.first_frame + row.n_frames // 2) for folder, row in chosen]
+        return [folder.read_sample(SampleRef(folder.dataset, shard, frame)) for folder, shard, frame in frames]
 
     def state_dict(self) -> dict[str, Any]:
         """The stream's state behind the last batch that an optimizer step used, though workers have read further."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -92,8 +93,9 @@ def head_rows(head: nn.Module, hidden: Tensor, first: int, last: int) -> Tensor:
     if isinstance(head, LoraLinear) and type(base) is nn.Linear and not head.merged:
         logits = F.linear(hidden, base.weight[first:last])
         for name in head.active_adapters:
-            low_rank = head.lora_A[name](hidden.to(head.lora_A[name].weight.dtype))
-            logits = logits + F.linear(low_rank, head.lora_B[name].weight[first:last]) * head.scaling[name]
+            down, up = cast(nn.Linear, head.lora_A[name]), cast(nn.Linear, head.lora_B[name])
+            low_rank = down(hidden.to(down.weight.dtype))
+            logits = logits + F.linear(low_rank, up.weight[first:last]) * head.scaling[name]
         return logits
     return head(hidden)[..., first:last]  # quantised, or otherwise wrapped
 

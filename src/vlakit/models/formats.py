@@ -114,7 +114,8 @@ def _adapter(path: Path, options: LoadOptions) -> Loaded:
     under = load(base, options)
     numbers = load_adapter(under.model, path)
     statistics = {**under.statistics, **_statistics_near(path)}
-    return Loaded(under.model, under.names, under.processor, statistics, under.card, numbers.to_dict())
+    card = _contract_card(path)  # the base's own contract does not hold for the adapted model
+    return Loaded(under.model, under.names, under.processor, statistics, card, numbers.to_dict())
 
 
 @reader("a folder in the Hugging Face layout (config.json)", lambda path: (path / "config.json").is_file())
@@ -122,7 +123,7 @@ def _hugging_face(path: Path, options: LoadOptions) -> Loaded:
     description = read_description(path)
     model = build_empty(description.model)
     log.info("%s", load_weights(model, safetensors_of(path), where=str(path), dtype=options.dtype))
-    return Loaded(model, description.model, description.processor, description.statistics or {})
+    return Loaded(model, description.model, description.processor, description.statistics or {}, _contract_card(path))
 
 
 @reader("a vlakit .ckpt or a run's folder", lambda path: path.suffix == ".ckpt" or path.is_dir())
@@ -134,6 +135,12 @@ def _lightning(path: Path, options: LoadOptions) -> Loaded:
         model.to(options.dtype)
     names, processor = ModelNames.from_dict(card["model"]), ProcessorNames.from_dict(card["processor"])
     return Loaded(model, names, processor, card["statistics"], card, card["adapter"])
+
+
+def _contract_card(folder: Path) -> dict[str, Any]:
+    """What contract.json adds to the card of a folder; empty when there is none."""
+    file = folder / "contract.json"
+    return {"contract": json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {}
 
 
 def _statistics_near(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
+from threading import local
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -105,15 +106,32 @@ def _lanczos_blocks(size_in: int, size_out: int, channels: int) -> list[tuple[sl
     return blocks
 
 
+class _Scratch(local):
+    """Arrays that each thread keeps: fresh megabytes at every call cost more in page faults than the resize itself."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Float32] = {}
+
+    def floats(self, name: str, height: int, width: int) -> Float32:
+        """(height, width) float32 of any content, valid until the same name is asked for again."""
+        if name not in self.kept or self.kept[name].size < height * width:
+            self.kept[name] = np.empty(height * width, np.float32)
+        return self.kept[name][: height * width].reshape(height, width)
+
+
+_SCRATCH = _Scratch()
+
+
 def lanczos(image: UInt8, height: int, width: int) -> UInt8:
     """Resize (H, W, 3) uint8 as `tf.image.resize(..., 'lanczos3', antialias=True)` does, rounded half to even."""
     if image.shape[:2] == (height, width):
         return image
-    flat = image.reshape(len(image), -1).astype(np.float32)
-    tall = np.empty((height, flat.shape[1]), np.float32)
+    flat = _SCRATCH.floats("flat", len(image), image.shape[1] * 3)
+    tall = _SCRATCH.floats("tall", height, image.shape[1] * 3)
+    resized = _SCRATCH.floats("resized", height, width * 3)
+    flat[:] = image.reshape(flat.shape)
     for outputs, inputs, matrix in _lanczos_blocks(image.shape[0], height, 1):
         np.matmul(matrix, flat[inputs], out=tall[outputs])
-    resized = np.empty((height, width * 3), np.float32)
     for outputs, inputs, matrix in _lanczos_blocks(image.shape[1], width, 3):
         np.matmul(tall[:, inputs], matrix.T, out=resized[:, outputs])
     np.rint(resized, out=resized)
@@ -161,8 +179,8 @@ def crop_to_unit(image: UInt8, area: float, offset: tuple[float, float] = (0.5, 
         _bilinear_taps(size, area, start) for size, start in zip(image.shape[:2], offset, strict=True)
     )
     planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-    wide = _between(to_unit(planes[:, :, left]), to_unit(planes[:, :, right]), along)
-    cut = _between(wide[:, top], wide[:, bottom], down[:, None])
+    wide = _between(to_unit(planes.take(left, axis=2)), to_unit(planes.take(right, axis=2)), along)
+    cut = _between(wide.take(top, axis=1), wide.take(bottom, axis=1), down[:, None])
     cut[:, no_row] = 0
     cut[:, :, no_column] = 0
     return np.moveaxis(cut, 0, -1)
@@ -201,7 +219,7 @@ def to_uint8(unit: Float32) -> UInt8:
     """Floats in [0, 1] to uint8 by floor(255.5 x), TensorFlow's saturating conversion."""
     scaled = unit.clip(0, 1)
     scaled *= np.float32(255.5)
-    return scaled.astype(np.uint8, order="C")
+    return np.ascontiguousarray(scaled.astype(np.uint8))
 
 
 def channel_tables(towers: Sequence[str]) -> tuple[Float32, Float32]:

@@ -12,12 +12,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vlakit import __version__
+from vlakit.contract import make_contract
 from vlakit.data.statistics import statistics_to_json
 from vlakit.errors import LossNotFinite
 from vlakit.models.checkpoint import CARD, initialize_from
 from vlakit.models.vla import ModelNames, OpenVLA, build_vla
 from vlakit.processing.processor import VLAProcessor
-from vlakit.schema import Batch
+from vlakit.schema import Batch, Sample
 from vlakit.strategies.metrics import ActionMetrics
 from vlakit.strategies.optim import parameter_groups
 from vlakit.strategies.trainable import train_only
@@ -49,6 +50,7 @@ class PolicyModule(LightningModule):
         self.build_optimizer, self.build_scheduler = optimizer, scheduler
         self.decay_norms_and_biases = decay_norms_and_biases
         self.run_record: dict[str, Any] = {}  # plain facts of the run for the checkpoint: MLflow's id, shard hashes
+        self.golden: Sequence[Sample] = ()  # frames whose answers every checkpoint records
 
     @property
     def adapter(self) -> dict[str, Any] | None:
@@ -111,6 +113,7 @@ class PolicyModule(LightningModule):
             "processor": self.processor.names.to_dict(),
             "adapter": self.adapter,
             "statistics": statistics_to_json(self.processor.statistics),
+            "contract": make_contract(self.model, self.processor, self.golden),
             **self.run_record,
         }
 

@@ -50,16 +50,16 @@ def client(tracking_uri: str) -> MlflowClient:
     from mlflow.exceptions import MlflowException
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    if tracking_uri.startswith("sqlite:///"):
-        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     try:
+        if tracking_uri.startswith("sqlite:///"):
+            Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         store = MlflowClient(tracking_uri=tracking_uri)
         store.search_experiments(max_results=1)
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         raise StoreUnreachable(
             f"MLflow does not answer: {str(error).splitlines()[0][:200]}",
             where=tracking_uri,
-            do="check logger.tracking_uri, or run without a record: logger=none",
+            do="check tracking_uri; train.py runs without a record too: logger=none",
         ) from error
     return store
 

@@ -1,0 +1,37 @@
+"""`vlakit export ckpt=runs/... out=DIR`: a checkpoint in the Hugging Face OpenVLA layout, or its adapter alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlakit.cli.configuration import verb_config
+from vlakit.cli.output import check_format, emit
+from vlakit.errors import ConfigError, nearest
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def main(overrides: Sequence[str]) -> None:
+    """Load, check the contract, write."""
+    cfg = verb_config("export", overrides)
+    check_format(cfg["format"])
+    if cfg["dtype"] is not None and cfg["dtype"] not in DTYPES:
+        raise ConfigError(f"no dtype {cfg['dtype']!r}", where="command line", do=nearest(cfg["dtype"], DTYPES))
+    import torch
+
+    from vlakit.export import ExportOptions, export
+    from vlakit.models.formats import LoadOptions
+    from vlakit.policy import VLAPolicy
+
+    policy = VLAPolicy.from_checkpoint(cfg["ckpt"], strict=cfg["strict"], options=LoadOptions(base=cfg["base"]))
+    dtype = None if cfg["dtype"] is None else getattr(torch, DTYPES[cfg["dtype"]])
+    out = Path(cfg["out"])
+    export(policy, out, cfg["layout"], ExportOptions(dtype, cfg["shard_bytes"], cfg["base"]))
+    files = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
+    lines = [f"{size:>14,}  {name}" for name, size in files.items()]
+    emit(
+        {"out": str(out), "layout": cfg["layout"], "files": files},
+        "\n".join([*lines, f"written to {out}"]),
+        cfg["format"],
+    )

@@ -1,0 +1,124 @@
+"""What a policy expects of its surroundings, and eight frames with the answers it gave when it was saved.
+
+Most failures between training and a robot are silent differences of preparation; replaying the frames makes them loud.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlakit.errors import CheckpointMismatch
+from vlakit.models.decoding import Choice, generate
+from vlakit.models.vla import OpenVLA
+from vlakit.processing.images import decode_jpeg
+from vlakit.processing.processor import VLAProcessor
+from vlakit.schema import Observation, Sample
+
+log = logging.getLogger(__name__)
+CONTRACT_FILE = "contract.json"
+N_FRAMES = 8
+_LIBRARIES = ("vlakit", "torch", "timm", "transformers", "peft", "numpy", "simplejpeg")
+_CONVENTION = "end-effector deltas a control step: metres, radians; gripper 0 closed to 1 open"
+
+
+class ContractBroken(CheckpointMismatch):
+    """A policy that no longer answers its golden frames as it did when it was saved."""
+
+
+def make_contract(model: OpenVLA, processor: VLAProcessor, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Plain JSON: the fields that decide what the policy sees, and `samples` with the action ids it answers now."""
+    camera = processor.names.camera
+    observations = [_observation(sample.images[camera][-1], sample.instruction, sample.dataset) for sample in samples]
+    frames = [
+        {
+            "image": base64.b64encode(sample.images[camera][-1]).decode(),
+            "instruction": sample.instruction,
+            "dataset": sample.dataset,
+            "ids": ids,
+        }
+        for sample, ids in zip(samples, _answers(model, processor, observations), strict=True)
+    ]
+    return {**fields_of(processor), "versions": _versions(), "frames": frames}
+
+
+def fields_of(processor: VLAProcessor) -> dict[str, Any]:
+    """What must not differ between the policy's training and its use."""
+    names = processor.names.to_dict()
+    names.pop("tokenizer_path")
+    return {
+        **names,
+        "cameras": [names.pop("camera")],
+        "rotation_degrees": 0,
+        "datasets": sorted(processor.statistics),
+        "action_convention": _CONVENTION,
+        "control_hz": None,  # not known: RLDS does not say
+    }
+
+
+def check_contract(
+    contract: Mapping[str, Any], model: OpenVLA, processor: VLAProcessor, *, where: str, strict: bool = True
+) -> None:
+    """Replay the golden frames; an answer off by more than one bin raises ContractBroken, or warns if not strict.
+
+    The error names the fields and library versions that differ from those at saving.
+    """
+    frames = contract["frames"]
+    if not frames:
+        return
+    observations = [_observation(base64.b64decode(f["image"]), f["instruction"], f["dataset"]) for f in frames]
+    expected = [frame["ids"] for frame in frames]
+    answered = _answers(model, processor, observations)
+    off = max(int(np.abs(np.subtract(a, b)).max()) for a, b in zip(answered, expected, strict=True))
+    if off <= 1:
+        return
+    wrong = sum(a != b for a, b in zip(answered, expected, strict=True))
+    error = ContractBroken(
+        f"the policy answers {wrong} of {len(frames)} golden frames otherwise, by up to {off} bins",
+        where=f"{where}; {differences(contract, processor)}",
+        do="use the fields and versions of the contract; strict=false goes on with a warning",
+    )
+    if strict:
+        raise error
+    log.warning("%s", error)
+
+
+def differences(contract: Mapping[str, Any], processor: VLAProcessor) -> str:
+    """The fields and versions that differ now, each with both values; says so when none does."""
+    now = {**fields_of(processor), **{f"version of {k}": v for k, v in _versions().items()}}
+    then = {**contract, **{f"version of {k}": v for k, v in contract["versions"].items()}}
+    changed = [f"{name} was {then.get(name)}, is {value}" for name, value in now.items() if then.get(name) != value]
+    return "; ".join(changed) or "no field differs, so the weights or the device's arithmetic do"
+
+
+def _observation(jpeg: bytes, instruction: str, dataset: str) -> Observation:
+    return Observation(decode_jpeg(jpeg, where="golden frame"), instruction, dataset)
+
+
+@torch.inference_mode()
+def _answers(model: OpenVLA, processor: VLAProcessor, observations: Sequence[Observation]) -> list[list[int]]:
+    """Greedy action ids, in evaluation mode; the model's mode is put back."""
+    if not observations:
+        return []
+    was_training = model.training
+    model.eval()
+    try:
+        parameter = next(model.vision_backbone.parameters())
+        pixels, prompts = processor.encode_observations(observations)
+        size = len(processor.statistics_of(observations[0].dataset).q01) * processor.names.chunk
+        allowed = (processor.actions.begin, processor.actions.padding_id)
+        return generate(
+            model, pixels.to(parameter.device, parameter.dtype), prompts, size, Choice(allowed)
+        ).ids.tolist()
+    finally:
+        model.train(was_training)
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _LIBRARIES}

@@ -1,0 +1,98 @@
+"""A policy as a folder for others: the Hugging Face OpenVLA layout with adapters merged, or the adapter alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vlakit.contract import CONTRACT_FILE
+from vlakit.data.statistics import statistics_to_json
+from vlakit.errors import CheckpointMismatch, ConfigError
+from vlakit.files import disk_full_as_error
+from vlakit.models.adapter_files import save_adapter
+from vlakit.models.adapters import LoraNumbers, merged_state_dict
+from vlakit.models.hf_config import STATISTICS_FILE, write_config
+from vlakit.models.weights import save_weights
+from vlakit.policy import VLAPolicy
+from vlakit.registry import Registry
+
+EXPORTS: Registry[None] = Registry("export layout")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """dtype of the weights (None: as they are), size limit of a shard, and what an adapter names as its base."""
+
+    dtype: torch.dtype | None = None
+    shard_bytes: int = 5_000_000_000
+    base: str | None = None
+
+
+Writer = Callable[[VLAPolicy, Path, ExportOptions], None]
+
+
+def export(policy: VLAPolicy, folder: Path, layout: str, options: ExportOptions) -> None:
+    """Write `policy` to a new folder; it appears whole or not at all. Raises ConfigError when it is there already."""
+    if folder.exists():
+        raise ConfigError("the target is there already", where=str(folder), do="choose another out=DIR, or remove it")
+    write: Writer = EXPORTS.get(layout)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with disk_full_as_error(folder):
+            write(policy, partial, options)
+            _write_neighbours(policy, partial)
+            partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@EXPORTS.register("hf")
+def write_hugging_face(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+    """config.json, preprocessor_config.json, sharded safetensors with their index; adapters merged into the weights."""
+    if policy.names is None:
+        raise CheckpointMismatch(
+            "the policy does not say its model's names", do="load it with VLAPolicy.from_checkpoint"
+        )
+    adapted = policy.adapter is not None
+    state = merged_state_dict(policy.model) if adapted else policy.model.state_dict()
+    if options.dtype is not None:
+        state = {name: tensor.to(options.dtype) for name, tensor in state.items()}
+    save_weights(folder, state, shard_bytes=options.shard_bytes)
+    llama = policy.model.language_model.config.to_dict()
+    write_config(folder, policy.names, policy.processor.names, llama, statistics_to_json(policy.processor.statistics))
+
+
+@EXPORTS.register("adapter")
+def write_adapter(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+    """adapter_config.json and adapter_model.safetensors: MBs, to be put on the base model again."""
+    if policy.adapter is None:
+        raise CheckpointMismatch("the checkpoint has no adapter", do="export it whole: layout=hf")
+    save_adapter(folder, policy.model, LoraNumbers.from_dict(policy.adapter), options.base)
+
+
+def _write_neighbours(policy: VLAPolicy, folder: Path) -> None:
+    """Statistics, contract, and tokenizer files if the policy came with some."""
+    statistics = statistics_to_json(policy.processor.statistics)
+    (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
+    contract = policy.card.get("contract")
+    if contract is not None:
+        (folder / CONTRACT_FILE).write_text(json.dumps(contract) + "\n", encoding="utf-8")
+    source = policy.processor.names.tokenizer_path
+    for name in _TOKENIZER_FILES if source else ():
+        if (Path(str(source)) / name).is_file():
+            shutil.copyfile(Path(str(source)) / name, folder / name)
