@@ -17,6 +17,7 @@ from vlakit.schema import Float32, Int64, UInt8
 
 RGB: TypeAlias = tuple[int, int, int]
 GREY: RGB = (127, 127, 127)  # what the mean of SigLIP pads with
+TIE, TIES_AT_ONCE = 2e-4, 4096  # values this near to x.5 are summed again in TensorFlow's order
 BLOCK = 8  # outputs of a resize per matrix product: measured in experiments/speed/images
 
 RESIZES: Registry[UInt8] = Registry("image resize")
@@ -61,6 +62,7 @@ def jpeg_round_trip(image: UInt8) -> UInt8:
     return decode_jpeg(encode_jpeg(image))
 
 
+@lru_cache(maxsize=64)
 def _lanczos_taps(size_in: int, size_out: int) -> tuple[Int64, Float32]:
     """First input (size_out,) and weights (size_out, taps) of every output; half-pixel centres, each row sums to one.
 
@@ -134,9 +136,29 @@ def lanczos(image: UInt8, height: int, width: int) -> UInt8:
         np.matmul(matrix, flat[inputs], out=tall[outputs])
     for outputs, inputs, matrix in _lanczos_blocks(image.shape[1], width, 3):
         np.matmul(tall[:, inputs], matrix.T, out=resized[:, outputs])
-    np.rint(resized, out=resized)
-    np.clip(resized, 0, 255, out=resized)
-    return resized.astype(np.uint8).reshape(height, width, 3)
+    rounded = _SCRATCH.floats("rounded", height, width * 3)
+    np.rint(resized, out=rounded)
+    resized -= rounded
+    np.abs(resized, out=resized)
+    ties = np.flatnonzero(resized > 0.5 - TIE)
+    for start in range(0, len(ties), TIES_AT_ONCE):
+        some = ties[start : start + TIES_AT_ONCE]
+        rounded.ravel()[some] = np.rint(_lanczos_in_order(image, height, width, some))
+    np.clip(rounded, 0, 255, out=rounded)
+    return rounded.astype(np.uint8).reshape(height, width, 3)
+
+
+def _lanczos_in_order(image: UInt8, height: int, width: int, places: Int64) -> Float32:
+    """Resized values at flat `places`, summed tap after tap as TensorFlow does: a tie hangs on the last bit."""
+    (first_row, row_weights), (first_column, column_weights) = (
+        _lanczos_taps(size_in, size_out) for size_in, size_out in zip(image.shape[:2], (height, width), strict=True)
+    )
+    y, x, channel = np.unravel_index(places, (height, width, 3))
+    rows = np.minimum(first_row[y, None] + np.arange(row_weights.shape[1]), len(image) - 1)
+    columns = np.minimum(first_column[x, None] + np.arange(column_weights.shape[1]), image.shape[1] - 1)
+    patches = image[rows[:, :, None], columns[:, None], channel[:, None, None]]
+    across = np.cumsum(patches * row_weights[y][:, :, None], axis=1, dtype=np.float32)[:, -1]
+    return np.cumsum(across * column_weights[x], axis=1, dtype=np.float32)[:, -1]
 
 
 @RESIZES.register("resize-naive")
