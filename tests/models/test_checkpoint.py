@@ -9,7 +9,8 @@ import torch
 from tiny_runs import TINY, built, saved
 
 from vlakit.errors import CheckpointMismatch
-from vlakit.models.checkpoint import CARD, initialize_from, load_model, model_state, read_checkpoint
+from vlakit.models.checkpoint import CARD, load_model, model_state, read_checkpoint
+from vlakit.models.formats import start_from
 from vlakit.models.vla import ModelNames, OpenVLA, build_vla
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch
@@ -149,7 +150,7 @@ def test_tensors_of_another_model_are_named_with_the_file(checkpoint: Path) -> N
 def test_another_models_checkpoint_does_not_initialize(checkpoint: Path) -> None:
     names = ModelNames("tiny_siglip", "tiny_llama")
     with pytest.raises(CheckpointMismatch, match="tiny_dinosiglip") as caught:
-        initialize_from(build_vla(names), names, checkpoint)
+        start_from(checkpoint, names)
     assert "tiny_siglip" in caught.value.what
     assert str(checkpoint) in caught.value.where
 
@@ -160,13 +161,12 @@ def fresh() -> OpenVLA:
 
 
 @torch.no_grad()
-def test_initializing_copies_every_tensor_and_what_trains_stays(checkpoint: Path) -> None:
-    model, state = fresh(), model_state(read_checkpoint(checkpoint))
-    model.projector.requires_grad_(False)
-    initialize_from(model, ModelNames(**TINY), checkpoint)
+def test_a_start_has_every_tensor_and_all_of_it_can_train(checkpoint: Path) -> None:
+    model, names = start_from(checkpoint, ModelNames(**TINY))
+    state = model_state(read_checkpoint(checkpoint))
+    assert names == ModelNames(**TINY)
     assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
-    assert [p.requires_grad for p in model.projector.parameters()] == [False] * 6
-    assert model.language_model.lm_head.weight.requires_grad
+    assert all(p.requires_grad for p in model.parameters())
 
 
 @torch.no_grad()
@@ -175,9 +175,8 @@ def test_initializing_from_lora_merges_its_adapters(
 ) -> None:
     module = trained_lora(tiny_processor)
     expected = module.model.eval()(tiny_batch).logits
-    model = fresh()
-    names = set(model.state_dict())
-    initialize_from(model, ModelNames(**TINY), saved(module, tmp_path / "lora.ckpt"))
-    assert set(model.state_dict()) == names
+    model, _ = start_from(saved(module, tmp_path / "lora.ckpt"), ModelNames(**TINY))
+    model.eval()
+    assert set(model.state_dict()) == set(fresh().state_dict())
     torch.testing.assert_close(model(tiny_batch).logits, expected, atol=1e-5, rtol=1e-5)
     assert (fresh()(tiny_batch).logits - expected).abs().max() > 1e-2

@@ -1,6 +1,6 @@
 """Milliseconds on one core: Lanczos3 to 224 px beside Pillow's, and the training augmentation, in one run.
 
-Minimum of --repeats calls, taken in turns. --tensorflow PYTHON adds TensorFlow's own, from another environment.
+Minimum of --repeats calls, those that are compared taken in turns.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import os
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
-import json
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,46 +23,7 @@ from vlakit.processing.images import decode_jpeg, encode_jpeg, jpeg_round_trip, 
 
 SIZE = 224
 SOURCES = ((64, 64), (256, 256), (480, 640))
-COLUMNS = ("operation", "input", "vlakit_ms", "other", "other_ms", "ratio")
-
-TENSORFLOW = """
-import json, sys, time
-import numpy as np
-import tensorflow as tf
-tf.config.threading.set_intra_op_parallelism_threads(1)
-tf.config.threading.set_inter_op_parallelism_threads(1)
-
-@tf.function
-def resize(image):
-    resized = tf.image.resize(image, (224, 224), method="lanczos3", antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
-
-@tf.function
-def augment(image):
-    unit = tf.image.convert_image_dtype(image, tf.float32)
-    unit = tf.image.crop_and_resize(unit[None], [[0.01, 0.02, 0.9587, 0.9687]], [0], (224, 224))[0]
-    for change, amount in ((tf.image.adjust_brightness, 0.1), (tf.image.adjust_contrast, 1.1),
-                           (tf.image.adjust_saturation, 1.1), (tf.image.adjust_hue, 0.03)):
-        unit = tf.clip_by_value(change(tf.clip_by_value(unit, 0, 1), amount), 0, 1)
-    return tf.image.convert_image_dtype(unit, tf.uint8, saturate=True)
-
-def best(function, image):
-    image = tf.constant(image)
-    times = []
-    for _ in range(int(sys.argv[1])):
-        start = time.perf_counter()
-        function(image)
-        times.append(time.perf_counter() - start)
-    return 1000 * min(times)
-
-random = np.random.default_rng(0)
-found = {}
-for height, width in ((64, 64), (256, 256), (480, 640)):
-    image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    found[f"lanczos {height}x{width}"] = best(resize, image)
-found["augmentation 224x224"] = best(augment, random.integers(0, 256, (224, 224, 3), dtype=np.uint8))
-print(json.dumps(found))
-"""
+COLUMNS: tuple[str, ...] = ("operation", "input", "vlakit_ms", "other", "other_ms", "ratio")
 
 
 def best(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -118,28 +77,16 @@ def alone_rows(repeats: int) -> list[dict[str, str | float]]:
     return [{"operation": name, "input": size, "vlakit_ms": round(value, 3)} for name, value in times.items()]
 
 
-def tensorflow_rows(python: str, repeats: int, rows: list[dict[str, str | float]]) -> list[dict[str, str | float]]:
-    """The same operations by TensorFlow on one thread."""
-    command = [python, "-c", TENSORFLOW, str(repeats)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    theirs = json.loads(output.splitlines()[-1])
-    ours = {f"{line['operation']} {line['input']}": float(line["vlakit_ms"]) for line in rows}
-    return [row(*name.split(" "), ours[name], "TensorFlow", value) for name, value in theirs.items()]
-
-
 def main() -> None:
     """Measure once on one core, write results.csv, fail where Pillow is faster."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--tensorflow", metavar="PYTHON")
     chosen = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rows = resize_rows(chosen.repeats)
     n_compared = len(rows)
     rows += alone_rows(chosen.repeats)
-    if chosen.tensorflow:
-        rows += tensorflow_rows(chosen.tensorflow, chosen.repeats, rows)
     with (Path(__file__).parent / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -37,7 +37,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Numerics:
-    """Dtype in which weights (then gradients and moments) rest, in which layers see them, and whether autocast is on."""
+    """Dtype in which weights (with gradients and moments) rest, in which layers see them; whether autocast is on."""
 
     stored: torch.dtype
     computed: torch.dtype
@@ -99,16 +99,15 @@ def dry_step(model: OpenVLA, numerics: Numerics, workload: Workload) -> DryStep:
         saved.seen.clear()
         loss.backward()
         del held
-    timeline = torch.tensor(ledger.timeline, dtype=torch.int64).reshape(-1, 3)
-    return DryStep(saved.parts, *timeline.unbind(1), reached, ledger.flops / BATCH)
+    fixed, per_sample, gradients = torch.tensor(ledger.timeline, dtype=torch.int64).unbind(1)
+    return DryStep(saved.parts, fixed, per_sample, gradients, reached, ledger.flops / BATCH)
 
 
 def _forward(model: OpenVLA, workload: Workload, saved: SavedTensors) -> tuple[Tensor, Tensor]:
     """The loss as OpenVLA.forward takes it, one part after the other, and what the caller holds on to meanwhile."""
     vision, dtype = model.vision_backbone, model.projector.fc1.weight.dtype
     shape = (BATCH, 3 * len(vision.towers), vision.image_size, vision.image_size)
-    n_ids = workload.prompt_tokens + workload.answer_tokens
-    ids = torch.zeros(BATCH, n_ids, dtype=torch.int64, device="meta")
+    ids = torch.zeros(BATCH, workload.prompt_tokens + workload.answer_tokens, dtype=torch.int64, device="meta")
     with saved.of("vision"):
         features = vision(torch.empty(shape, dtype=dtype, device="meta"))
     with saved.of("projector"):
@@ -149,8 +148,7 @@ class Ledger(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 self._book(tensor.untyped_storage())
         count = flop_registry.get(func._overloadpacket)
-        if count is not None:
-            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        self.flops += count(*args, **(kwargs or {}), out_val=out) if count else 0
         return out
 
     def record(self) -> None:
@@ -224,10 +222,8 @@ class Functions(TorchFunctionMode):
 
 
 # The part of CUDA's autocast lists that occurs here (torch's documentation of autocast, "CUDA ops that ...").
-IN_BFLOAT16 = {
-    *(F.linear, F.conv2d, F.scaled_dot_product_attention),
-    *(torch.matmul, Tensor.matmul, Tensor.__matmul__),
-}
+PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__}
+IN_BFLOAT16 = {F.linear, F.conv2d, F.scaled_dot_product_attention, *PRODUCTS}
 IN_FLOAT32 = {F.layer_norm, F.softmax, F.cross_entropy}
 
 
@@ -270,9 +266,8 @@ def checkpointed(model: OpenVLA, enabled: bool, functions: Functions) -> Iterato
     try:
         yield
     finally:
-        for module in model.language_model.modules():
-            if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = False
+        language_model = model.language_model
+        getattr(language_model, "activation_checkpointing_disable", language_model.gradient_checkpointing_disable)()
 
 
 def set_checkpointing(model: OpenVLA, **options: Any) -> None:

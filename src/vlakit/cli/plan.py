@@ -39,7 +39,7 @@ def main(overrides: Sequence[str]) -> None:
         report, text = against_table1(cfg, words)
     elif len(words) < len(overrides):
         plans = [plan(compose_config("plan", [*words, *row]), name) for name, row in ROWS.items()]
-        report, text = {"rows": plans}, _table(plans)
+        report, text = {"rows": plans}, table(plans)
     else:
         report = plan(cfg)
         text = _text(report)
@@ -205,7 +205,7 @@ def _text(report: Mapping[str, Any]) -> str:
     }
     lines = [f"{what:<30}{size / 1e9:9.2f} GB" for what, size in sizes.items() if size]
     lines.append(f"{'peak, in the ' + memory['peak_in']:<30}{memory['total'] / 1e9:9.2f} GB a GPU")
-    lines += [f"{line}" for line in _cards(report)]
+    lines += _cards(report)
     lines.append(
         f"{time['seconds_per_step']:.2f} s a step, {time['hours']:.1f} h for {time['steps']:,} steps"
         f" ({time['tflop_per_sample']:.1f} TFLOP a sample at {time['mfu']:.0%} of {time['tflops']:g} TFLOP/s, assumed)"
@@ -228,9 +228,11 @@ def _cards(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _table(plans: Sequence[Mapping[str, Any]]) -> str:
+def table(plans: Sequence[Mapping[str, Any]]) -> str:
+    """One line a plan."""
     cards = list(plans[0]["largest_batch"])
-    header = f"{'strategy':<15}{'weights':>9}{'gradients':>11}{'AdamW':>8}{'activations':>13}{'peak GB':>9}   largest batch on"
+    sizes = f"{'weights':>9}{'gradients':>11}{'AdamW':>8}{'activations':>13}{'peak GB':>9}"
+    header = f"{'strategy':<15}{sizes}   largest batch on"
     lines = [header + "".join(f"{card + ' GB':>8}" for card in cards)]
     lines.append("-" * len(lines[0]))
     for each in plans:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from vlakit.errors import CheckpointMismatch, nearest
-from vlakit.models.adapters import LoraNumbers, inject_lora, merged_state_dict
-from vlakit.models.vla import ModelNames, OpenVLA, build_vla
+from vlakit.models.adapters import LoraNumbers, inject_lora
+from vlakit.models.vla import ModelNames, OpenVLA, build_empty
 
 CARD = "vlakit"  # the key under which a checkpoint file says what it is
+BASE = "base"  # in the card: the path of the model under an adapter-only checkpoint
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -60,31 +61,19 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], *, where: str) -> 
     model.load_state_dict(state, assign=True)
 
 
-def load_model(content: dict[str, Any], *, where: str) -> OpenVLA:
-    """Rebuild the checkpoint's model, adapters included, from the names and numbers it stores."""
+def load_model(content: dict[str, Any], *, where: str, base: OpenVLA | None = None) -> OpenVLA:
+    """Rebuild the checkpoint's model, adapters included; `base` is the model under an adapter-only checkpoint."""
     card = content[CARD]
     lacking = sorted({"model", "processor", "adapter", "statistics"} - set(card))
     if lacking:
         raise CheckpointMismatch(
             f"the checkpoint does not say its {', '.join(lacking)}", where=where, do="pass one written by vlakit train"
         )
-    model = build_vla(ModelNames.from_dict(card["model"]))
+    model = base or build_empty(ModelNames.from_dict(card["model"]))
     if card["adapter"] is not None:
         inject_lora(model, LoraNumbers.from_dict(card["adapter"]))
-    load_strictly(model, model_state(content), where=where)
+    state = model_state(content)
+    if base is not None:
+        state = {**{name: t for name, t in model.state_dict().items() if ".lora_" not in name}, **state}
+    load_strictly(model, state, where=where)
     return model
-
-
-def initialize_from(model: OpenVLA, names: ModelNames, path: str | Path) -> None:
-    """Copy the weights of another run's checkpoint into a fresh model of the same names; adapters are merged first."""
-    content = read_checkpoint(path)
-    stored = ModelNames.from_dict(content[CARD]["model"])
-    if stored != names:
-        raise CheckpointMismatch(
-            f"the checkpoint is of {stored.vision} + {stored.llm}, this run builds {names.vision} + {names.llm}",
-            where=str(path),
-            do="choose the checkpoint's model, or another checkpoint in model.weights",
-        )
-    adapted = content[CARD]["adapter"] is not None
-    state = merged_state_dict(load_model(content, where=str(path))) if adapted else model_state(content)
-    load_strictly(model, state, where=str(path))

@@ -13,9 +13,10 @@ import torch
 
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.adapter_files import ADAPTER_CONFIG, load_adapter
-from vlakit.models.checkpoint import CARD, load_model, read_checkpoint
+from vlakit.models.adapters import merged_state_dict
+from vlakit.models.checkpoint import BASE, CARD, load_model, load_strictly, read_checkpoint
 from vlakit.models.hf_config import STATISTICS_FILE, read_description
-from vlakit.models.vla import ModelNames, OpenVLA, build_empty
+from vlakit.models.vla import ModelNames, OpenVLA, build_empty, build_vla
 from vlakit.models.weights import load_weights, native_tensors, safetensors_of
 from vlakit.processing.processor import ProcessorNames
 
@@ -104,14 +105,7 @@ def _native(path: Path, options: LoadOptions) -> Loaded:
 def _adapter(path: Path, options: LoadOptions) -> Loaded:
     """The base model with the adapter on it, unmerged."""
     config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    base = options.base or config.get("base_model_name_or_path")
-    if not base or not Path(base).expanduser().exists():
-        raise CheckpointMismatch(
-            f"the adapter's base model {base!r} is not a local path",
-            where=str(path / ADAPTER_CONFIG),
-            do="pass base=DIR, the folder of the model that it was trained on",
-        )
-    under = load(base, options)
+    under = load(base_path(config.get("base_model_name_or_path"), options, path / ADAPTER_CONFIG), options)
     numbers = load_adapter(under.model, path)
     statistics = {**under.statistics, **_statistics_near(path)}
     card = _contract_card(path)  # the base's own contract does not hold for the adapted model
@@ -130,11 +124,60 @@ def _hugging_face(path: Path, options: LoadOptions) -> Loaded:
 def _lightning(path: Path, options: LoadOptions) -> Loaded:
     content = read_checkpoint(path)
     card = content[CARD]
-    model = load_model(content, where=str(path))
+    base = None
+    if BASE in card:
+        under = base_path(card[BASE], options, path)
+        base = plain_model(load(under, LoadOptions(options.dtype)), where=under)
+    model = load_model(content, where=str(path), base=base)
     if options.dtype is not None:
         model.to(options.dtype)
     names, processor = ModelNames.from_dict(card["model"]), ProcessorNames.from_dict(card["processor"])
     return Loaded(model, names, processor, card["statistics"], card, card["adapter"])
+
+
+def base_path(named: str | None, options: LoadOptions, where: Path) -> str:
+    """Where the model under an adapter is: `options.base` if given, else the path that the adapter names."""
+    path = options.base or named
+    if not path or not Path(path).expanduser().exists():
+        raise CheckpointMismatch(
+            f"the adapter's base model {path!r} is not a local path",
+            where=str(where),
+            do="pass base=DIR, the folder of the model that it was trained on",
+        )
+    return path
+
+
+def plain_model(loaded: Loaded, *, where: str) -> OpenVLA:
+    """The model without adapter layers: as loaded, or rebuilt with its adapters merged into the weights."""
+    if loaded.adapter is None:
+        return loaded.model
+    plain = build_empty(loaded.names)
+    load_strictly(plain, merged_state_dict(loaded.model), where=where)
+    return plain
+
+
+def start_from(path: str | Path, names: ModelNames) -> tuple[OpenVLA, ModelNames]:
+    """The model at `path` as a start for training, if its tensors are those of a model called `names`.
+
+    Returned with its own names, whose numbers (such as rms_norm_eps) are part of the weights' meaning.
+    """
+    loaded = load(path)
+    model = plain_model(loaded, where=str(path))
+    wanted = {name: tensor.shape for name, tensor in build_vla(names, "meta").state_dict().items()}
+    found = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if wanted != found:
+        other = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise CheckpointMismatch(
+            f"the checkpoint is of {_short(loaded.names)}, this run builds {_short(names)};"
+            f" {len(other)} tensors differ, e.g. {other[0]}",
+            where=str(path),
+            do="choose the checkpoint's model with model=NAME, or another checkpoint in model.weights",
+        )
+    return model, loaded.names
+
+
+def _short(names: ModelNames) -> str:
+    return f"{names.vision} + {names.llm}"
 
 
 def _contract_card(folder: Path) -> dict[str, Any]:

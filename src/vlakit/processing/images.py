@@ -153,9 +153,9 @@ def _lanczos_in_order(image: UInt8, height: int, width: int, places: Int64) -> F
     (first_row, row_weights), (first_column, column_weights) = (
         _lanczos_taps(size_in, size_out) for size_in, size_out in zip(image.shape[:2], (height, width), strict=True)
     )
-    y, x, channel = np.unravel_index(places, (height, width, 3))
-    rows = np.minimum(first_row[y, None] + np.arange(row_weights.shape[1]), len(image) - 1)
-    columns = np.minimum(first_column[x, None] + np.arange(column_weights.shape[1]), image.shape[1] - 1)
+    y, x, channel = places // (width * 3), places // 3 % width, places % 3
+    rows = np.minimum(first_row[y][:, None] + np.arange(int(row_weights.shape[1])), len(image) - 1)
+    columns = np.minimum(first_column[x][:, None] + np.arange(int(column_weights.shape[1])), image.shape[1] - 1)
     patches = image[rows[:, :, None], columns[:, None], channel[:, None, None]]
     across = np.cumsum(patches * row_weights[y][:, :, None], axis=1, dtype=np.float32)[:, -1]
     return np.cumsum(across * column_weights[x], axis=1, dtype=np.float32)[:, -1]

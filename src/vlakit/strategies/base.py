@@ -15,7 +15,8 @@ from vlakit import __version__
 from vlakit.contract import make_contract
 from vlakit.data.statistics import statistics_to_json
 from vlakit.errors import LossNotFinite
-from vlakit.models.checkpoint import CARD, initialize_from
+from vlakit.models.checkpoint import CARD
+from vlakit.models.formats import start_from
 from vlakit.models.vla import ModelNames, OpenVLA, build_vla
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch, Sample
@@ -65,9 +66,11 @@ class PolicyModule(LightningModule):
         """Build the network once, load the weights to start from, and let the strategy prepare it."""
         if hasattr(self, "model"):
             return
-        model = build_vla(self.names)
-        if self.weights is not None:
-            initialize_from(model, self.names, self.weights)
+        if self.weights is None:
+            model = build_vla(self.names)
+        else:
+            model, self.names = start_from(self.weights, self.names)
+        model.train()
         self.prepare(model)
         self.model, self.validation = model, ActionMetrics(self.processor)
 

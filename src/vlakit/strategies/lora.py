@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+from vlakit.errors import ConfigError
 from vlakit.models.adapters import OPENVLA_TARGETS, LoraNumbers, inject_lora
+from vlakit.models.checkpoint import BASE, CARD
 from vlakit.models.vla import OpenVLA
 from vlakit.strategies.base import PolicyModule
 
 
 class Lora(PolicyModule):
-    """97.6 M parameters of the paper's model at rank 32."""
+    """97.6 M parameters of the paper's model at rank 32.
+
+    adapter_only: checkpoints hold the adapters and name their base (`weights`) instead of copying it: MBs, not GBs.
+    """
 
     name = "lora"
 
@@ -20,10 +25,18 @@ class Lora(PolicyModule):
         alpha: int | None = None,
         dropout: float = 0.0,
         targets: Sequence[str] = OPENVLA_TARGETS,
+        adapter_only: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.numbers = LoraNumbers(rank, min(rank, 16) if alpha is None else alpha, dropout, tuple(targets))
+        self.adapter_only = adapter_only
+        if adapter_only and self.weights is None:
+            raise ConfigError(
+                "adapter_only=true needs a base that can be found again, and this run starts from random weights",
+                where="strategy",
+                do="name the base with model.weights=..., or let checkpoints be whole: strategy.adapter_only=false",
+            )
 
     @property
     def adapter(self) -> dict[str, Any] | None:
@@ -31,3 +44,15 @@ class Lora(PolicyModule):
 
     def prepare(self, model: OpenVLA) -> None:
         inject_lora(model, self.numbers)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.adapter_only:
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if ".lora_" in name}
+            checkpoint[CARD][BASE] = self.weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Complete the adapters with the base that configure_model has loaded."""
+        if BASE in checkpoint[CARD]:
+            checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
