@@ -68,7 +68,7 @@ def test_each_observation_is_answered_in_the_units_of_its_dataset(
     bridge_statistics: DatasetStatistics,
 ) -> None:
     doubled = replace(bridge_statistics, q01=2 * bridge_statistics.q01, q99=2 * bridge_statistics.q99)
-    both = tiny_processor.with_statistics({"bridge_orig": bridge_statistics, "doubled": doubled})
+    both = tiny_processor.for_training({"bridge_orig": bridge_statistics, "doubled": doubled}, None)
     policy = VLAPolicy(tiny_vla, both)
     one, two = policy.act([observations[0], replace(observations[0], dataset="doubled")])
     np.testing.assert_allclose(two[0, :6], 2 * one[0, :6], rtol=1e-6)

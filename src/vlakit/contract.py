@@ -69,24 +69,45 @@ def check_contract(
 
     The error names the fields and library versions that differ from those at saving.
     """
-    frames = contract["frames"]
-    if not frames:
+    try:
+        observations, expected = golden_frames(contract)
+        broken = _broken(expected, _answers(model, processor, observations))
+        changed = differences(contract, processor)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointMismatch(
+            f"the contract lacks or garbles {error}", where=where, do="restore contract.json, or remove it"
+        ) from error
+    if broken is None:
         return
-    observations = [_observation(base64.b64decode(f["image"]), f["instruction"], f["dataset"]) for f in frames]
-    expected = [frame["ids"] for frame in frames]
-    answered = _answers(model, processor, observations)
-    off = max(int(np.abs(np.subtract(a, b)).max()) for a, b in zip(answered, expected, strict=True))
-    if off <= 1:
-        return
-    wrong = sum(a != b for a, b in zip(answered, expected, strict=True))
     error = ContractBroken(
-        f"the policy answers {wrong} of {len(frames)} golden frames otherwise, by up to {off} bins",
-        where=f"{where}; {differences(contract, processor)}",
+        broken,
+        where=f"{where}; {changed}",
         do="use the fields and versions of the contract; strict=false goes on with a warning",
     )
     if strict:
         raise error
     log.warning("%s", error)
+
+
+def golden_frames(contract: Mapping[str, Any]) -> tuple[list[Observation], list[list[int]]]:
+    """The observations that a contract stores, and the action ids it expects for each."""
+    frames = contract["frames"]
+    observations = [_observation(base64.b64decode(f["image"]), f["instruction"], f["dataset"]) for f in frames]
+    return observations, [[int(number) for number in frame["ids"]] for frame in frames]
+
+
+def _broken(expected: list[list[int]], answered: list[list[int]] | VlakitError) -> str | None:
+    """How the answers differ by more than a bin, in words; None when they do not."""
+    if isinstance(answered, VlakitError):
+        return f"the policy cannot answer its golden frames: {answered.what}"
+    pairs = list(zip(answered, expected, strict=True))
+    if any(len(a) != len(b) for a, b in pairs):
+        return f"the policy answers with {len(answered[0])} numbers, not {len(expected[0])}"
+    off = max((abs(i - j) for a, b in pairs for i, j in zip(a, b, strict=True)), default=0)
+    wrong = sum(a != b for a, b in pairs)
+    if off <= 1:
+        return None
+    return f"the policy answers {wrong} of {len(pairs)} golden frames otherwise, by up to {off} bins"
 
 
 def differences(contract: Mapping[str, Any], processor: VLAProcessor) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlakit.contract import check_contract
 from vlakit.data.statistics import statistics_from_json
-from vlakit.errors import InvalidData
+from vlakit.errors import InvalidData, StatisticsMissing
 from vlakit.models.decoding import Choice, Decoded, answer_log_probs, generate
 from vlakit.models.formats import LoadOptions, load
 from vlakit.models.vla import ModelNames, OpenVLA
@@ -73,6 +73,12 @@ class VLAPolicy:
         raises ContractBroken (strict=False: warns). Raises CheckpointMismatch.
         """
         loaded = load(path, options)
+        if not loaded.statistics:
+            raise StatisticsMissing(
+                "the checkpoint says no action statistics, so that its answers have no units",
+                where=str(path),
+                do="put the dataset_statistics.json of its training beside it",
+            )
         statistics = statistics_from_json(loaded.statistics, where=str(path))
         policy = cls(loaded.model.to(device), VLAProcessor(loaded.processor, statistics), constrain=constrain)
         policy.card, policy.names, policy.adapter = loaded.card, loaded.names, loaded.adapter
@@ -101,13 +107,14 @@ class VLAPolicy:
         """(B, H * A) log-probability of each of the ids (B, H * A), given those before it; gradients flow."""
         pixels, prompts = self.processor.encode_observations(observations)
         answers = torch.as_tensor(ids, device=self._device)
-        return answer_log_probs(self.model, pixels.to(self._device), prompts, answers, self._allowed)
+        self._check_answers(answers, observations)
+        return answer_log_probs(self.model, self._placed(pixels), prompts, answers, self._allowed)
 
     @torch.inference_mode()
     def features(self, observations: Sequence[Observation]) -> Float32:
         """(B, N, D_v) patch features of the vision towers."""
         pixels, _ = self.processor.encode_observations(observations)
-        return self.model.vision_backbone(pixels.to(self._device)).float().cpu().numpy()
+        return self.model.vision_backbone(self._placed(pixels)).float().cpu().numpy()
 
     def reset(self, slots: Sequence[int]) -> None:
         """Nothing is remembered between observations."""
@@ -115,6 +122,19 @@ class VLAPolicy:
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def _placed(self, pixels: Tensor) -> Tensor:
+        return pixels.to(self._device, next(self.model.vision_backbone.parameters()).dtype)
+
+    def _check_answers(self, answers: Tensor, observations: Sequence[Observation]) -> None:
+        first, last = self._allowed or (0, self.model.language_model.config.vocab_size)
+        shape_fits = answers.ndim == 2 and len(answers) == len(observations) and answers.shape[1] > 0
+        if not shape_fits or ((answers < first) | (answers >= last)).any():
+            raise InvalidData(
+                f"answers {tuple(answers.shape)} to {len(observations)} observations, or an id outside {first}:{last}",
+                where="ids",
+                do="pass one row of ids an observation, as `sample` returns them",
+            )
 
     @property
     def _allowed(self) -> tuple[int, int] | None:
@@ -130,9 +150,8 @@ class VLAPolicy:
                 where="observations",
                 do="ask for datasets of the same action size together, and for at least one observation",
             )
-        dtype = next(self.model.vision_backbone.parameters()).dtype
         n_tokens = sizes.pop() * self.processor.names.chunk
-        return generate(self.model, pixels.to(self._device, dtype), prompts, n_tokens, choice)
+        return generate(self.model, self._placed(pixels), prompts, n_tokens, choice)
 
     def _actions(self, ids: Int64, observations: Sequence[Observation]) -> Float32:
         decode = self.processor.decode_actions

@@ -9,8 +9,10 @@ import torch
 from tiny_runs import Trace, built, data_of, trainer_of
 
 from vlakit.data.datamodule import SAMPLE, VLADataModule, source_folder
-from vlakit.data.reader import ShardFolder
+from vlakit.data.reader import SampleRef, ShardFolder
 from vlakit.errors import CheckpointMismatch, NotAShardFolder
+from vlakit.processing.augment import Augmentation
+from vlakit.processing.images import decode_jpeg
 from vlakit.processing.processor import VLAProcessor
 from vlakit.strategies.base import PolicyModule
 from vlakit.strategies.last_layer import LastLayer
@@ -151,3 +153,22 @@ def test_sample_means_the_shipped_episodes(tmp_path: Path) -> None:
     assert source_folder("sample") == SAMPLE
     assert (SAMPLE / "1.0.0/dataset_info.json").is_file()
     assert source_folder(str(tmp_path)) == tmp_path
+
+
+def test_random_crops_in_training_mean_a_central_one_in_use(tiny_processor: VLAProcessor, bridge_shards: Path) -> None:
+    augmented = data_of(bridge_shards, tiny_processor, augment=True)
+    assert augmented.processor.names.center_crop == Augmentation().crop_area
+    assert data_of(bridge_shards, tiny_processor).processor.names.center_crop is None
+
+
+def test_validation_prepares_a_frame_as_the_policy_will_see_it(
+    tiny_processor: VLAProcessor, bridge_shards: Path
+) -> None:
+    data = data_of(bridge_shards, tiny_processor, augment=True)
+    batch = next(iter(data.val_dataloader()))
+    folder = data.shards["bridge_orig"]
+    first = folder.episodes("val")[0]
+    sample = folder.read_sample(SampleRef("bridge_orig", first.shard, first.first_frame))
+    seen = data.processor.observed_pixels(decode_jpeg(sample.images["primary"][-1]))
+    assert torch.equal(batch.pixel_values[0], seen)
+    assert not torch.equal(seen, data.processor.pixels(decode_jpeg(sample.images["primary"][-1])))

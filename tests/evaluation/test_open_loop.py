@@ -25,7 +25,7 @@ def folder(bridge_shards: Path) -> ShardFolder:
 
 @pytest.fixture
 def policy(tiny_vla: OpenVLA, tiny_processor: VLAProcessor, folder: ShardFolder) -> VLAPolicy:
-    return VLAPolicy(tiny_vla, tiny_processor.with_statistics({"bridge_orig": folder.statistics}))
+    return VLAPolicy(tiny_vla, tiny_processor.for_training({"bridge_orig": folder.statistics}, None))
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_dataset_that_the_policy_does_not_know_fails_first(
     tiny_vla: OpenVLA, tiny_processor: VLAProcessor, folder: ShardFolder, simple: DatasetStatistics
 ) -> None:
     asked: list[int] = []
-    stranger = VLAPolicy(tiny_vla, tiny_processor.with_statistics({"a": simple}))
+    stranger = VLAPolicy(tiny_vla, tiny_processor.for_training({"a": simple}, None))
     with pytest.raises(StatisticsMissing):
         open_loop(stranger, folder, "val", progress=lambda done, total: asked.append(done))
     assert not asked

@@ -82,7 +82,7 @@ def test_observations_and_validation_are_never_augmented(tiny_processor: VLAProc
     plain = tiny_processor.encode(samples[0]).pixel_values
     image = decode_jpeg(samples[0].images["primary"][-1])
     assert not torch.equal(training.encode(samples[0]).pixel_values, plain)
-    assert torch.equal(training.without_augmentation().encode(samples[0]).pixel_values, plain)
+    assert torch.equal(training.for_validation().encode(samples[0]).pixel_values, plain)
     assert torch.equal(training.encode_observations([Observation(image, "x")])[0][0], plain)
 
 
@@ -124,7 +124,7 @@ def test_the_only_dataset_needs_no_name(tiny_processor: VLAProcessor, bridge_sta
     with pytest.raises(StatisticsMissing) as caught:
         tiny_processor.statistics_of("bridge_org")
     assert "bridge_orig" in caught.value.do
-    both = tiny_processor.with_statistics({"a": bridge_statistics, "b": bridge_statistics})
+    both = tiny_processor.for_training({"a": bridge_statistics, "b": bridge_statistics}, None)
     with pytest.raises(StatisticsMissing, match="no dataset was named"):
         both.statistics_of(None)
 

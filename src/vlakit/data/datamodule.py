@@ -69,7 +69,8 @@ class VLADataModule(LightningDataModule):
         weights = load_mixture(mixture).datasets if isinstance(mixture, str) else dict(mixture)
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.shards = {name: self._open(Path(root) / name, name, sources or {}) for name in self.weights}
-        self.processor = processor.with_statistics({name: s.statistics for name, s in self.shards.items()})
+        statistics = {name: s.statistics for name, s in self.shards.items()}
+        self.processor = processor.for_training(statistics, Augmentation() if self.options.augment else None)
         self._sampler: MixtureSampler | None = None
         self._restored: dict[str, Any] | None = None
         self._first_step = 0
@@ -99,16 +100,14 @@ class VLADataModule(LightningDataModule):
         if self._restored is not None:
             self._sampler.load_state_dict(self._restored)
         self._first_step = self.trainer.global_step if self.trainer else 0
-        augmentation = Augmentation() if self.options.augment else None
-        processor = VLAProcessor(self.processor.names, self.processor.statistics, augmentation, self.seed)
-        return self._loader(processor, self._sampler)
+        return self._loader(self.processor, self._sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every held-out frame once, in order, never augmented."""
         world_size, rank = self._world()
         entries = [mixture_entry(folder, split="val") for folder in self.shards.values()]
         order = SequentialOrder(entries, batch_size=self.batch_size, rank=rank, world_size=world_size)
-        return self._loader(self.processor.without_augmentation(), order)
+        return self._loader(self.processor.for_validation(), order)
 
     def golden_samples(self, n_samples: int) -> list[Sample]:
         """Frames spread evenly over the held-out ones, for a checkpoint's contract; over training ones without any."""

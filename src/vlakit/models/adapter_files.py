@@ -9,15 +9,23 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vlakit.errors import CheckpointMismatch
+from vlakit.errors import CheckpointMismatch, PatternUnmatched
 from vlakit.models.adapters import LoraNumbers, inject_lora
+from vlakit.models.weights import write_tensors
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX = "base_model.model."
+# What changes the meaning of A and B, or stores more than them; a plain adapter has none of it.
+_VARIANTS = (
+    "use_dora", "use_rslora", "use_qalora", "lora_bias", "fan_in_fan_out",
+    "rank_pattern", "alpha_pattern", "modules_to_save", "target_parameters", "trainable_token_indices",
+    "layers_to_transform", "layer_replication",
+)  # fmt: skip
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")  # ways to begin that take a part out of the base's weights
 
 
 def load_adapter(model: nn.Module, folder: Path) -> LoraNumbers:
@@ -27,7 +35,10 @@ def load_adapter(model: nn.Module, folder: Path) -> LoraNumbers:
     the adapter belongs to another model.
     """
     numbers = _numbers(folder)
-    inject_lora(model, numbers)
+    try:
+        inject_lora(model, numbers)
+    except PatternUnmatched as error:
+        raise _of_another_base(folder, error.what) from error
     own = model.state_dict()
     adapters = {name for name in own if ".lora_" in name}
     loaded: dict[str, Tensor] = {}
@@ -76,10 +87,7 @@ def _numbers(folder: Path) -> LoraNumbers:
     file = folder / ADAPTER_CONFIG
     try:
         config: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if config.get("peft_type", "LORA") != "LORA" or config.get("use_dora") or config.get("use_rslora"):
-            raise CheckpointMismatch(
-                "not a plain LoRA adapter", where=str(file), do="merge it with the tool that made it"
-            )
+        _check_plain(config, file)
         targets = config["target_modules"]
         if isinstance(targets, str):
             raise CheckpointMismatch(
@@ -88,10 +96,22 @@ def _numbers(folder: Path) -> LoraNumbers:
                 do="save the adapter with a list of names",
             )
         return LoraNumbers(int(config["r"]), int(config["lora_alpha"]), 0.0, tuple(sorted(targets)))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointMismatch(
             f"not an adapter's configuration: {error}", where=str(file), do="copy it again"
         ) from error
+
+
+def _check_plain(config: Mapping[str, Any], file: Path) -> None:
+    found = [name for name in _VARIANTS if config.get(name)]
+    if config.get("peft_type", "LORA") != "LORA":
+        found.append(f"peft_type={config['peft_type']}")
+    if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE):
+        found.append(f"init_lora_weights={config['init_lora_weights']}")
+    if found:
+        raise CheckpointMismatch(
+            f"not a plain LoRA adapter: {', '.join(found)}", where=str(file), do="merge it with the tool that made it"
+        )
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -109,6 +129,8 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
             where=str(file),
             do="use adapter_model.safetensors; a file with pickled code in it is refused on purpose",
         ) from error
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise CheckpointMismatch("not a table of tensors", where=str(file), do="copy the adapter again")
     yield from content.items()
 
 
@@ -119,7 +141,7 @@ def save_adapter(folder: Path, model: nn.Module, numbers: LoraNumbers, base: str
         for name, tensor in model.state_dict().items()
         if ".lora_" in name
     }
-    save_file(state, folder / ADAPTER_WEIGHTS[0], metadata={"format": "pt"})
+    write_tensors(folder / ADAPTER_WEIGHTS[0], state)
     config = {
         "peft_type": "LORA",
         "task_type": None,

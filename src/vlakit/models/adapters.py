@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
+import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -65,20 +66,33 @@ def inject_lora(model: nn.Module, numbers: LoraNumbers) -> nn.Module:
 def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
     """Refuse a target list with a name that matches no layer."""
     adaptable = nn.Linear | nn.Conv2d
-    layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, adaptable)}
+    paths = {name for name, module in model.named_modules() if isinstance(module, adaptable)}
+    layers = {path.rpartition(".")[2] for path in paths}
     optional = {"fc3", "q", "kv"}  # projector of fused towers; pooling head of SigLIP towers
     for target in targets:
-        if target not in layers and target not in optional:
+        matched = target in layers or any(path == target or path.endswith(f".{target}") for path in paths)
+        if not matched and target not in optional:
             raise PatternUnmatched(
                 f"LoRA target {target!r} matches no layer", where="strategy.targets", do=nearest(target, layers)
             )
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict that the model would have without adapters: W + alpha / rank * B A under W's own name."""
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            module.merge()  # pyright: ignore[reportAttributeAccessIssue]  defined on every concrete layer
-    return {
-        name.replace(".base_layer.", "."): value for name, value in model.state_dict().items() if ".lora_" not in name
-    }
+    """The state dict that the model would have without adapters; the model stays as it is."""
+    return dict(merged_tensors(model))
+
+
+@torch.no_grad()
+def merged_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every name and tensor of merged_state_dict, made one by one: W + alpha / rank * B A under W's own name."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, tensor in model.state_dict().items():
+        if ".lora_" in name:
+            continue
+        owner, _, attribute = name.rpartition(".base_layer.")
+        layer = layers.get(owner)
+        if layer is not None and attribute == "weight" and not layer.merged:
+            for adapter in layer.active_adapters:
+                delta = cast(Any, layer).get_delta_weight(adapter)  # defined on every concrete layer
+                tensor = (tensor + delta).to(tensor.dtype)  # noqa: PLW2901
+        yield name.replace(".base_layer.", "."), tensor

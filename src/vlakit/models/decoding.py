@@ -88,10 +88,9 @@ def log_probs_of(model: OpenVLA, hidden: Tensor, allowed: tuple[int, int] | None
 def head_rows(head: nn.Module, hidden: Tensor, first: int, last: int) -> Tensor:
     """Columns first to last of head(hidden): 256 of 32,064 when only actions are allowed."""
     if type(head) is nn.Linear:
-        return F.linear(hidden, head.weight[first:last])
-    base = head.base_layer if isinstance(head, LoraLinear) else None
-    if isinstance(head, LoraLinear) and type(base) is nn.Linear and not head.merged:
-        logits = F.linear(hidden, base.weight[first:last])
+        return F.linear(hidden, head.weight[first:last], None if head.bias is None else head.bias[first:last])
+    if isinstance(head, LoraLinear) and not head.merged and not head.disable_adapters:
+        logits = head_rows(head.base_layer, hidden, first, last)
         for name in head.active_adapters:
             down, up = cast(nn.Linear, head.lora_A[name]), cast(nn.Linear, head.lora_B[name])
             low_rank = down(hidden.to(down.weight.dtype))

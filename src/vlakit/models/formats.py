@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from vlakit.errors import CheckpointMismatch
+from vlakit.errors import CheckpointMismatch, UnknownName
 from vlakit.models.adapter_files import ADAPTER_CONFIG, load_adapter
 from vlakit.models.adapters import merged_state_dict
 from vlakit.models.checkpoint import BASE, CARD, load_model, load_strictly, read_checkpoint
-from vlakit.models.hf_config import STATISTICS_FILE, read_description
+from vlakit.models.hf_config import STATISTICS_FILE, HfDescription, read_description, read_table
 from vlakit.models.vla import ModelNames, OpenVLA, build_empty, build_vla
 from vlakit.models.weights import load_weights, native_tensors, safetensors_of
 from vlakit.processing.processor import ProcessorNames
@@ -82,41 +82,60 @@ def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
 def _native(path: Path, options: LoadOptions) -> Loaded:
     """Towers follow from the tensors' names; the language model is Llama-2's own 1e-5, not the converter's 1e-6."""
     tensors = list(native_tensors(path))  # mapped from the file, not read yet
-    description = path.parent / "config.json"
-    named = description.is_file() and "timm_model_ids" in json.loads(description.read_text(encoding="utf-8"))
-    if named:
+    config = path.parent / "config.json"
+    if config.is_file() and "timm_model_ids" in read_table(config):
         told = read_description(path.parent)
-        names, processor = told.model, told.processor
     else:
-        fused = any(name.startswith("vision_backbone.fused_featurizer.") for name, _ in tensors)
-        names = ModelNames(
-            "dinosiglip_so400m" if fused else "siglip_so400m",
-            "llama2_7b",
-            llm_options={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
-        )
-        statistics = ("imagenet", "half") if fused else ("half",)
-        processor = ProcessorNames(224, statistics, "llama2", resize="resize-naive" if fused else "letterbox")
-    model = build_empty(names)
-    log.info("%s", load_weights(model, tensors, where=str(path), dtype=options.dtype))
-    return Loaded(model, names, processor, _statistics_near(path))
+        told = native_description(any(name.startswith("vision_backbone.fused_featurizer.") for name, _ in tensors))
+    model = _filled(told.model, tensors, path, options)
+    return Loaded(model, told.model, told.processor, _statistics_near(path) or told.statistics or {})
+
+
+def native_description(fused: bool) -> HfDescription:
+    """What a native file of 7B parameters is: the released model's two towers, or SigLIP alone."""
+    llama = {"rms_norm_eps": 1e-5, "max_position_embeddings": 4096}
+    if fused:
+        names = ModelNames("dinosiglip_so400m", "llama2_7b", llm_options=llama)
+        return HfDescription(names, ProcessorNames(224, ("imagenet", "half"), "llama2"), None)
+    names = ModelNames("siglip_so400m", "llama2_7b", llm_options=llama)
+    return HfDescription(names, ProcessorNames(224, ("half",), "llama2", resize="letterbox"), None)
+
+
+def _filled(
+    names: ModelNames, tensors: Iterable[tuple[str, Tensor]], path: Path, options: LoadOptions
+) -> OpenVLA:
+    """The model of these names with these weights; says what became of every tensor."""
+    try:
+        model = build_empty(names)
+    except (UnknownName, AssertionError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        reason = error.what if isinstance(error, UnknownName) else str(error) or type(error).__name__
+        raise CheckpointMismatch(
+            f"config.json describes no model that can be built: {reason.splitlines()[0][:300]}",
+            where=str(path),
+            do="take the config.json that came with these weights",
+        ) from error
+    report = load_weights(model, tensors, where=str(path), dtype=options.dtype)
+    log.log(logging.WARNING if report.unexpected else logging.INFO, "%s: %s", path, report)
+    return model
 
 
 @reader("a folder with an adapter (adapter_config.json)", lambda path: (path / ADAPTER_CONFIG).is_file())
 def _adapter(path: Path, options: LoadOptions) -> Loaded:
     """The base model with the adapter on it, unmerged."""
-    config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    under = load(base_path(config.get("base_model_name_or_path"), options, path / ADAPTER_CONFIG), options)
-    numbers = load_adapter(under.model, path)
+    config = read_table(path / ADAPTER_CONFIG)
+    base = base_path(config.get("base_model_name_or_path"), options, path)
+    under = load(base, LoadOptions(options.dtype))
+    model = plain_model(under, where=base)
+    numbers = load_adapter(model, path)
     statistics = {**under.statistics, **_statistics_near(path)}
     card = _contract_card(path)  # the base's own contract does not hold for the adapted model
-    return Loaded(under.model, under.names, under.processor, statistics, card, numbers.to_dict())
+    return Loaded(model, under.names, under.processor, statistics, card, numbers.to_dict())
 
 
 @reader("a folder in the Hugging Face layout (config.json)", lambda path: (path / "config.json").is_file())
 def _hugging_face(path: Path, options: LoadOptions) -> Loaded:
     description = read_description(path)
-    model = build_empty(description.model)
-    log.info("%s", load_weights(model, safetensors_of(path), where=str(path), dtype=options.dtype))
+    model = _filled(description.model, safetensors_of(path), path, options)
     return Loaded(model, description.model, description.processor, description.statistics or {}, _contract_card(path))
 
 
@@ -138,7 +157,8 @@ def _lightning(path: Path, options: LoadOptions) -> Loaded:
 def base_path(named: str | None, options: LoadOptions, where: Path) -> str:
     """Where the model under an adapter is: `options.base` if given, else the path that the adapter names."""
     path = options.base or named
-    if not path or not Path(path).expanduser().exists():
+    found = Path(path).expanduser() if path else None
+    if path is None or found is None or not found.exists() or found.resolve() == where.resolve():
         raise CheckpointMismatch(
             f"the adapter's base model {path!r} is not a local path",
             where=str(where),
@@ -183,12 +203,12 @@ def _short(names: ModelNames) -> str:
 def _contract_card(folder: Path) -> dict[str, Any]:
     """What contract.json adds to the card of a folder; empty when there is none."""
     file = folder / "contract.json"
-    return {"contract": json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {}
+    return {"contract": read_table(file)} if file.is_file() else {}
 
 
 def _statistics_near(path: Path) -> dict[str, Any]:
     """dataset_statistics.json of this folder, or of the run's folder above it; empty when there is none."""
     for folder in (path if path.is_dir() else path.parent, path.parent.parent):
         if (folder / STATISTICS_FILE).is_file():
-            return json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
+            return read_table(folder / STATISTICS_FILE)
     return {}

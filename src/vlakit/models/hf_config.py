@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlakit.errors import CheckpointMismatch
+import timm
+
+from vlakit.errors import CheckpointMismatch, nearest
 from vlakit.models.vla import ModelNames
 from vlakit.processing.processor import ProcessorNames
 
@@ -17,10 +19,12 @@ STATISTICS_FILE = "dataset_statistics.json"
 _LLAMA_NUMBERS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta",
-    "rope_scaling", "attention_bias", "mlp_bias",
+    "rope_scaling", "rope_parameters", "attention_bias", "mlp_bias",
 )  # fmt: skip
 # Towers whose timm weights were trained with half/half statistics rather than ImageNet's.
 _HALF = ("siglip",)
+_LLAMA2 = {"llm_backbone_id": "llama2-7b-pure", "hf_llm_id": "meta-llama/Llama-2-7b-hf"}
+_VICUNA = {"llm_backbone_id": "vicuna-v15-7b", "hf_llm_id": "lmsys/vicuna-7b-v1.5"}
 _RELEASED = {
     "siglip_so400m": {
         "vision_backbone_id": "siglip-vit-so400m",
@@ -49,40 +53,70 @@ def read_description(folder: Path) -> HfDescription:
 
     dataset_statistics.json overrides the config's norm_stats, which fine-tuned folders leave stale (openvla issue 87).
     """
-    config = _json(folder / "config.json")
-    own = config.get(OWN_KEY)
-    if own is not None:
-        model, processor = ModelNames.from_dict(own["model"]), ProcessorNames.from_dict(own["processor"])
-    else:
-        model, processor = _model(config, folder), _processor(config, folder)
+    config = read_table(folder / "config.json")
+    try:
+        model, processor = _own(config, folder) if OWN_KEY in config else _released(config, folder)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CheckpointMismatch(
+            f"config.json lacks or garbles {error}",
+            where=str(folder / "config.json"),
+            do="pass a folder of an OpenVLA model, or take the config.json that came with its weights",
+        ) from error
     statistics_file = folder / STATISTICS_FILE
-    statistics = _json(statistics_file) if statistics_file.is_file() else config.get("norm_stats")
+    statistics = read_table(statistics_file) if statistics_file.is_file() else config.get("norm_stats")
     if (folder / "tokenizer.json").is_file() and processor.tokenizer == "llama2":
         processor = ProcessorNames.from_dict({**processor.to_dict(), "tokenizer_path": str(folder)})
     return HfDescription(model, processor, statistics or None)
 
 
+def _own(config: Mapping[str, Any], folder: Path) -> tuple[ModelNames, ProcessorNames]:
+    """Names as vlakit wrote them. `package.module:function` would run code that the folder chose: refused."""
+    own = config[OWN_KEY]
+    if any(":" in text for text in _texts([own["model"], own["processor"]])):
+        raise CheckpointMismatch(
+            "config.json names code of its own, which vlakit never runs",
+            where=f"{folder / 'config.json'}, {OWN_KEY}",
+            do="use a checkpoint of registered models",
+        )
+    return ModelNames.from_dict(own["model"]), ProcessorNames.from_dict(own["processor"])
+
+
+def _released(config: Mapping[str, Any], folder: Path) -> tuple[ModelNames, ProcessorNames]:
+    return _model(config, folder), _processor(config, folder)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
 def _model(config: Mapping[str, Any], folder: Path) -> ModelNames:
     where = str(folder / "config.json")
-    text = config.get("text_config", {})
+    text = config.get("text_config") or {}
     if text.get("model_type", "llama") != "llama":
         raise CheckpointMismatch(
             f"the language model is {text['model_type']!r}", where=where, do="vlakit reads OpenVLA models on Llama"
         )
-    try:
-        towers, sizes = list(config["timm_model_ids"]), list(config["image_sizes"])
-        fused = config.get(
-            "use_fused_vision_backbone", str(config["vision_backbone_id"]).startswith(("dinosiglip", "dinoclip"))
-        )
-    except KeyError as error:
+    towers, sizes = [str(tower) for tower in config["timm_model_ids"]], [int(size) for size in config["image_sizes"]]
+    fused = config.get("use_fused_vision_backbone")
+    if fused is None:
+        fused = str(config["vision_backbone_id"]).startswith(("dinosiglip", "dinoclip"))
+    if len(towers) != 1 + bool(fused) or len(sizes) != len(towers) or len(set(sizes)) != 1:
         raise CheckpointMismatch(
-            f"config.json lacks {error}", where=where, do="pass a folder of an OpenVLA model"
-        ) from error
-    if len(towers) != 1 + bool(fused) or len(sizes) != len(towers):
-        raise CheckpointMismatch(
-            f"{len(towers)} towers and {len(sizes)} image sizes do not go with use_fused_vision_backbone={fused}",
+            f"{len(towers)} towers and image sizes {sizes} do not go with use_fused_vision_backbone={fused}",
             where=where,
             do="mend config.json, or take the one that the weights came with",
+        )
+    unknown = [tower for tower in towers if not timm.is_model(tower)]
+    if unknown:
+        raise CheckpointMismatch(
+            f"timm has no model {unknown[0]!r}; nothing is fetched from elsewhere",
+            where=f"{where}, timm_model_ids",
+            do=nearest(unknown[0], [one for names in _RELEASED.values() for one in names["timm_model_ids"]]),
         )
     options = {
         "towers": [_pinned(tower) for tower in towers],
@@ -91,6 +125,8 @@ def _model(config: Mapping[str, Any], folder: Path) -> ModelNames:
     }
     # The converter wrote a default LlamaConfig, so its defaults, not Llama-2's, are what the model runs with.
     numbers = {name: text[name] for name in _LLAMA_NUMBERS if text.get(name) is not None}
+    if "rope_parameters" in numbers:
+        numbers = {name: value for name, value in numbers.items() if name not in ("rope_theta", "rope_scaling")}
     return ModelNames("timm", "llama", options, {"pad_token_id": config.get("pad_token_id", 32000), **numbers})
 
 
@@ -101,7 +137,8 @@ def _pinned(tower: str) -> str:
 
 def _processor(config: Mapping[str, Any], folder: Path) -> ProcessorNames:
     towers = config["timm_model_ids"]
-    rounded = (folder / "preprocessor_config.json").is_file() and _rounded(_json(folder / "preprocessor_config.json"))
+    preprocessor = folder / "preprocessor_config.json"
+    rounded = preprocessor.is_file() and _rounded(read_table(preprocessor))
     imagenet = "imagenet_hf_rounded" if rounded else "imagenet"
     return ProcessorNames(
         image_size=int(config["image_sizes"][0]),
@@ -121,12 +158,13 @@ def _rounded(preprocessor: Mapping[str, Any]) -> bool:
     return any(mean and abs(mean[0] - 0.484375) < 1e-6 for mean in means)
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_table(file: Path) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint; raises CheckpointMismatch."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointMismatch(
-            f"no {file.name}", where=str(file.parent), do="pass a folder of an OpenVLA model"
+            f"no {file.name}", where=str(file.parent), do="pass the folder of a whole checkpoint"
         ) from error
     except ValueError as error:
         raise CheckpointMismatch(f"{file.name} is not JSON: {error}", where=str(file), do="copy it again") from error
@@ -141,13 +179,15 @@ def write_config(
     """config.json, preprocessor_config.json, dataset_statistics.json; `llama` is the model's LlamaConfig as a dict."""
     vision = _vision_fields(model, processor)
     numbers = {name: llama[name] for name in _LLAMA_NUMBERS if llama.get(name) is not None}
+    rope = dict(numbers.pop("rope_parameters", {}))  # transformers 5; the original code reads the two older fields
+    numbers |= {"rope_theta": rope.pop("rope_theta", 10000.0)}
+    numbers |= {"rope_scaling": rope} if rope.get("rope_type", "default") != "default" else {}
     config = {
         "model_type": "openvla",
         "architectures": ["OpenVLAForActionPrediction"],
         **vision,
         "image_resize_strategy": processor.resize,
-        "llm_backbone_id": "llama2-7b-pure",
-        "hf_llm_id": "meta-llama/Llama-2-7b-hf",
+        **(_VICUNA if processor.prompt == "openvla_v01" else _LLAMA2),
         "llm_max_length": 2048,
         "pad_token_id": llama.get("pad_token_id"),
         "pad_to_multiple_of": 64,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +40,7 @@ class KeyReport:
     def __str__(self) -> str:
         text = f"{self.used:,} tensors loaded, {len(self.renamed):,} of them under another name"
         if self.unexpected:
-            text += f"; {len(self.unexpected):,} not of this model: {', '.join(self.unexpected[:5])}"
+            text += f"; {len(self.unexpected):,} not of this model, left out: {', '.join(self.unexpected)}"
         return text
 
 
@@ -47,8 +49,8 @@ def load_weights(
 ) -> KeyReport:
     """Fill a model, made by build_empty or not, tensor by tensor, so that no second copy of it is ever held.
 
-    `dtype` converts; None keeps that of the file. Raises CheckpointMismatch for a tensor that is missing or of another
-    shape; tensors that the model lacks are named in the report.
+    `dtype` converts; None keeps that of the file. Raises CheckpointMismatch for a tensor that is missing, stored twice,
+    of another shape, or quantised; tensors that the model lacks are named in the report.
     """
     report = KeyReport()
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -58,12 +60,7 @@ def load_weights(
         if name not in wanted:
             report.unexpected.append(stored)
             continue
-        if tuple(tensor.shape) != wanted[name]:
-            raise CheckpointMismatch(
-                f"{stored} is {tuple(tensor.shape)}, the model needs {wanted[name]}",
-                where=where,
-                do="take the config.json that belongs to these weights",
-            )
+        _check(stored, tensor, wanted[name], twice=name in seen, where=where)
         _assign(model, name, tensor if dtype is None else tensor.to(dtype))
         seen.add(name)
         report.used += 1
@@ -77,6 +74,25 @@ def load_weights(
             do=f"{nearest(missing[0], report.unexpected)} Copy the checkpoint again, or use its own config.json",
         )
     return report
+
+
+def _check(stored: str, tensor: Tensor, shape: tuple[int, ...], *, twice: bool, where: str) -> None:
+    if twice:
+        raise CheckpointMismatch(
+            f"{stored} is stored twice", where=where, do="remove the shard that does not belong to this model"
+        )
+    if tuple(tensor.shape) != shape:
+        raise CheckpointMismatch(
+            f"{stored} is {tuple(tensor.shape)}, the model needs {shape}",
+            where=where,
+            do="take the config.json that belongs to these weights",
+        )
+    if not tensor.is_floating_point():
+        raise CheckpointMismatch(
+            f"{stored} holds {tensor.dtype}, not floating point numbers",
+            where=where,
+            do="use the checkpoint before it was quantised",
+        )
 
 
 def own_name(name: str) -> str:
@@ -126,7 +142,7 @@ def _files(folder: Path) -> list[Path]:
             f"neither {SINGLE} nor {INDEX}", where=str(folder), do="pass a folder with the model's safetensors"
         )
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointMismatch(f"not a weight index: {error}", where=str(index), do="copy it again") from error
     absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
@@ -175,26 +191,51 @@ def hf_name(native: str) -> str:
 
 
 def save_weights(
-    folder: Path, state: dict[str, Tensor], *, shard_bytes: int, rename: Callable[[str], str] = released_name
+    folder: Path,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    shard_bytes: int,
+    rename: Callable[[str], str] = released_name,
 ) -> list[Path]:
-    """Write safetensors shards of at most `shard_bytes`, unless one tensor is larger, and their index."""
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in state.items():
-        if shards[-1] and size + tensor.nbytes > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][rename(name)] = tensor.detach().cpu().contiguous()
-        size += tensor.nbytes
-    if len(shards) == 1:
-        save_file(shards[0], folder / SINGLE, metadata={"format": "pt"})
-        return [folder / SINGLE]
-    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    """Write safetensors shards of at most `shard_bytes`, unless one tensor is larger, and their index.
+
+    One shard is held at a time, so `tensors` may be made as they are asked for. Raises OSError.
+    """
+    contents: list[dict[str, int]] = []
+    for shard in _shards(((rename(name), tensor) for name, tensor in tensors), shard_bytes):
+        write_tensors(folder / f"part-{len(contents)}.safetensors", shard)
+        contents.append({name: tensor.nbytes for name, tensor in shard.items()})
+    if len(contents) == 1:
+        return [(folder / "part-0.safetensors").rename(folder / SINGLE)]
+    names = [f"model-{i + 1:05d}-of-{len(contents):05d}.safetensors" for i in range(len(contents))]
     weight_map: dict[str, str] = {}
-    for name, shard in zip(names, shards, strict=True):
-        save_file(shard, folder / name, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(shard, name))
-    total = sum(tensor.nbytes for tensor in state.values())
+    for i, (name, sizes) in enumerate(zip(names, contents, strict=True)):
+        (folder / f"part-{i}.safetensors").rename(folder / name)
+        weight_map.update(dict.fromkeys(sizes, name))
+    total = sum(sum(sizes.values()) for sizes in contents)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return [folder / name for name in names]
+
+
+def _shards(tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor.detach().cpu().contiguous()
+        size += tensor.nbytes
+    yield shard
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one safetensors file; a full disk is an OSError as for any file, where safetensors puts it into words."""
+    try:
+        save_file(dict(tensors), file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error

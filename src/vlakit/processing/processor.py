@@ -86,8 +86,11 @@ class VLAProcessor:
         statistics: Mapping[str, DatasetStatistics] | None = None,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        *,
+        observing: bool = False,
     ) -> None:
-        self.names, self.augmentation, self.seed = names, augmentation, seed
+        """With `observing`, samples are prepared as observations are: what a policy will see, for validation."""
+        self.names, self.augmentation, self.seed, self.observing = names, augmentation, seed, observing
         self.statistics: dict[str, DatasetStatistics] = dict(statistics or {})
         self.build_prompt = prompt_builder(names.prompt)
         self.resize = resizer(names.resize)
@@ -111,13 +114,18 @@ class VLAProcessor:
         """The action tokenizer, whose ids end at the text tokenizer's padding."""
         return ActionTokenizer(self.names.n_bins, self.text.padding_id)
 
-    def without_augmentation(self) -> VLAProcessor:
-        """The same processor for validation; statistics are shared."""
-        return VLAProcessor(self.names, self.statistics, None, self.seed)
+    def for_validation(self) -> VLAProcessor:
+        """The same processor, preparing samples as the policy will see them; statistics are shared."""
+        return VLAProcessor(self.names, self.statistics, None, self.seed, observing=True)
 
-    def with_statistics(self, statistics: Mapping[str, DatasetStatistics]) -> VLAProcessor:
-        """The same processor for other datasets."""
-        return VLAProcessor(replace(self.names), statistics, self.augmentation, self.seed)
+    def for_training(
+        self, statistics: Mapping[str, DatasetStatistics], augmentation: Augmentation | None
+    ) -> VLAProcessor:
+        """The same processor for these datasets. Random crops in training mean a central one of that area in use."""
+        names = self.names
+        if augmentation is not None and names.center_crop is None:
+            names = replace(names, center_crop=augmentation.crop_area)
+        return VLAProcessor(names, statistics, augmentation, self.seed)
 
     def statistics_of(self, dataset: str | None) -> DatasetStatistics:
         """Statistics of a dataset; None is allowed when there is only one. Raises StatisticsMissing."""
@@ -183,7 +191,7 @@ class VLAProcessor:
         return Example(
             key=sample.key,
             dataset=sample.dataset,
-            pixel_values=self.pixels(image, where=f"sample {sample.key}", position=sample.position),
+            pixel_values=self._sample_pixels(image, sample),
             input_ids=input_ids,
             labels=labels,
             actions=actions,
@@ -191,6 +199,12 @@ class VLAProcessor:
             chunk_mask=sample.chunk_mask[: self.names.chunk],
             position=sample.position,
         )
+
+    def _sample_pixels(self, image: UInt8, sample: Sample) -> torch.Tensor:
+        where = f"sample {sample.key}"
+        if self.observing:
+            return self.observed_pixels(image, where=where)
+        return self.pixels(image, where=where, position=sample.position)
 
     def sequence(self, instruction: str, answer: Int64) -> tuple[Int64, Int64]:
         """Input ids and labels (T,): BOS, prompt, space, action ids, EOS; only the action ids and EOS carry a loss.
