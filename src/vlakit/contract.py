@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
 
-from vlakit.errors import CheckpointMismatch
+from vlakit.errors import CheckpointMismatch, InvalidData, PartMissing, StatisticsMissing, VlakitError
 from vlakit.models.decoding import Choice, generate
 from vlakit.models.vla import OpenVLA
 from vlakit.processing.images import decode_jpeg
@@ -30,6 +29,13 @@ _CONVENTION = "end-effector deltas a control step: metres, radians; gripper 0 cl
 
 class ContractBroken(CheckpointMismatch):
     """A policy that no longer answers its golden frames as it did when it was saved."""
+
+
+def with_new_answers(contract: Mapping[str, Any], model: OpenVLA, processor: VLAProcessor) -> dict[str, Any]:
+    """The same frames with what `model` answers now: for a copy of the policy in another precision."""
+    observations, _ = golden_frames(contract)
+    pairs = zip(contract["frames"], _answers(model, processor, observations), strict=True)
+    return {**contract, "versions": _versions(), "frames": [{**frame, "ids": ids} for frame, ids in pairs]}
 
 
 def make_contract(model: OpenVLA, processor: VLAProcessor, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -71,8 +77,8 @@ def check_contract(
     """
     try:
         observations, expected = golden_frames(contract)
-        broken = _broken(expected, _answers(model, processor, observations))
-        changed = differences(contract, processor)
+        broken = _broken(expected, _replayed(model, processor, observations, strict))
+        changed = differences(contract, processor) if broken else ""
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointMismatch(
             f"the contract lacks or garbles {error}", where=where, do="restore contract.json, or remove it"
@@ -94,6 +100,24 @@ def golden_frames(contract: Mapping[str, Any]) -> tuple[list[Observation], list[
     frames = contract["frames"]
     observations = [_observation(base64.b64decode(f["image"]), f["instruction"], f["dataset"]) for f in frames]
     return observations, [[int(number) for number in frame["ids"]] for frame in frames]
+
+
+def _replayed(
+    model: OpenVLA, processor: VLAProcessor, observations: Sequence[Observation], strict: bool
+) -> list[list[int]] | VlakitError:
+    """The answers now, or the reason why there are none."""
+    towers = model.vision_backbone
+    made, needed = (processor.names.image_size, len(processor.scale)), (towers.image_size, len(towers.towers))
+    try:
+        if observations and made != needed:
+            raise CheckpointMismatch(f"(image size, towers) is {made}, the model needs {needed}")
+        return _answers(model, processor, observations)
+    except (CheckpointMismatch, StatisticsMissing, InvalidData) as error:
+        return error
+    except PartMissing as error:
+        if strict:
+            raise
+        return error
 
 
 def _broken(expected: list[list[int]], answered: list[list[int]] | VlakitError) -> str | None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
-from vlakit.contract import CONTRACT_FILE
+from vlakit.contract import CONTRACT_FILE, make_contract, with_new_answers
 from vlakit.data.statistics import statistics_to_json
 from vlakit.errors import CheckpointMismatch, ConfigError
-from vlakit.files import disk_full_as_error
+from vlakit.files import disk_full_as_error, flush_to_disk, publish
 from vlakit.models.adapter_files import save_adapter
-from vlakit.models.adapters import LoraNumbers, merged_state_dict
+from vlakit.models.adapters import LoraNumbers, merged_tensors
+from vlakit.models.formats import load
 from vlakit.models.hf_config import STATISTICS_FILE, write_config
 from vlakit.models.weights import save_weights
 from vlakit.policy import VLAPolicy
@@ -33,10 +34,13 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """dtype of the weights (None: as they are), size limit of a shard, and what an adapter names as its base."""
+    """dtype of the weights (None: as they are), size limit of a shard, and what an adapter names as its base.
+
+    A shard is what merging and converting hold beside the model, so that 1 GB keeps 7B models within a tenth more.
+    """
 
     dtype: torch.dtype | None = None
-    shard_bytes: int = 5_000_000_000
+    shard_bytes: int = 1_000_000_000
     base: str | None = None
 
 
@@ -45,20 +49,34 @@ Writer = Callable[[VLAPolicy, Path, ExportOptions], None]
 
 def export(policy: VLAPolicy, folder: Path, layout: str, options: ExportOptions) -> None:
     """Write `policy` to a new folder; it appears whole or not at all. Raises ConfigError when it is there already."""
-    if folder.exists():
-        raise ConfigError("the target is there already", where=str(folder), do="choose another out=DIR, or remove it")
+    check_target(folder, layout)
     write: Writer = EXPORTS.get(layout)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
         with disk_full_as_error(folder):
+            partial.mkdir(parents=True)
             write(policy, partial, options)
-            _write_neighbours(policy, partial)
-            partial.rename(folder)
+            _write_neighbours(policy, partial, options)
+            for file in partial.iterdir():
+                with file.open("rb") as stream:
+                    flush_to_disk(stream.fileno())
+            publish(partial, folder)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ConfigError(
+            f"cannot be written: {error.strerror}", where=str(folder), do="choose another out=DIR"
+        ) from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def check_target(folder: Path, layout: str) -> None:
+    """Refuse a folder that is there already, and an unknown layout, before a model is loaded for them."""
+    if folder.exists() or folder.is_symlink():
+        raise ConfigError("the target is there already", where=str(folder), do="choose another out=DIR, or remove it")
+    EXPORTS.get(layout)
 
 
 @EXPORTS.register("hf")
@@ -68,11 +86,9 @@ def write_hugging_face(policy: VLAPolicy, folder: Path, options: ExportOptions) 
         raise CheckpointMismatch(
             "the policy does not say its model's names", do="load it with VLAPolicy.from_checkpoint"
         )
-    adapted = policy.adapter is not None
-    state = merged_state_dict(policy.model) if adapted else policy.model.state_dict()
-    if options.dtype is not None:
-        state = {name: tensor.to(options.dtype) for name, tensor in state.items()}
-    save_weights(folder, state, shard_bytes=options.shard_bytes)
+    tensors = merged_tensors(policy.model)
+    converted = ((name, tensor.to(options.dtype or tensor.dtype)) for name, tensor in tensors)
+    save_weights(folder, converted, shard_bytes=options.shard_bytes)
     llama = policy.model.language_model.config.to_dict()
     write_config(folder, policy.names, policy.processor.names, llama, statistics_to_json(policy.processor.statistics))
 
@@ -85,14 +101,15 @@ def write_adapter(policy: VLAPolicy, folder: Path, options: ExportOptions) -> No
     save_adapter(folder, policy.model, LoraNumbers.from_dict(policy.adapter), options.base)
 
 
-def _write_neighbours(policy: VLAPolicy, folder: Path) -> None:
-    """Statistics, contract, and tokenizer files if the policy came with some."""
+def _write_neighbours(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+    """Statistics, tokenizer files if the policy came with some, and its contract: of fields alone if it had none."""
     statistics = statistics_to_json(policy.processor.statistics)
     (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
-    contract = policy.card.get("contract")
-    if contract is not None:
-        (folder / CONTRACT_FILE).write_text(json.dumps(contract) + "\n", encoding="utf-8")
     source = policy.processor.names.tokenizer_path
     for name in _TOKENIZER_FILES if source else ():
         if (Path(str(source)) / name).is_file():
             shutil.copyfile(Path(str(source)) / name, folder / name)
+    contract = policy.card.get("contract") or make_contract(policy.model, policy.processor, ())
+    if options.dtype is not None and contract["frames"] and (folder / "config.json").is_file():
+        contract = with_new_answers(contract, load(folder).model, policy.processor)  # rounding may move a close answer
+    (folder / CONTRACT_FILE).write_text(json.dumps(contract) + "\n", encoding="utf-8")

@@ -7,12 +7,13 @@ import json
 import os
 import sys
 import time
+from importlib import import_module
 from typing import Any
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import tensorflow_datasets as tfds
+tfds: Any = import_module("tensorflow_datasets")  # of the other environment; the project itself has none
 
 
 def skipping_images(feature: Any) -> Any:

@@ -20,13 +20,14 @@ def main(overrides: Sequence[str]) -> None:
         raise ConfigError(f"no dtype {cfg['dtype']!r}", where="command line", do=nearest(cfg["dtype"], DTYPES))
     import torch
 
-    from vlakit.export import ExportOptions, export
+    from vlakit.export import ExportOptions, check_target, export
     from vlakit.models.formats import LoadOptions
     from vlakit.policy import VLAPolicy
 
+    out = Path(cfg["out"])
+    check_target(out, cfg["layout"])
     policy = VLAPolicy.from_checkpoint(cfg["ckpt"], strict=cfg["strict"], options=LoadOptions(base=cfg["base"]))
     dtype = None if cfg["dtype"] is None else getattr(torch, DTYPES[cfg["dtype"]])
-    out = Path(cfg["out"])
     export(policy, out, cfg["layout"], ExportOptions(dtype, cfg["shard_bytes"], cfg["base"]))
     files = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
     lines = [f"{size:>14,}  {name}" for name, size in files.items()]

@@ -101,9 +101,7 @@ def native_description(fused: bool) -> HfDescription:
     return HfDescription(names, ProcessorNames(224, ("half",), "llama2", resize="letterbox"), None)
 
 
-def _filled(
-    names: ModelNames, tensors: Iterable[tuple[str, Tensor]], path: Path, options: LoadOptions
-) -> OpenVLA:
+def _filled(names: ModelNames, tensors: Iterable[tuple[str, Tensor]], path: Path, options: LoadOptions) -> OpenVLA:
     """The model of these names with these weights; says what became of every tensor."""
     try:
         model = build_empty(names)
