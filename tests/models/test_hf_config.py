@@ -209,7 +209,7 @@ def test_absent_statistics_are_an_error_with_a_remedy(tmp_path: Path, bridge_sta
 def test_several_datasets_demand_a_name(
     tiny_vla: OpenVLA, tiny_processor: VLAProcessor, bridge_statistics: DatasetStatistics, tmp_path: Path
 ) -> None:
-    both = tiny_processor.with_statistics({"bridge_orig": bridge_statistics, "kuka": bridge_statistics})
+    both = VLAProcessor(tiny_processor.names, {"bridge_orig": bridge_statistics, "kuka": bridge_statistics})
     export(policy_of(tiny_vla, both), tmp_path / "hf", "hf", ExportOptions())
     policy = VLAPolicy.from_checkpoint(tmp_path / "hf")
     image = torch.zeros(64, 64, 3, dtype=torch.uint8).numpy()

@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 
-from vlakit.errors import CheckpointMismatch, nearest
+from vlakit.errors import CheckpointMismatch, VlakitError, nearest
 from vlakit.models.vla import ModelNames
 from vlakit.processing.processor import ProcessorNames
 
@@ -78,7 +78,10 @@ def _own(config: Mapping[str, Any], folder: Path) -> tuple[ModelNames, Processor
             where=f"{folder / 'config.json'}, {OWN_KEY}",
             do="use a checkpoint of registered models",
         )
-    return ModelNames.from_dict(own["model"]), ProcessorNames.from_dict(own["processor"])
+    try:
+        return ModelNames.from_dict(own["model"]), ProcessorNames.from_dict(own["processor"])
+    except VlakitError as error:
+        raise CheckpointMismatch(error.what, where=f"{folder / 'config.json'}, {OWN_KEY}", do=error.do) from error
 
 
 def _released(config: Mapping[str, Any], folder: Path) -> tuple[ModelNames, ProcessorNames]:
