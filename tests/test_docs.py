@@ -12,7 +12,7 @@ from vlakit.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMPOSED = {"train", "explain"}  # the other verbs read their file alone
+COMPOSED = {"train", "explain", "plan", "bench"}  # the other verbs read their file alone
 
 
 def commands(text: str) -> list[list[str]]:

@@ -17,6 +17,7 @@ from transformers import LlamaForCausalLM
 
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.backbones import LANGUAGE, VISION
+from vlakit.models.linear import use_onednn
 from vlakit.models.projector import Projector
 from vlakit.models.vision import VisionBackbone
 from vlakit.schema import NO_LOSS, Batch
@@ -67,6 +68,7 @@ class OpenVLA(nn.Module):
         hidden_size = language_model.config.hidden_size
         self.projector = Projector(vision_backbone.width, hidden_size, fused=len(vision_backbone.towers) > 1)
         self.language_model = language_model
+        use_onednn(self)
 
     def forward(self, batch: Batch) -> VLAOutput:
         """Loss over the ids that carry a label (-100: none); logits are computed for those alone."""
