@@ -68,6 +68,7 @@ class Sample:
     previous_action: Float32 | None = None  # (A,) the step before; None at the start of an episode
     proprio: dict[str, Float32] = field(default_factory=dict[str, Float32])  # key -> (W, P)
     position: int = 0
+    row: int = -1  # the frame's number among all frames of its dataset's shards; -1: not from shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +100,15 @@ class Example:
     normalized: Float32  # (H, A) in [-1, 1], gripper as it is
     chunk_mask: npt.NDArray[np.bool_]
     position: int = 0
+    row: int = -1
 
 
 @dataclass(slots=True)
 class Batch:
     """Right-padded examples: pixel_values (B, 3k, S, S), input_ids, attention_mask, labels (B, T), actions (B, H, A).
 
-    labels are -100 where there is no loss; position is the number of the first sample in the stream.
+    labels are -100 where there is no loss; position is the number of the first sample in the stream. rows: the samples'
+    `row`. features (B, N, D_v), where they are known, take the place of the vision towers.
     """
 
     pixel_values: Tensor
@@ -118,6 +121,8 @@ class Batch:
     keys: list[str]
     datasets: list[str]
     position: int = 0
+    rows: list[int] = field(default_factory=list[int])
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

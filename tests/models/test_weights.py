@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_folders import NAMES, released_folder
+from tiny_folders import NAMES, random_model, released_config, released_folder
 from torch import Tensor
 
 from vlakit.errors import CheckpointMismatch
@@ -241,11 +241,10 @@ def watch():
         time.sleep(0.001)
 thread = threading.Thread(target=watch); thread.start()
 model = load(folder, LoadOptions(dtype=dtype and getattr(torch, dtype))).model
-sum(p.float().sum().item() for p in model.parameters())  # a mapped file counts only once it is read
+sum(p.detach().amax().item() for p in model.parameters())  # a mapped file counts only once it is read
 done.set(); thread.join()
 size = sum(p.nbytes for p in model.parameters())
-largest = max(p.numel() for p in model.parameters()) * 4
-print(json.dumps({"size": size, "largest": largest, "own": peak[0] - before[0], "all": peak[1] - before[1]}))
+print(json.dumps({"size": size, "own": peak[0] - before[0], "all": peak[1] - before[1]}))
 """
 
 
@@ -254,8 +253,6 @@ print(json.dumps({"size": size, "largest": largest, "own": peak[0] - before[0], 
 def test_loading_takes_a_tenth_more_than_the_model_at_most(
     dtype: str | None, tmp_path: Path, bridge_statistics: DatasetStatistics
 ) -> None:
-    from tiny_folders import random_model, released_config
-
     wide = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 8}
     folder = released_folder(tmp_path / "a", bridge_statistics, released_config(**wide))
     model = random_model(folder)
@@ -266,4 +263,5 @@ def test_loading_takes_a_tenth_more_than_the_model_at_most(
     )
     found = json.loads(ran.stdout.splitlines()[-1])
     assert found["size"] > (300e6 if dtype is None else 150e6)
-    assert found["own"] <= 1.1 * found["size"] + found["largest"] * (dtype is None), found
+    print(found)
+    assert found["all" if dtype is None else "own"] <= 1.1 * found["size"]  # a conversion also maps the file

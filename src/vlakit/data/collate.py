@@ -35,4 +35,5 @@ class Collate:
             keys=[example.key for example in examples],
             datasets=[example.dataset for example in examples],
             position=examples[0].position,
+            rows=[example.row for example in examples],
         )

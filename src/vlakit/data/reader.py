@@ -6,7 +6,9 @@ Past the end of an episode a relative action is zero and an absolute one, the gr
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import cached_property
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +83,11 @@ class ShardFolder:
         """sha256 (hex) over the hashes of all shards: the same data, in the same order."""
         return sha256("\n".join(shard.sha256 for shard in self.index.shards).encode()).hexdigest()
 
+    @cached_property
+    def first_rows(self) -> list[int]:
+        """Frames in front of each shard, in the order of the index, and all frames at the end."""
+        return [0, *accumulate(shard.nsamples for shard in self.index.shards)]
+
     def shards(self, split: str) -> list[tuple[int, int]]:
         """(number in the index, frames) of each shard of a split, in order; InvalidData when there is none."""
         found = [(number, shard.nsamples) for number, shard in enumerate(self.index.shards) if shard.split == split]
@@ -131,6 +138,7 @@ class ShardFolder:
             previous_action=table.action[ref.frame - 1].copy() if ref.frame > first else None,
             proprio={name: values[frames] for name, values in table.proprio.items()},
             position=ref.position,
+            row=self.first_rows[ref.shard] + ref.frame,
         )
 
     def read_instruction(self, shard: int, frame: int) -> str:

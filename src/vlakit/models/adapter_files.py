@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def load_adapter(model: nn.Module, folder: Path) -> LoraNumbers:
     peft < 0.15 also stored a full copy of lm_head beside its adapter: such base tensors must equal the base's own, else
     the adapter belongs to another model.
     """
-    numbers = _numbers(folder)
+    numbers, tensors = _numbers(folder), _tensors(folder)
     try:
         inject_lora(model, numbers)
     except PatternUnmatched as error:
@@ -42,7 +42,7 @@ def load_adapter(model: nn.Module, folder: Path) -> LoraNumbers:
     own = model.state_dict()
     adapters = {name for name in own if ".lora_" in name}
     loaded: dict[str, Tensor] = {}
-    for stored, tensor in _tensors(folder):
+    for stored, tensor in tensors.items():
         name = own_adapter_name(stored)
         if name not in own:
             name = name.removesuffix(".weight") + ".base_layer.weight"
@@ -114,7 +114,7 @@ def _check_plain(config: Mapping[str, Any], file: Path) -> None:
         )
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _tensors(folder: Path) -> dict[str, Tensor]:
     file = next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise CheckpointMismatch(f"no {ADAPTER_WEIGHTS[0]}", where=str(folder), do="copy the adapter again")
@@ -131,7 +131,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         ) from error
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise CheckpointMismatch("not a table of tensors", where=str(file), do="copy the adapter again")
-    yield from content.items()
+    return content
 
 
 def save_adapter(folder: Path, model: nn.Module, numbers: LoraNumbers, base: str | None) -> list[Path]:

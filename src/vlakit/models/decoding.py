@@ -12,11 +12,10 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from vlakit.models.linear import Linear
+from vlakit.models.linear import PLAIN
 from vlakit.models.vla import OpenVLA
 
 Ids = Sequence[Sequence[int]]
-PLAIN = (nn.Linear, Linear)  # heads whose rows can be taken one by one
 
 
 @dataclass(frozen=True)

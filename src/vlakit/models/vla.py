@@ -72,7 +72,8 @@ class OpenVLA(nn.Module):
 
     def forward(self, batch: Batch) -> VLAOutput:
         """Loss over the ids that carry a label (-100: none); logits are computed for those alone."""
-        patches = self.encode_image(batch.pixel_values)  # (B, N, D)
+        known = batch.features
+        patches = self.encode_image(batch.pixel_values) if known is None else self.projector(known)  # (B, N, D)
         hidden = self.hidden_states(self.splice(patches, batch.input_ids))  # (B, N+T, D)
         n_patches = patches.shape[1]
         labels = batch.labels[:, 1:]  # (B, T-1)

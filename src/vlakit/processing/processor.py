@@ -198,6 +198,7 @@ class VLAProcessor:
             normalized=normalized,
             chunk_mask=sample.chunk_mask[: self.names.chunk],
             position=sample.position,
+            row=sample.row,
         )
 
     def _sample_pixels(self, image: UInt8, sample: Sample) -> torch.Tensor:

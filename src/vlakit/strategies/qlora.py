@@ -45,7 +45,7 @@ def quantize_nf4(model: OpenVLA) -> None:
     import bitsandbytes as bnb  # pyright: ignore[reportMissingImports]  only where CUDA is
 
     for name, module in list(model.named_modules()):
-        if type(module) is not nn.Linear or name.endswith("lm_head"):
+        if type(module) not in PLAIN or name.endswith("lm_head"):
             continue
         packed = bnb.nn.Linear4bit(
             module.in_features,

@@ -1,0 +1,80 @@
+"""Linear layers that run on oneDNN: on AMD's AVX-512 cores MKL, torch's own choice for float32, is half as fast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+LEAST_ROWS = 16  # fewer rows read the weight once for little arithmetic: nothing to gain
+LEAST_PRODUCTS = 2**23  # smaller matrix products are over before oneDNN has begun
+
+
+class Linear(nn.Linear):
+    """nn.Linear with the same parameters; large float32 products on a CPU take oneDNN, all others torch's way."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  nn.Linear's name for it
+        """(..., in) -> (..., out)."""
+        if runs_on_onednn(input, self.weight):
+            return _OneDnnLinear.apply(input, self.weight, self.bias)  # pyright: ignore[reportReturnType]  untyped
+        return F.linear(input, self.weight, self.bias)
+
+
+PLAIN = (nn.Linear, Linear)  # layers that are their weight and bias and nothing else
+
+
+def use_onednn(model: nn.Module) -> None:
+    """Let every plain nn.Linear of `model` be a Linear; parameters, hooks and names stay."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear
+
+
+def runs_on_onednn(input: Tensor, weight: Tensor) -> bool:  # noqa: A002
+    """Whether the product of (..., in) and (out, in) takes oneDNN; decided by kind and shape alone, never by timing.
+
+    torch.backends.mkldnn.flags(enabled=False) turns it off.
+    """
+    rows = input.numel() // max(input.shape[-1], 1)
+    return (
+        rows >= LEAST_ROWS
+        and rows * weight.numel() >= LEAST_PRODUCTS
+        and type(input) in (Tensor, nn.Parameter)
+        and input.device.type == weight.device.type == "cpu"
+        and input.dtype == weight.dtype == torch.float32
+        and _machine_has_it()
+        and not torch.compiler.is_compiling()  # the compiler packs weights itself
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _machine_has_it() -> bool:
+    available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    flag = torch._C._get_mkldnn_enabled()  # what torch.backends.mkldnn.flags sets
+    return available and flag and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def _product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+        ctx.save_for_backward(input, weight)
+        return _product(input, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        input, weight = ctx.saved_tensors  # noqa: A001
+        rows = gradient.flatten(0, -2)  # (R, out)
+        of_input, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            _product(gradient, weight.t()) if of_input else None,
+            _product(rows.t(), input.flatten(0, -2).t()) if of_weight else None,
+            rows.sum(dim=0) if of_bias else None,
+        )
