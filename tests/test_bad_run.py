@@ -9,6 +9,7 @@ import torch
 from commands import complaint, says, train_here
 
 from vlakit.cli.errors import readable_errors
+from vlakit.data.statistics import statistics_to_json
 from vlakit.models.checkpoint import CARD
 from vlakit.models.vla import ModelNames, build_vla
 from vlakit.processing.processor import ProcessorNames
@@ -51,10 +52,11 @@ def training_fails(capsys: pytest.CaptureFixture[str], folder: Path, *words: obj
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, bridge_statistics: DatasetStatistics) -> Path:
-    """A checkpoint file as a run of the tiny model leaves it, without statistics."""
+    """A checkpoint file as a run of the tiny model on another dataset leaves it."""
     names = ModelNames("tiny_dinosiglip", "tiny_llama")
     card = {
-        **{"version": "0", "strategy": "full", "model": names.to_dict(), "adapter": None, "statistics": {}},
+        **{"version": "0", "strategy": "full", "model": names.to_dict(), "adapter": None},
+        "statistics": statistics_to_json({"other_robot": bridge_statistics}),
         "processor": ProcessorNames(64, ("imagenet", "half"), "words").to_dict(),
     }
     state = {f"model.{name}": value for name, value in build_vla(names).state_dict().items()}

@@ -9,6 +9,7 @@ import torch
 from tiny_runs import built, saved
 
 from vlakit.errors import CheckpointMismatch, InvalidData, StatisticsMissing
+from vlakit.models.adapters import LoraNumbers, inject_lora
 from vlakit.models.vla import OpenVLA
 from vlakit.policy import VLAPolicy
 from vlakit.processing.processor import ProcessorNames, VLAProcessor
@@ -107,3 +108,84 @@ def test_an_unknown_dataset_is_an_error(
 def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointMismatch):
         VLAPolicy.from_checkpoint(tmp_path / "none.ckpt")
+
+
+@pytest.fixture(params=["full", "lora"])
+def either(request: pytest.FixtureRequest, tiny_vla: OpenVLA) -> OpenVLA:
+    """The tiny model, plain or with adapters that change its outputs."""
+    if request.param == "lora":
+        inject_lora(tiny_vla, LoraNumbers(2, 4))
+        for name, parameter in tiny_vla.named_parameters():
+            if ".lora_B." in name:
+                torch.nn.init.normal_(parameter, std=0.05)
+    return tiny_vla.eval()
+
+
+@pytest.mark.parametrize("constrain", [True, False])
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_sampled_log_probabilities_equal_those_recomputed(
+    either: OpenVLA,
+    tiny_processor: VLAProcessor,
+    observations: list[Observation],
+    constrain: bool,
+    temperature: float,
+) -> None:
+    policy = VLAPolicy(either, tiny_processor, constrain=constrain)
+    sampled = policy.sample(observations, temperature=temperature, generator=torch.Generator().manual_seed(3))
+    assert sampled.actions.shape == (3, 1, 7)
+    assert sampled.ids.shape == sampled.log_probs.shape == (3, 7)
+    again = policy.log_prob(observations, sampled.ids)
+    np.testing.assert_allclose(again.detach().numpy(), sampled.log_probs, atol=1e-5)
+    for i, one in enumerate(observations):
+        alone = policy.log_prob([one], sampled.ids[i : i + 1]).detach().numpy()
+        np.testing.assert_allclose(alone[0], sampled.log_probs[i], atol=1e-5)
+
+
+def test_gradients_flow_through_log_prob(
+    either: OpenVLA, tiny_processor: VLAProcessor, observations: list[Observation]
+) -> None:
+    policy = VLAPolicy(either, tiny_processor)
+    policy.log_prob(observations, policy.action_ids(observations)).sum().backward()
+    learns = [p for name, p in either.named_parameters() if p.requires_grad and "lm_head" in name]
+    assert learns
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().max() > 0 for p in learns)
+
+
+def test_without_temperature_a_sample_is_what_the_policy_does(
+    either: OpenVLA, tiny_processor: VLAProcessor, observations: list[Observation]
+) -> None:
+    policy = VLAPolicy(either, tiny_processor)
+    together = policy.sample(observations, temperature=0.0)
+    assert np.array_equal(together.ids, policy.action_ids(observations))
+    assert np.array_equal(together.actions, policy.act(observations))
+    for i, one in enumerate(observations):
+        assert np.array_equal(policy.sample([one], temperature=0.0).ids[0], together.ids[i])
+
+
+def test_features_are_those_of_the_towers(
+    tiny_vla: OpenVLA, tiny_processor: VLAProcessor, observations: list[Observation]
+) -> None:
+    features = VLAPolicy(tiny_vla, tiny_processor).features(observations)
+    assert features.shape == (3, 16, 192)
+    assert features.dtype == np.float32
+    assert np.abs(features[0] - features[1]).max() > 0
+
+
+def test_a_model_in_half_precision_does_all_a_policy_does(
+    tiny_vla: OpenVLA, tiny_processor: VLAProcessor, observations: list[Observation]
+) -> None:
+    policy = VLAPolicy(tiny_vla.bfloat16(), tiny_processor)
+    sampled = policy.sample(observations)
+    assert policy.features(observations).dtype == np.float32
+    assert policy.log_prob(observations, sampled.ids).shape == (3, 7)
+    assert np.isfinite(policy.act(observations)).all()
+
+
+@pytest.mark.parametrize(
+    "ids", [np.full((3, 7), 5), np.full((3, 7), 1472), np.full((2, 7), 1300), np.full(7, 1300), np.zeros((3, 0), int)]
+)
+def test_answers_that_no_policy_gives_have_no_probability(
+    ids: np.ndarray, tiny_vla: OpenVLA, tiny_processor: VLAProcessor, observations: list[Observation]
+) -> None:
+    with pytest.raises(InvalidData, match="answers"):
+        VLAPolicy(tiny_vla, tiny_processor).log_prob(observations, ids)

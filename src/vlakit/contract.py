@@ -79,9 +79,10 @@ def check_contract(
         observations, expected = golden_frames(contract)
         broken = _broken(expected, _replayed(model, processor, observations, strict))
         changed = differences(contract, processor) if broken else ""
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidData) as error:
+        reason = error.what if isinstance(error, InvalidData) else error
         raise CheckpointMismatch(
-            f"the contract lacks or garbles {error}", where=where, do="restore contract.json, or remove it"
+            f"the contract lacks or garbles {reason}", where=where, do="restore contract.json, or remove it"
         ) from error
     if broken is None:
         return

@@ -12,7 +12,7 @@ import torch
 
 from vlakit.contract import CONTRACT_FILE, make_contract, with_new_answers
 from vlakit.data.statistics import statistics_to_json
-from vlakit.errors import CheckpointMismatch, ConfigError
+from vlakit.errors import CheckpointMismatch, ConfigError, UnknownName
 from vlakit.files import disk_full_as_error, flush_to_disk, publish
 from vlakit.models.adapter_files import save_adapter
 from vlakit.models.adapters import LoraNumbers, merged_tensors
@@ -76,7 +76,10 @@ def check_target(folder: Path, layout: str) -> None:
     """Refuse a folder that is there already, and an unknown layout, before a model is loaded for them."""
     if folder.exists() or folder.is_symlink():
         raise ConfigError("the target is there already", where=str(folder), do="choose another out=DIR, or remove it")
-    EXPORTS.get(layout)
+    try:
+        EXPORTS.get(layout)
+    except UnknownName as error:
+        raise UnknownName(error.what, where=f"layout={layout}", do=error.do) from error
 
 
 @EXPORTS.register("hf")

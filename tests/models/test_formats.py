@@ -132,9 +132,13 @@ def test_a_truncated_native_file_is_refused(folder: Path, share: float) -> None:
     assert str(file) in caught.value.where
 
 
-@pytest.mark.parametrize("name", ["config.json", "dataset_statistics.json", "contract.json", "preprocessor_config.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "dataset_statistics.json", "contract.json", "preprocessor_config.json"]
+)
 @pytest.mark.parametrize("text", ["{", "[]", "\x00"])
-def test_a_garbled_neighbour_is_named(name: str, text: str, tmp_path: Path, bridge_statistics: DatasetStatistics) -> None:
+def test_a_garbled_neighbour_is_named(
+    name: str, text: str, tmp_path: Path, bridge_statistics: DatasetStatistics
+) -> None:
     folder = released_folder(tmp_path / "a", bridge_statistics)
     (folder / name).write_text(text)
     with pytest.raises(CheckpointMismatch) as caught:

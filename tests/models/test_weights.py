@@ -253,7 +253,12 @@ print(json.dumps({"size": size, "own": peak[0] - before[0], "all": peak[1] - bef
 def test_loading_takes_a_tenth_more_than_the_model_at_most(
     dtype: str | None, tmp_path: Path, bridge_statistics: DatasetStatistics
 ) -> None:
-    wide = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 8}
+    wide: dict[str, Any] = {
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 10,
+        "num_attention_heads": 8,
+    }
     folder = released_folder(tmp_path / "a", bridge_statistics, released_config(**wide))
     model = random_model(folder)
     (folder / SINGLE).unlink()

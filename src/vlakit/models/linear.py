@@ -64,7 +64,9 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 class _OneDnnLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
-        ctx.save_for_backward(input, weight)
+        # A frozen layer's input is of no use to its backward: kept, it would cost last_layer and sandwich their memory.
+        of_input, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(input if of_weight else None, weight if of_input else None)
         return _product(input, weight, bias)
 
     @staticmethod
