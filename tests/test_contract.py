@@ -256,3 +256,13 @@ def test_names_of_a_processor_survive_the_fields(contract: dict[str, Any], tiny_
     names = {"camera": contract["cameras"][0]} | contract
     known = tiny_processor.names.to_dict().keys()
     assert ProcessorNames.from_dict({k: v for k, v in names.items() if k in known}) == tiny_processor.names
+
+
+def test_other_statistics_break_it_though_the_tokens_are_the_same(
+    model: OpenVLA, tiny_processor: VLAProcessor, contract: dict[str, Any]
+) -> None:
+    one = tiny_processor.statistics["bridge_orig"]
+    wider = VLAProcessor(tiny_processor.names, {"bridge_orig": replace(one, q99=one.q99 * 1.5)})
+    with pytest.raises(ContractBroken, match="other actions of bridge_orig") as caught:
+        check_contract(contract, model, wider, where="here")
+    assert "statistics was" in caught.value.where

@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 
 from vlakit.errors import CheckpointMismatch, InvalidData, PartMissing, StatisticsMissing, VlakitError
@@ -18,7 +20,7 @@ from vlakit.models.decoding import Choice, generate
 from vlakit.models.vla import OpenVLA
 from vlakit.processing.images import decode_jpeg
 from vlakit.processing.processor import VLAProcessor
-from vlakit.schema import Observation, Sample
+from vlakit.schema import DatasetStatistics, Observation, Sample
 
 log = logging.getLogger(__name__)
 CONTRACT_FILE = "contract.json"
@@ -35,7 +37,8 @@ def with_new_answers(contract: Mapping[str, Any], model: OpenVLA, processor: VLA
     """The same frames with what `model` answers now: for a copy of the policy in another precision."""
     observations, _ = golden_frames(contract)
     pairs = zip(contract["frames"], _answers(model, processor, observations), strict=True)
-    return {**contract, "versions": _versions(), "frames": [{**frame, "ids": ids} for frame, ids in pairs]}
+    frames = [{**frame, **_recorded(ids, frame["dataset"], processor)} for frame, ids in pairs]
+    return {**contract, "versions": _versions(), "frames": frames}
 
 
 def make_contract(model: OpenVLA, processor: VLAProcessor, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def make_contract(model: OpenVLA, processor: VLAProcessor, samples: Sequence[Sam
             "image": base64.b64encode(sample.images[camera][-1]).decode(),
             "instruction": sample.instruction,
             "dataset": sample.dataset,
-            "ids": ids,
+            **_recorded(ids, sample.dataset, processor),
         }
         for sample, ids in zip(samples, _answers(model, processor, observations), strict=True)
     ]
@@ -63,6 +66,7 @@ def fields_of(processor: VLAProcessor) -> dict[str, Any]:
         "cameras": [names.pop("camera")],
         "rotation_degrees": 0,
         "datasets": sorted(processor.statistics),
+        "statistics": {name: _digest(one) for name, one in sorted(processor.statistics.items())},
         "action_convention": _CONVENTION,
         "control_hz": None,  # not known: RLDS does not say
     }
@@ -78,6 +82,7 @@ def check_contract(
     try:
         observations, expected = golden_frames(contract)
         broken = _broken(expected, _replayed(model, processor, observations, strict))
+        broken = broken or _other_actions(contract["frames"], processor)
         changed = differences(contract, processor) if broken else ""
     except (KeyError, TypeError, ValueError, AttributeError, InvalidData) as error:
         reason = error.what if isinstance(error, InvalidData) else error
@@ -135,6 +140,23 @@ def _broken(expected: list[list[int]], answered: list[list[int]] | VlakitError) 
     return f"the policy answers {wrong} of {len(pairs)} golden frames otherwise, by up to {off} bins"
 
 
+def _recorded(ids: list[int], dataset: str, processor: VLAProcessor) -> dict[str, Any]:
+    """An answer as tokens and as the action (H, A) in physical units that they stand for."""
+    return {"ids": ids, "actions": processor.decode_actions(np.array([ids]), dataset)[0].tolist()}
+
+
+def _other_actions(frames: Sequence[Mapping[str, Any]], processor: VLAProcessor) -> str | None:
+    """How the recorded tokens would act otherwise now, which is what changed statistics do; None if they would not."""
+    first, last = processor.actions.begin, processor.actions.padding_id - 1
+    for frame in (frame for frame in frames if "actions" in frame):
+        neighbours = np.clip(np.array([frame["ids"]]) + np.array([[1], [-1]]), first, last)  # larger id, smaller action
+        below, above = processor.decode_actions(neighbours, frame["dataset"]).astype(np.float64)
+        recorded = np.array(frame["actions"])
+        if not ((below - 1e-6 <= recorded) & (recorded <= above + 1e-6)).all():
+            return f"the same tokens now mean other actions of {frame['dataset']}: other statistics or bins"
+    return None
+
+
 def differences(contract: Mapping[str, Any], processor: VLAProcessor) -> str:
     """The fields and versions that differ now, each with both values; says so when none does."""
     now = {**fields_of(processor), **{f"version of {k}": v for k, v in _versions().items()}}
@@ -164,6 +186,12 @@ def _answers(model: OpenVLA, processor: VLAProcessor, observations: Sequence[Obs
         ).ids.tolist()
     finally:
         model.train(was_training)
+
+
+def _digest(statistics: DatasetStatistics) -> str:
+    """Short hash of what turns tokens into actions."""
+    numbers = [statistics.q01, statistics.q99, statistics.mask.astype(np.float64)]
+    return sha256(np.stack(numbers).tobytes()).hexdigest()[:16]
 
 
 def _versions() -> dict[str, str]:

@@ -180,3 +180,20 @@ def test_initializing_from_lora_merges_its_adapters(
     assert set(model.state_dict()) == set(fresh().state_dict())
     torch.testing.assert_close(model(tiny_batch).logits, expected, atol=1e-5, rtol=1e-5)
     assert (fresh()(tiny_batch).logits - expected).abs().max() > 1e-2
+
+
+def test_a_card_that_names_code_is_refused_unless_trusted(checkpoint: Path, tmp_path: Path) -> None:
+    content = read_checkpoint(checkpoint)
+    mark = tmp_path / "executed"
+    content[CARD]["model"] = {
+        **{"vision": "subprocess:call", "llm": "tiny_llama", "llm_options": {}},
+        "vision_options": {"args": ["touch", str(mark)]},
+    }
+    file = tmp_path / "trap.ckpt"
+    torch.save(content, file)
+    with pytest.raises(CheckpointMismatch, match="subprocess:call") as caught:
+        load_model(read_checkpoint(file), where=str(file))
+    assert "trusted=[subprocess:call]" in caught.value.do
+    assert not mark.exists()
+    content[CARD]["model"] = {"vision": "vlakit.models.backbones:tiny_dinosiglip", "llm": "tiny_llama"}
+    load_model(content, where="", trusted=("vlakit.models.backbones:tiny_dinosiglip",))

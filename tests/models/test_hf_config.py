@@ -191,7 +191,7 @@ def test_vlakits_own_names_reach_no_outside_code_either(key: str, trap: Path, tm
     processor: dict[str, Any] = {"image_size": 64, "channel_statistics": ["half"], "tokenizer": "words"}
     (model if key in model else processor)[key] = "modeling_prismatic:build"
     rewrite(trap / "config.json", **{OWN_KEY: {"model": model, "processor": processor}})
-    with pytest.raises(CheckpointMismatch, match="code of its own") as caught:
+    with pytest.raises(CheckpointMismatch, match="code outside vlakit") as caught:
         VLAPolicy.from_checkpoint(trap)
     assert str(trap) in caught.value.where
     assert not (tmp_path / "marker").exists()

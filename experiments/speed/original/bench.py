@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import numpy as np
 from shape import PRECISIONS, write_config
 
 HERE = Path(__file__).resolve().parent
-COLUMNS = ("task", "precision", "original_s", "vlakit_s", "ratio", "goal", "difference")
+COLUMNS: tuple[str, ...] = ("task", "precision", "original_s", "vlakit_s", "ratio", "goal", "difference")
 GOALS = {("train", "fp32"): 1.25, ("act", "fp32"): 1.5}
 TASKS = {"train": "train", "act": "act", "act_open": "act", "act_batch": "act_batch"}  # vlakit's -> the original's
 TOLERANCE = 1e-4
@@ -28,9 +29,9 @@ class Side:
     """One worker process that does tasks by name."""
 
     def __init__(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(
-            command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        pipe, drop = subprocess.PIPE, subprocess.DEVNULL
+        waiting = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # the idle side must not spin while the other works
+        self.process = subprocess.Popen(command, cwd=HERE, stdin=pipe, stdout=pipe, stderr=drop, text=True, env=waiting)
         self.answer()
 
     def answer(self) -> Any:

@@ -69,4 +69,11 @@ def act_each() -> list[list[float]]:
     return actions
 
 
-serve({"train": train, "act": act, "act_batch": act_each, "parameters": lambda: sum(p.numel() for p in model.parameters())})
+serve(
+    {
+        "train": train,
+        "act": act,
+        "act_batch": act_each,
+        "parameters": lambda: sum(p.numel() for p in model.parameters()),
+    }
+)

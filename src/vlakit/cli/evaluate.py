@@ -27,9 +27,16 @@ def main(overrides: Sequence[str]) -> None:
     check_format(cfg["format"])
     from vlakit.evaluation.open_loop import open_loop
     from vlakit.evaluation.plots import draw_trajectories
+    from vlakit.models.formats import LoadOptions
     from vlakit.policy import VLAPolicy
 
-    policy = VLAPolicy.from_checkpoint(cfg["ckpt"], device=cfg["device"], constrain=cfg["constrain"])
+    policy = VLAPolicy.from_checkpoint(
+        cfg["ckpt"],
+        device=cfg["device"],
+        constrain=cfg["constrain"],
+        strict=cfg["strict"],
+        options=LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"])),
+    )
     out = Path(cfg["out"]) if cfg["out"] else _folder_of(Path(cfg["ckpt"])) / "evaluation"
     reports: dict[str, Any] = {}
     texts: list[str] = []

@@ -26,7 +26,9 @@ def main(overrides: Sequence[str]) -> None:
 
     out = Path(cfg["out"])
     check_target(out, cfg["layout"])
-    policy = VLAPolicy.from_checkpoint(cfg["ckpt"], strict=cfg["strict"], options=LoadOptions(base=cfg["base"]))
+    policy = VLAPolicy.from_checkpoint(
+        cfg["ckpt"], strict=cfg["strict"], options=LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"]))
+    )
     dtype = None if cfg["dtype"] is None else getattr(torch, DTYPES[cfg["dtype"]])
     export(policy, out, cfg["layout"], ExportOptions(dtype, cfg["shard_bytes"], cfg["base"]))
     files = {file.name: file.stat().st_size for file in sorted(out.iterdir())}

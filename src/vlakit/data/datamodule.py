@@ -141,7 +141,7 @@ class VLADataModule(LightningDataModule):
         return DataLoader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=Collate(processor.text.padding_id),
+            collate_fn=Collate(processor.actions.padding_id),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )

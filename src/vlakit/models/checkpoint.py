@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def refuse_code(
+    model: Mapping[str, Any], processor: Mapping[str, Any], *, where: str, trusted: Collection[str] = ()
+) -> None:
+    """Raise CheckpointMismatch where a file names `package.module:function`: it would choose what code runs.
+
+    `trusted` lists such names that the user vouches for.
+    """
+    named = [model.get("vision"), model.get("llm"), *(processor.get(key) for key in ("tokenizer", "prompt", "resize"))]
+    foreign = sorted({str(name) for name in named if ":" in str(name)} - set(trusted))
+    if foreign:
+        raise CheckpointMismatch(
+            f"the checkpoint names code outside vlakit: {', '.join(foreign)}",
+            where=where,
+            do=f"if it is yours, say so: trusted=[{','.join(foreign)}]; else do not use this file",
+        )
+
+
 def model_state(content: dict[str, Any]) -> dict[str, Tensor]:
     """The network's own tensors, without the LightningModule's prefix."""
     return {name.removeprefix("model."): t for name, t in content["state_dict"].items() if name.startswith("model.")}
@@ -61,7 +79,9 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], *, where: str) -> 
     model.load_state_dict(state, assign=True)
 
 
-def load_model(content: dict[str, Any], *, where: str, base: OpenVLA | None = None) -> OpenVLA:
+def load_model(
+    content: dict[str, Any], *, where: str, base: OpenVLA | None = None, trusted: Collection[str] = ()
+) -> OpenVLA:
     """Rebuild the checkpoint's model, adapters included; `base` is the model under an adapter-only checkpoint."""
     card = content[CARD]
     lacking = sorted({"model", "processor", "adapter", "statistics"} - set(card))
@@ -69,6 +89,7 @@ def load_model(content: dict[str, Any], *, where: str, base: OpenVLA | None = No
         raise CheckpointMismatch(
             f"the checkpoint does not say its {', '.join(lacking)}", where=where, do="pass one written by vlakit train"
         )
+    refuse_code(card["model"], card["processor"], where=where, trusted=trusted)
     model = base or build_empty(ModelNames.from_dict(card["model"]))
     if card["adapter"] is not None:
         inject_lora(model, LoraNumbers.from_dict(card["adapter"]))

@@ -88,7 +88,7 @@ def log_probs_of(model: OpenVLA, hidden: Tensor, allowed: tuple[int, int] | None
 
 def head_rows(head: nn.Module, hidden: Tensor, first: int, last: int) -> Tensor:
     """Columns first to last of head(hidden): 256 of 32,064 when only actions are allowed."""
-    if type(head) in PLAIN:
+    if isinstance(head, PLAIN) and type(head) in PLAIN:
         return F.linear(hidden, head.weight[first:last], None if head.bias is None else head.bias[first:last])
     if isinstance(head, LoraLinear) and not head.merged and not head.disable_adapters:
         logits = head_rows(head.base_layer, hidden, first, last)

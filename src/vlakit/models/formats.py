@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,14 @@ class Loaded:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """dtype: None keeps that of the file. base: the model under an adapter; None: where the adapter says it is."""
+    """dtype: None keeps that of the file. base: the model under an adapter; None: where the adapter says it is.
+
+    trusted: names of code outside vlakit (`package.module:function`) that a checkpoint may choose.
+    """
 
     dtype: torch.dtype | None = None
     base: str | None = None
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def _adapter(path: Path, options: LoadOptions) -> Loaded:
     """The base model with the adapter on it, unmerged."""
     config = read_table(path / ADAPTER_CONFIG)
     base = base_path(config.get("base_model_name_or_path"), options, path)
-    under = load(base, LoadOptions(options.dtype))
+    under = load(base, replace(options, base=None))
     model = plain_model(under, where=base)
     numbers = load_adapter(model, path)
     statistics = {**under.statistics, **_statistics_near(path)}
@@ -144,8 +148,8 @@ def _lightning(path: Path, options: LoadOptions) -> Loaded:
     base = None
     if BASE in card:
         under = base_path(card[BASE], options, path)
-        base = plain_model(load(under, LoadOptions(options.dtype)), where=under)
-    model = load_model(content, where=str(path), base=base)
+        base = plain_model(load(under, replace(options, base=None)), where=under)
+    model = load_model(content, where=str(path), base=base, trusted=options.trusted)
     if options.dtype is not None:
         model.to(options.dtype)
     names, processor = ModelNames.from_dict(card["model"]), ProcessorNames.from_dict(card["processor"])
@@ -179,7 +183,7 @@ def start_from(path: str | Path, names: ModelNames) -> tuple[OpenVLA, ModelNames
 
     Returned with its own names, whose numbers (such as rms_norm_eps) are part of the weights' meaning.
     """
-    loaded = load(path)
+    loaded = load(path, LoadOptions(trusted=(names.vision, names.llm)))  # the run names them itself
     model = plain_model(loaded, where=str(path))
     wanted = {name: tensor.shape for name, tensor in build_vla(names, "meta").state_dict().items()}
     found = {name: tensor.shape for name, tensor in model.state_dict().items()}

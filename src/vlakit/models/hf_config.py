@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import timm
 
 from vlakit.errors import CheckpointMismatch, VlakitError, nearest
+from vlakit.models.checkpoint import refuse_code
 from vlakit.models.vla import ModelNames
 from vlakit.processing.processor import ProcessorNames
 
@@ -70,14 +71,9 @@ def read_description(folder: Path) -> HfDescription:
 
 
 def _own(config: Mapping[str, Any], folder: Path) -> tuple[ModelNames, ProcessorNames]:
-    """Names as vlakit wrote them. `package.module:function` would run code that the folder chose: refused."""
+    """Names as vlakit wrote them; code outside vlakit is refused, as in any checkpoint."""
     own = config[OWN_KEY]
-    if any(":" in text for text in _texts([own["model"], own["processor"]])):
-        raise CheckpointMismatch(
-            "config.json names code of its own, which vlakit never runs",
-            where=f"{folder / 'config.json'}, {OWN_KEY}",
-            do="use a checkpoint of registered models",
-        )
+    refuse_code(own["model"], own["processor"], where=f"{folder / 'config.json'}, {OWN_KEY}")
     try:
         return ModelNames.from_dict(own["model"]), ProcessorNames.from_dict(own["processor"])
     except VlakitError as error:
@@ -86,15 +82,6 @@ def _own(config: Mapping[str, Any], folder: Path) -> tuple[ModelNames, Processor
 
 def _released(config: Mapping[str, Any], folder: Path) -> tuple[ModelNames, ProcessorNames]:
     return _model(config, folder), _processor(config, folder)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every string in a JSON value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
 
 
 def _model(config: Mapping[str, Any], folder: Path) -> ModelNames:
@@ -143,6 +130,8 @@ def _processor(config: Mapping[str, Any], folder: Path) -> ProcessorNames:
     preprocessor = folder / "preprocessor_config.json"
     rounded = preprocessor.is_file() and _rounded(read_table(preprocessor))
     imagenet = "imagenet_hf_rounded" if rounded else "imagenet"
+    vocab_size = (config.get("text_config") or {}).get("vocab_size", 32064)
+    padding_id = int(vocab_size) - int(config.get("pad_to_multiple_of", 64))  # not len(tokenizer), which is one more
     return ProcessorNames(
         image_size=int(config["image_sizes"][0]),
         channel_statistics=tuple("half" if any(h in tower for h in _HALF) else imagenet for tower in towers),
@@ -150,6 +139,7 @@ def _processor(config: Mapping[str, Any], folder: Path) -> ProcessorNames:
         prompt="openvla_v01" if "vicuna" in str(config.get("llm_backbone_id", "")) else "openvla",
         resize=config.get("image_resize_strategy", "resize-naive"),
         n_bins=int(config.get("n_action_bins", 256)),
+        padding_id=None if padding_id == 32000 else padding_id,
     )
 
 

@@ -70,9 +70,12 @@ class _OneDnnLinear(torch.autograd.Function):
         return _product(input, weight, bias)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    @once_differentiable  # its wrapper is untyped, so the override seems to take other arguments
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         input, weight = ctx.saved_tensors  # noqa: A001
+        (gradient,) = grad_outputs
         rows = gradient.flatten(0, -2)  # (R, out)
         of_input, of_weight, of_bias = ctx.needs_input_grad
         return (

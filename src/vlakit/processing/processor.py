@@ -47,6 +47,7 @@ class ProcessorNames:
     n_bins: int = 256
     chunk: int = 1
     camera: str = "primary"
+    padding_id: int | None = None  # first id past the actions; None: the tokenizer's
     jpeg: bool = False  # observations pass through JPEG before the resize, as in the peers' evaluation
     center_crop: float | None = None  # area cut from observations; 0.9 where training cropped at random
 
@@ -112,7 +113,7 @@ class VLAProcessor:
     @cached_property
     def actions(self) -> ActionTokenizer:
         """The action tokenizer, whose ids end at the text tokenizer's padding."""
-        return ActionTokenizer(self.names.n_bins, self.text.padding_id)
+        return ActionTokenizer(self.names.n_bins, self.names.padding_id or self.text.padding_id)
 
     def for_validation(self) -> VLAProcessor:
         """The same processor, preparing samples as the policy will see them; statistics are shared."""

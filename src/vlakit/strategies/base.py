@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,12 +15,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from vlakit import __version__
 from vlakit.contract import make_contract
 from vlakit.data.statistics import statistics_to_json
-from vlakit.errors import LossNotFinite
+from vlakit.errors import ConfigError, LossNotFinite
 from vlakit.models.checkpoint import CARD
 from vlakit.models.formats import start_from
 from vlakit.models.vla import ModelNames, OpenVLA, build_vla
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch, Sample
+from vlakit.strategies.feature_cache import FeatureCache, check_frozen
 from vlakit.strategies.metrics import ActionMetrics
 from vlakit.strategies.optim import parameter_groups
 from vlakit.strategies.trainable import train_only
@@ -29,6 +31,8 @@ class PolicyModule(LightningModule):
     """Trains an OpenVLA; `weights` is the checkpoint to start from (None: random weights).
 
     optimizer: parameter groups -> Optimizer. scheduler: (optimizer, number of steps) -> schedule, stepped every step.
+    feature_cache: folder from which frozen towers' features are read instead of computed; feature_copies augmented
+    copies of each frame are kept. Without augmentation training is the same to the last bit.
     """
 
     name = "policy"
@@ -44,12 +48,16 @@ class PolicyModule(LightningModule):
         *,
         weights: str | None = None,
         decay_norms_and_biases: bool = True,
+        feature_cache: str | None = None,
+        feature_copies: int = 1,
     ) -> None:
         super().__init__()
         self.names = ModelNames.from_dict(model)
         self.processor, self.weights = processor, weights
         self.build_optimizer, self.build_scheduler = optimizer, scheduler
         self.decay_norms_and_biases = decay_norms_and_biases
+        self.feature_cache, self.feature_copies = feature_cache, feature_copies
+        self.known_features: FeatureCache | None = None
         self.run_record: dict[str, Any] = {}  # plain facts of the run for the checkpoint: MLflow's id, shard hashes
         self.golden: Sequence[Sample] = ()  # frames whose answers every checkpoint records
 
@@ -72,6 +80,8 @@ class PolicyModule(LightningModule):
             model, self.names = start_from(self.weights, self.names)
         model.train()
         self.prepare(model)
+        if self.feature_cache is not None:
+            check_frozen(model.vision_backbone)
         self.model, self.validation = model, ActionMetrics(self.processor)
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -81,8 +91,42 @@ class PolicyModule(LightningModule):
         scheduler = self.build_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Open the feature cache, whose key names the data's shards, how pixels are made and in what precision."""
+        if self.feature_cache is None:
+            return
+        augmented = self.processor.augmentation is not None
+        if augmented and self.feature_copies == 1:
+            raise ConfigError(
+                "augmentation with one stored copy of each frame would show the same picture every time",
+                where="strategy.feature_copies",
+                do="set feature_copies to 2 or more, or data.augment=false",
+            )
+        shards = self.trainer.datamodule.shards  # pyright: ignore[reportAttributeAccessIssue]  set by Trainer.fit
+        preparation = {
+            "vision": [self.names.vision, self.names.vision_options],
+            "processor": self.processor.names.to_dict(),
+            "augmentation_seed": self.processor.seed if augmented else None,
+            "precision": str(self.trainer.precision),
+        }
+        self.known_features = FeatureCache(
+            self.feature_cache,
+            self.model,
+            {name: (folder.hash, folder.first_rows[-1]) for name, folder in shards.items()},
+            preparation,
+            self.feature_copies if augmented else 1,
+        )
+
+    def on_fit_end(self) -> None:
+        """Close the feature cache."""
+        if self.known_features is not None:
+            self.known_features.close()
+            self.known_features = None
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch; a loss that is not finite stops the run with the batch's ids."""
+        if self.known_features is not None:
+            batch = replace(batch, features=self.known_features.features(batch))
         output = self.model(batch)
         if not torch.isfinite(output.loss):
             raise LossNotFinite(

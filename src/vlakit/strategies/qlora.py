@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import nn
 
 from vlakit.errors import PartMissing
+from vlakit.models.linear import PLAIN
 from vlakit.models.vla import OpenVLA
 from vlakit.strategies.lora import Lora
 
