@@ -10,7 +10,7 @@ from tiny_runs import Trace, built, data_of, trainer_of
 
 from vlakit.data.datamodule import SAMPLE, VLADataModule, source_folder
 from vlakit.data.reader import SampleRef, ShardFolder
-from vlakit.errors import CheckpointMismatch, NotAShardFolder
+from vlakit.errors import CheckpointMismatch, ConfigError, NotAShardFolder
 from vlakit.processing.augment import Augmentation
 from vlakit.processing.images import decode_jpeg
 from vlakit.processing.processor import VLAProcessor
@@ -172,3 +172,19 @@ def test_validation_prepares_a_frame_as_the_policy_will_see_it(
     seen = data.processor.observed_pixels(decode_jpeg(sample.images["primary"][-1]))
     assert torch.equal(batch.pixel_values[0], seen)
     assert not torch.equal(seen, data.processor.pixels(decode_jpeg(sample.images["primary"][-1])))
+
+
+def test_shards_made_with_another_val_fraction_are_not_used_unseen(
+    tiny_processor: VLAProcessor, bridge_shards: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"val_fraction is 0\.6") as caught:
+        VLADataModule(
+            tiny_processor,
+            {"bridge_orig": 1.0},
+            str(bridge_shards.parent),
+            batch_size=2,
+            seed=0,
+            sources={"bridge_orig": "sample"},
+            val_fraction=0.6,
+        )
+    assert "data.val_fraction=0.2" in caught.value.do

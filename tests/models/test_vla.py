@@ -126,3 +126,14 @@ def test_an_unknown_tower_names_the_nearest() -> None:
     with pytest.raises(UnknownName) as caught:
         build_vla(ModelNames("tiny_sigclip", "tiny_llama"))
     assert "tiny_siglip" in caught.value.do
+
+
+@torch.no_grad()
+def test_row_losses_are_those_of_each_row_alone(tiny_vla: OpenVLA, tiny_batch: Batch) -> None:
+    output = tiny_vla(tiny_batch)
+    rows = output.row_losses(len(tiny_batch))
+    assert rows.shape == (len(tiny_batch),)
+    torch.testing.assert_close(rows.mean(), output.loss)  # every row has as many answer ids
+    first = output.rows == 0
+    alone = torch.nn.functional.cross_entropy(output.logits[first], output.targets[first])
+    torch.testing.assert_close(rows[0], alone)

@@ -126,3 +126,19 @@ def test_the_verb_prints_json_text_and_csv(uri: str, capsys: pytest.CaptureFixtu
 def test_the_verb_names_what_is_missing(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean full[seed=0]" in complaint(capsys, "compare", f"tracking_uri={uri}", "runs='full[seed=1]'")
     assert "tracking_uri" in complaint(capsys, "compare", "tracking_uri=sqlite:////proc/none/mlflow.db")
+
+
+def test_a_repeated_seed_is_no_further_evidence(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+    store = client(address)
+    number = experiment_id(store, "vlakit")
+    for seed, shards, accuracy in ((1, "a", 0.2), (1, "a", 0.4), (2, "a", 0.6), (1, "b", 0.9)):
+        run_id = store.create_run(
+            number, run_name=f"full[seed={seed}]", tags={"shards.bridge_orig": shards}
+        ).info.run_id
+        store.log_param(run_id, "seed", seed)
+        store.log_metric(run_id, "val/token_accuracy", accuracy)
+        store.set_terminated(run_id, "FINISHED")
+    first, other = compare_runs(address)
+    assert (sorted(first.seeds), other.seeds) == (["1", "2"], ["1"])  # other shards are another experiment
+    assert first.cells["val token acc."].mean == pytest.approx(0.5)  # the newest run of seed 1 counts

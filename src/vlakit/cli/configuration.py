@@ -102,11 +102,27 @@ def check_run(name: str, overrides: Sequence[str]) -> None:
     """Compose every run that the overrides ask for; ConfigError for a key that does not exist, wherever it stands."""
     for single in single_runs([o for o in overrides if not o.lstrip("+~").startswith("hydra")]):
         cfg = compose_config(name, single)
+        check_mappings(name, single)
         invented = invented_keys(name, single)
         for file, key in invented:
             known = set(leaves(cfg)) - {key for _, key in invented}
             raise ConfigError(
                 f"{key!r} is no key of the configuration", where=f"conf/{file}.yaml", do=_nearest_key(key, known)
+            )
+
+
+def check_mappings(name: str, overrides: Sequence[str]) -> None:
+    """Raise ConfigError for a single value given to a key that holds several, such as lr=1e-3."""
+    plain = _defaults(name, overrides)
+    for override in parse_overrides(overrides):
+        node = None if override.is_delete() else OmegaConf.select(plain, override.key_or_group, default=None)
+        several = isinstance(node, DictConfig) and not (conf_root() / override.key_or_group).is_dir()
+        if several and not isinstance(override.value(), dict):
+            keys = [f"{override.key_or_group}.{key}" for key in cast(DictConfig, node)]
+            raise ConfigError(
+                f"{override.key_or_group!r} holds several values",
+                where="command line",
+                do=f"set one of {', '.join(keys)}",
             )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from vlakit import __version__
@@ -68,7 +69,7 @@ def record_run(logger: MLFlowLogger | None, cfg: DictConfig, policy: PolicyModul
     resolved.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
     policy.golden = data.golden_samples(N_FRAMES)
     policy.run_record = {"shards": data.hashes, "data": data.folders, "experiment": str(cfg.name)}
-    if logger is None:
+    if logger is None or getattr(rank_zero_only, "rank", 0) != 0:  # elsewhere Lightning's logger is a dummy
         return
     policy.run_record["mlflow_run_id"] = str(logger.run_id)
     commit, dirty = git_state()
@@ -86,10 +87,11 @@ def record_run(logger: MLFlowLogger | None, cfg: DictConfig, policy: PolicyModul
 
 
 def git_state() -> tuple[str, str]:
-    """(commit, 'true' or 'false': are tracked files changed) of the working folder; 'unknown' outside git."""
+    """(commit, 'true' or 'false': are tracked files changed) of vlakit's own checkout; 'unknown' when installed."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        here = Path(__file__).parent  # not the working folder, which may be another project's
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=here)
         return done.stdout.strip() if done.returncode == 0 else "unknown"
 
     commit = git("rev-parse", "HEAD")

@@ -34,6 +34,7 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     import lightning  # noqa: F401  first, so that its loggers exist when they are told to be quiet
 
     from vlakit.cli.recording import build_logger, record_run
+    from vlakit.models.checkpoint import checkpoint_file
     from vlakit.processing.processor import ProcessorNames, VLAProcessor
     from vlakit.seeding import seed_everything
 
@@ -51,8 +52,9 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger or False, _convert_="all")
     policy.configure_model()
     record_run(logger, cfg, policy, data)
+    resumed = None if cfg.ckpt_path is None else checkpoint_file(cfg.ckpt_path)
     try:
-        trainer.fit(policy, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        trainer.fit(policy, data, ckpt_path=resumed, weights_only=True)
     except SystemExit as end:
         raise KeyboardInterrupt from end  # Lightning calls exit(1) on Ctrl-C, which a shell cannot tell from a failure
     trainer.save_checkpoint(Path(cfg.paths.output) / "last.ckpt")

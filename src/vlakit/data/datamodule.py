@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,14 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vlakit.data.collate import Collate
+from vlakit.data.journal import FolderBusy
 from vlakit.data.loading import MixtureSampler, SampleDataset
 from vlakit.data.mixture import MixtureOrder, SequentialOrder, mixture_entry
 from vlakit.data.reader import SampleRef, ShardFolder
+from vlakit.data.shard_index import INDEX_NAME
 from vlakit.data.shards import convert
 from vlakit.data.specs import load_mixture, load_spec
+from vlakit.errors import ConfigError
 from vlakit.processing.augment import Augmentation
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch, Sample
@@ -150,7 +154,19 @@ class VLADataModule(LightningDataModule):
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def _open(self, folder: Path, dataset: str, sources: Mapping[str, str]) -> ShardFolder:
-        if dataset in sources and not (folder / "shardindex.json").is_file():
+        fraction = self.options.val_fraction
+        while dataset in sources and not (folder / INDEX_NAME).is_file():
             log.info("making shards of %s in %s", dataset, folder)
-            convert(source_folder(sources[dataset]), folder, load_spec(dataset), val_fraction=self.options.val_fraction)
-        return ShardFolder.open(folder)
+            try:
+                convert(source_folder(sources[dataset]), folder, load_spec(dataset), val_fraction=fraction)
+            except FolderBusy:
+                time.sleep(1)  # another run, or another rank of this one, is making the same shards
+        shards = ShardFolder.open(folder)
+        held_out = shards.index.plan.get("options", {}).get("val_fraction", fraction)
+        if dataset in sources and held_out != fraction:
+            raise ConfigError(
+                f"data.val_fraction is {fraction}, the shards that are there were made with {held_out}",
+                where=str(folder),
+                do=f"set data.val_fraction={held_out}, or paths.data to another folder",
+            )
+        return shards

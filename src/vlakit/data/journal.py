@@ -101,6 +101,10 @@ class Journal:
         return self.folder / f"{url}.partial"
 
 
+class FolderBusy(ConfigError):
+    """A folder that another process is writing."""
+
+
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold the folder alone for as long as this process lives; ConfigError when another conversion has it."""
@@ -111,7 +115,7 @@ def locked(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ConfigError(
+            raise FolderBusy(
                 "another conversion is writing this folder", where=str(out), do="wait for it, or give another folder"
             ) from error
         yield

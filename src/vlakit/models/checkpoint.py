@@ -17,14 +17,23 @@ CARD = "vlakit"  # the key under which a checkpoint file says what it is
 BASE = "base"  # in the card: the path of the model under an adapter-only checkpoint
 
 
+def checkpoint_file(path: str | Path) -> Path:
+    """The .ckpt file that `path` means: itself, or the last.ckpt of a run's folder. Raises CheckpointMismatch."""
+    file = Path(path).expanduser()
+    for last in (file / "last.ckpt", file / "checkpoints" / "last.ckpt"):
+        if last.is_file():
+            return last
+    if not file.is_file():
+        folder = file if file.is_dir() else file.parent
+        beside = [str(f) for f in sorted(folder.glob("*.ckpt"))]
+        remedy = nearest(str(file), beside) if beside else f"pass a .ckpt file or a run's folder; {folder} holds none"
+        raise CheckpointMismatch("no checkpoint here", where=str(file), do=remedy)
+    return file
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a .ckpt file, or of the last.ckpt of a run's folder; raises CheckpointMismatch."""
-    file = Path(path).expanduser()
-    if file.is_dir():
-        file = next((f for f in (file / "last.ckpt", file / "checkpoints" / "last.ckpt") if f.is_file()), file)
-    if not file.is_file():
-        beside = [str(f) for f in sorted(file.parent.glob("*.ckpt"))] if file.parent.is_dir() else []
-        raise CheckpointMismatch("no checkpoint here", where=str(file), do=nearest(str(file), beside))
+    file = checkpoint_file(path)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a cut or foreign file makes torch's reader fail in a dozen ways, IndexError among them

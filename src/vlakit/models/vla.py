@@ -58,6 +58,12 @@ class VLAOutput:
     targets: Tensor
     rows: Tensor
 
+    def row_losses(self, n_rows: int) -> Tensor:
+        """Mean loss (B,) of each row of the batch, which may hold several datasets."""
+        losses = F.cross_entropy(self.logits.float(), self.targets, reduction="none")
+        counts = torch.bincount(self.rows, minlength=n_rows).clamp(min=1)
+        return losses.new_zeros(n_rows).index_add_(0, self.rows, losses) / counts
+
 
 class OpenVLA(nn.Module):
     """A vision-language-action model of the OpenVLA family. Source: Kim et al. 2024, Section 3."""

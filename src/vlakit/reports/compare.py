@@ -63,15 +63,21 @@ def compare_runs(
     finished = [run for run in chosen if run.status == "FINISHED" and run.tags.get("vlakit.kind") != "sweep"]
     if not finished:
         raise ConfigError("no finished run to compare", where=tracking_uri, do="python train.py experiment=lora_r32")
-    groups: dict[tuple[str, str], list[RunRow]] = {}
-    for run in finished:
-        groups.setdefault((kind(run.name), run.params.get("model.weights", "")), []).append(run)
-    rows = [_row(name, members) for (name, _), members in groups.items()]
+    groups: dict[tuple[str, ...], dict[str, RunRow]] = {}
+    for run in finished:  # oldest first: of several runs of a seed, which are no further evidence, the newest counts
+        groups.setdefault(identity(run), {})[run.params.get("seed", run.run_id)] = run
+    rows = [_row(key[0], list(members.values())) for key, members in groups.items()]
     if sort is not None:
         if sort not in COLUMNS:
             raise ConfigError(f"no column {sort!r}", where="sort", do=nearest(sort, COLUMNS))
         rows.sort(key=lambda row: row.cells[sort].mean if sort in row.cells else float("inf"))
     return rows
+
+
+def identity(run: RunRow) -> tuple[str, ...]:
+    """What runs must share to be repetitions: name but for the seed, start, precision, and the very same shards."""
+    shards = [f"{name}={digest}" for name, digest in sorted(run.tags.items()) if name.startswith("shards.")]
+    return kind(run.name), run.params.get("model.weights", ""), run.params.get("trainer.precision", ""), *shards
 
 
 def kind(run_name: str) -> str:

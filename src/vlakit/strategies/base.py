@@ -143,7 +143,7 @@ class PolicyModule(LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Accumulate the metrics of one held-out batch."""
         output = self.model(batch)
-        rows = {"loss": output.loss.expand(len(batch)), **self.validation.batch_values(output, batch)}
+        rows = {"loss": output.row_losses(len(batch)), **self.validation.batch_values(output, batch)}
         self.validation.update(rows, batch.datasets)
 
     def on_validation_epoch_end(self) -> None:

@@ -105,4 +105,6 @@ class SaveOnInterrupt(Callback):
         if isinstance(exception, KeyboardInterrupt) and trainer.optimizers:
             file = self.folder / "interrupted.ckpt"
             trainer.save_checkpoint(file)
-            log.warning("interrupted after step %d; go on with: ckpt_path=%s", trainer.global_step, file)
+            log.warning(
+                "interrupted after step %d; go on with the same command and ckpt_path=%s", trainer.global_step, file
+            )
