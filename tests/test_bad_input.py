@@ -182,3 +182,9 @@ def test_debug_shows_where_it_was_raised(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("VLAKIT_DEBUG", "1")
     with pytest.raises(CorruptRecord):
         run("shards", ["dataset=bridge_orig", f"source={source}", f"out={tmp_path / 'out'}"])
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").write_text("")
+    said = complaint(capsys, "shards", "dataset=bridge_orig", "source=sample", f"out={tmp_path / 'taken'}")
+    says(said, "cannot use this path", tmp_path / "taken", "check the path")

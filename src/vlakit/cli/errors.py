@@ -45,6 +45,10 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
             return DiskFull(
                 "no space left on the device", where=str(error.filename or "output"), do="free some space, then repeat"
             )
+        if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and error.filename:
+            return ConfigError(
+                f"cannot use this path: {error.strerror}", where=str(error.filename), do="check the path and its rights"
+            )
         error = error.__cause__ or error.__context__
     return unbuilt
 
