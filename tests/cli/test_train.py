@@ -155,3 +155,17 @@ def test_ctrl_c_leaves_a_checkpoint_that_loads_and_goes_on(interrupted: Path) ->
     own = [f"ckpt_path={checkpoint}", f"hydra.run.dir={interrupted / 'on'}"]
     subprocess.run([*words, *own], cwd=ROOT, env=environment, check=True)
     assert torch.load(interrupted / "on/last.ckpt", weights_only=True)["global_step"] == step + 2
+
+
+def test_a_run_that_started_from_weights_with_other_names_resumes(recorded: SimpleNamespace, tmp_path: Path) -> None:
+    """A released folder is `timm` + `llama` with numbers where the configuration says dinosiglip_so400m + llama2_7b."""
+    content = torch.load(recorded.folder / "runs/run/last.ckpt", weights_only=True)
+    numbers = {"vocab_size": 1536, "hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 4}
+    numbers |= {"num_attention_heads": 4, "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "pad_token_id": 1472}
+    content["vlakit"]["model"] |= {"llm": "llama", "llm_options": numbers}
+    torch.save(content, tmp_path / "base.ckpt")
+    words = ["experiment=full", "logger=none", f"model.weights={tmp_path / 'base.ckpt'}"]
+    train_here(tmp_path, *words, "steps=2")
+    train_here(tmp_path, *words, "steps=4", f"ckpt_path={tmp_path / 'runs/run'}")
+    resumed = torch.load(tmp_path / "runs/run/last.ckpt", weights_only=True)
+    assert (resumed["global_step"], resumed["vlakit"]["model"]["llm"]) == (4, "llama")

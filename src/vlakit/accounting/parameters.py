@@ -75,6 +75,8 @@ def explain(model: OpenVLA) -> list[ModuleCount]:
 def unreached_adapters(model: OpenVLA) -> tuple[int, int]:
     """(adapters that never get a gradient, all adapters) of a LoRA model on the meta device."""
     adapters = {name for name, _ in model.named_parameters() if ".lora_B." in name}
+    if not adapters:
+        return 0, 0
     return len(adapters - reached_names(model)), len(adapters)
 
 

@@ -46,11 +46,11 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     policy: PolicyModule = instantiate(
         cfg.strategy, model=to_plain(cfg.model.names), processor=data.processor, _convert_="all"
     )
+    policy.configure_model()  # before the record is opened: a start from other weights brings its own names
     logger = build_logger(cfg, run_name or cfg.name, parent, policy)
     hidden = set() if cfg.trainer.enable_progress_bar else {"progress"}
     callbacks = [instantiate(callback) for name, callback in cfg.callbacks.items() if name not in hidden]
     trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger or False, _convert_="all")
-    policy.configure_model()
     record_run(logger, cfg, policy, data)
     resumed = None if cfg.ckpt_path is None else checkpoint_file(cfg.ckpt_path)
     try:
