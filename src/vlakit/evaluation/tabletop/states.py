@@ -12,10 +12,11 @@ import numpy as np
 from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.tabletop.axes import AXES, Plan
 from vlakit.evaluation.tabletop.embodiment import Embodiment
-from vlakit.evaluation.tabletop.scene import HOVER_M, RECEPTACLES, Layout, Thing
+from vlakit.evaluation.tabletop.scene import RECEPTACLES, Layout, Thing
 from vlakit.evaluation.tabletop.tasks import GRASPABLE, Draw, Goal, Task, places, task
 
-CLEAR_M = 0.12  # from the hand to the nearest bottle
+CLEAR_M = 0.15  # from the hand to the nearest bottle
+HAND_M = (0.15, 0.19)  # how high the hand starts
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _hand(plan: Plan, things: tuple[Thing, ...]) -> tuple[float, float, float]:
     spots = plan.draw.rng.uniform(-1, 1, (20, 2)) * size
     clear = np.linalg.norm(spots[:, None] - bottles, axis=2).min(axis=1, initial=CLEAR_M)
     x, y = spots[int(np.argmax(clear))]
-    return round(float(x), 4), round(float(y), 4), round(float(plan.draw.rng.uniform(HOVER_M, 0.19)), 4)
+    return round(float(x), 4), round(float(y), 4), round(float(plan.draw.rng.uniform(*HAND_M)), 4)
 
 
 def _view(embodiment: Embodiment, rng: np.random.Generator) -> tuple[float, float, float]:
