@@ -8,20 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlakit.data.tfrecord import masked_crc
-
-
-def varint(value: int) -> bytes:
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def field(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
+from vlakit.data.example_writer import example as example
+from vlakit.data.example_writer import field as field
+from vlakit.data.example_writer import varint as varint
+from vlakit.data.tfrecord import frame_record as record
 
 
 def floats(*values: float) -> bytes:
@@ -34,16 +24,6 @@ def integers(*values: int) -> bytes:
 
 def strings(*values: bytes) -> bytes:
     return field(1, b"".join(field(1, value) for value in values))
-
-
-def example(features: Mapping[str, bytes]) -> bytes:
-    entries = (field(1, field(1, key.encode()) + field(2, feature)) for key, feature in features.items())
-    return field(1, b"".join(entries))
-
-
-def record(payload: bytes) -> bytes:
-    length = struct.pack("<Q", len(payload))
-    return length + struct.pack("<I", masked_crc(length)) + payload + struct.pack("<I", masked_crc(payload))
 
 
 def tensor(dtype: str, *shape: int, encoding: str = "none") -> dict[str, Any]:

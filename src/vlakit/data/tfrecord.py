@@ -43,6 +43,13 @@ def masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def frame_record(payload: bytes) -> bytes:
+    """One record as it lies in a file: the payload and 16 bytes around it."""
+    length = struct.pack("<Q", len(payload))
+    head, foot = _FOOTER.pack(masked_crc(length)), _FOOTER.pack(masked_crc(payload))
+    return b"".join((length, head, payload, foot))
+
+
 def record_headers(path: Path) -> Iterator[RecordHeader]:
     """Yield the header of each record, reading 16 bytes a record and seeking over its payload (not checked).
 

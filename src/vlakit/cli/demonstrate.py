@@ -1,0 +1,51 @@
+"""`vlakit demonstrate suite=metaworld_mt10 episodes=100 out=DIR workers=2`: the scripted expert as a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+
+from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.output import check_format, emit
+from vlakit.cli.shards import progress_bar
+from vlakit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vlakit.evaluation.suite import Suite
+
+
+def main(overrides: Sequence[str]) -> None:
+    """Write the demonstrations and say how often the expert succeeded."""
+    if not any(word.partition("=")[0] == "suite" for word in overrides):
+        raise ConfigError("no suite was named", where="command line", do="add suite=NAME, a file of conf/suite")
+    cfg = to_plain(compose_config("demonstrate", overrides))
+    check_format(cfg["format"])
+    from vlakit.evaluation.demonstration_folder import write_demonstrations
+    from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
+
+    build = partial(build_suite, cfg["suite"])
+    plan = DemonstrationPlan(cfg["episodes"], cfg["seed"], cfg["noise"], tuple(cfg["tasks"]))
+    out = Path(cfg["out"] or Path(cfg["root"]) / build().dataset)
+    with progress_bar("demonstrations") as progress:
+        record = write_demonstrations(Demonstrator(build, plan, cfg["workers"]), out, progress=progress)
+    emit({"out": str(out), **record}, table(record, out), cfg["format"])
+
+
+def build_suite(settings: dict[str, Any]) -> Suite:
+    """The suite that a file of conf/suite describes."""
+    return instantiate(settings, _convert_="all")
+
+
+def table(record: dict[str, Any], out: Path) -> str:
+    """One line a task: episodes kept, the expert's success, steps an episode."""
+    lines = [f"{'task':<30}{'kept':>6}{'expert':>9}{'steps':>8}"]
+    for task, tally in record["tasks"].items():
+        lines.append(
+            f"{task:<30}{tally['kept']:>6}{tally['kept'] / tally['tried']:>9.3f}{tally['steps'] / tally['kept']:>8.1f}"
+        )
+    episodes, steps = (sum(tally[key] for tally in record["tasks"].values()) for key in ("kept", "steps"))
+    return "\n".join([*lines, f"{episodes:,} episodes, {steps:,} steps in {out}"])
