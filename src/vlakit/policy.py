@@ -56,6 +56,7 @@ class VLAPolicy:
         self.card: dict[str, Any] = {}
         self.names: ModelNames | None = None
         self.adapter: dict[str, Any] | None = None
+        self.pad_to = 0  # ids that prompts are padded to at least: the same for all batches keeps answers to the bit
 
     @classmethod
     def from_checkpoint(
@@ -151,7 +152,7 @@ class VLAPolicy:
                 do="ask for datasets of the same action size together, and for at least one observation",
             )
         n_tokens = sizes.pop() * self.processor.names.chunk
-        return generate(self.model, self._placed(pixels), prompts, n_tokens, choice)
+        return generate(self.model, self._placed(pixels), prompts, n_tokens, choice, pad_to=self.pad_to)
 
     def _actions(self, ids: Int64, observations: Sequence[Observation]) -> Float32:
         decode = self.processor.decode_actions

@@ -14,8 +14,11 @@ from vlakit.errors import UnknownName, nearest
 VERBS = {
     "train": "run one experiment, or a sweep with -m",
     "shards": "RLDS folder -> WebDataset shards; verify=DIR checks them",
-    "evaluate": "a checkpoint against held-out episodes, open loop",
-    "compare": "recorded runs in one table",
+    "evaluate": "a checkpoint in a suite (suite=NAME), or against held-out episodes, open loop",
+    "replay": "demonstrations' own actions in their suite: the gate before any evaluation",
+    "demonstrate": "a suite's scripted expert -> RLDS folder",
+    "compare": "runs=[A,B]: episodes paired, with a verdict; parent=last: recorded runs in one table",
+    "table": "name=table1: a table of the paper filled by recorded runs, with a verdict",
     "export": "a checkpoint as a Hugging Face folder, or its adapter alone",
     "explain": "who trains, who learns, what the optimizer holds",
     "plan": "memory, time and disk of a run before it starts; what fits on which GPU",
@@ -54,5 +57,5 @@ def run_verb(verb: str, overrides: list[str]) -> None:
 
 def usage() -> str:
     """The list of verbs."""
-    lines = [f"  {verb:<10}{what}" for verb, what in VERBS.items()]
+    lines = [f"  {verb:<12}{what}" for verb, what in VERBS.items()]
     return "usage: vlakit <verb> key=value ...\n\n" + "\n".join(lines) + "\n\nvlakit <verb> --help shows its keys"

@@ -115,7 +115,9 @@ def check_mappings(name: str, overrides: Sequence[str]) -> None:
     """Raise ConfigError for a single value given to a key that holds several, such as lr=1e-3."""
     plain = _defaults(name, overrides)
     for override in parse_overrides(overrides):
-        node = None if override.is_delete() else OmegaConf.select(plain, override.key_or_group, default=None)
+        node = None  # also where the value hangs on Hydra's run, as that of paths.output does
+        if not override.is_delete():
+            node = OmegaConf.select(plain, override.key_or_group, throw_on_resolution_failure=False)
         several = isinstance(node, DictConfig) and not (conf_root() / override.key_or_group).is_dir()
         if several and not isinstance(override.value(), dict):
             keys = [f"{override.key_or_group}.{key}" for key in cast(DictConfig, node)]

@@ -1,16 +1,20 @@
-"""`vlakit evaluate ckpt=runs/... split=val`: open loop on held-out episodes, with a plot and a record in MLflow."""
+"""`vlakit evaluate ckpt=runs/... split=val`: open loop on held-out episodes, with a plot and a record in MLflow.
+
+With suite=NAME: closed loop (cli.rollouts).
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.shards import progress_bar
+from vlakit.cli.suites import split_words
 from vlakit.errors import CheckpointMismatch, ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -22,21 +26,58 @@ log = logging.getLogger(__name__)
 
 
 def main(overrides: Sequence[str]) -> None:
-    """Evaluate one checkpoint on each of its datasets."""
-    cfg = verb_config("evaluate", overrides)
+    """Evaluate one checkpoint in a suite, or on the frames of each of its datasets."""
+    words, inner = split_words(overrides)
+    given = {word.partition("=")[0] for word in words}
+    cfg = verb_config("evaluate", [*words, *(["ckpt=null"] if "policy" in given and "ckpt" not in given else [])])
     check_format(cfg["format"])
-    from vlakit.evaluation.open_loop import open_loop
-    from vlakit.evaluation.plots import draw_trajectories
+    if cfg["suite"] is not None:
+        from vlakit.cli.rollouts import closed_loop
+
+        closed_loop(cfg, inner)
+        return
+    if cfg["policy"] is not None or inner:
+        raise ConfigError("no suite was named", where="command line", do="add suite=NAME, a file of conf/suite")
+    open_loop_report(cfg)
+
+
+def evaluate_trained(asked: Mapping[str, Any], ckpt: Path, tracking_uri: str | None) -> dict[str, float]:
+    """Evaluate the checkpoint of a run that just ended, beside it and in its record; returns eval/success.
+
+    asked: keys of conf/evaluate.yaml. Raises ConfigError for others, and what an evaluation refuses.
+    """
+    from vlakit.cli.rollouts import evaluate_in_suite
+
+    cfg = verb_config("evaluate", ["ckpt=null"])
+    for key in asked:
+        if key not in cfg:
+            raise ConfigError(f"{key!r} is no key of vlakit evaluate", where="evaluate", do=nearest(key, cfg))
+    cfg |= {**asked, "ckpt": str(ckpt), "tracking_uri": tracking_uri or cfg["tracking_uri"]}
+    found = evaluate_in_suite(cfg, [])
+    log.info("%s", found.text)
+    return {"eval/success": found.report["success"]}
+
+
+def load_policy(cfg: dict[str, Any]) -> VLAPolicy:
+    """The policy that the keys ckpt, device, constrain, strict, base and trusted describe."""
     from vlakit.models.formats import LoadOptions
     from vlakit.policy import VLAPolicy
 
-    policy = VLAPolicy.from_checkpoint(
+    return VLAPolicy.from_checkpoint(
         cfg["ckpt"],
         device=cfg["device"],
         constrain=cfg["constrain"],
         strict=cfg["strict"],
         options=LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"])),
     )
+
+
+def open_loop_report(cfg: dict[str, Any]) -> None:
+    """Open loop on each of the checkpoint's datasets: a plot, the scores, a record."""
+    from vlakit.evaluation.open_loop import open_loop
+    from vlakit.evaluation.plots import draw_trajectories
+
+    policy = load_policy(cfg)
     out = Path(cfg["out"]) if cfg["out"] else _folder_of(Path(cfg["ckpt"])) / "evaluation"
     reports: dict[str, Any] = {}
     texts: list[str] = []

@@ -43,25 +43,47 @@ class Decoded:
 
 
 @torch.inference_mode()
-def generate(model: OpenVLA, pixel_values: Tensor, prompt_ids: Ids, n_tokens: int, choice: Choice) -> Decoded:
-    """The n_tokens ids that follow each prompt; a row's result does not depend on the other rows."""
-    sequence, mask = left_padded(model, pixel_values, prompt_ids)
+def generate(
+    model: OpenVLA, pixel_values: Tensor, prompt_ids: Ids, n_tokens: int, choice: Choice, *, pad_to: int = 0
+) -> Decoded:
+    """The n_tokens ids that follow each prompt; a row's result does not depend on the other rows.
+
+    Prompts are padded to `pad_to` ids or the longest. Padding changes a result in its last bits (1e-6), as the number
+    of rows does: who needs the same bits keeps both.
+    """
+    sequence, mask = left_padded(model, pixel_values, prompt_ids, pad_to)
     cache = DynamicCache()
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    seen = whole_mask(mask)
     ids: list[Tensor] = []
     log_probs: list[Tensor] = []
     for _ in range(n_tokens):
         hidden = model.language_model.model(
-            inputs_embeds=sequence, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=sequence, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
         row_log_probs = log_probs_of(model, hidden[:, -1], choice.allowed)
         column = choice(row_log_probs)
         log_probs.append(row_log_probs.gather(1, column[:, None])[:, 0])
         ids.append(column + (choice.allowed[0] if choice.allowed else 0))
         sequence = model.language_model.get_input_embeddings()(ids[-1][:, None])  # (B, 1, D)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        if seen is not None:
+            seen = torch.cat([seen[:, :, -1:], seen.new_ones(len(seen), 1, 1, 1)], dim=3)  # (B, 1, 1, L + n)
         positions = positions[:, -1:] + 1
     return Decoded(torch.stack(ids, dim=1), torch.stack(log_probs, dim=1))
+
+
+def whole_mask(mask: Tensor) -> Tensor | None:
+    """Who sees whom (B, 1, L, L) bool from a mask (B, L) of real positions; None, which is causal, without padding.
+
+    Made once, where transformers would make it at every step: at one row a third of a decoding step. Padding sees
+    itself, because a softmax over nothing is NaN.
+    """
+    real = mask.bool()
+    if bool(real.all()):
+        return None
+    length = mask.shape[1]
+    square = torch.ones(length, length, dtype=torch.bool, device=mask.device)
+    return ((square.tril() & real[:, None]) | square.diag().diag())[:, None]
 
 
 def answer_log_probs(
@@ -100,15 +122,20 @@ def head_rows(head: nn.Module, hidden: Tensor, first: int, last: int) -> Tensor:
     return head(hidden)[..., first:last]  # quantised, or otherwise wrapped
 
 
-def left_padded(model: OpenVLA, pixel_values: Tensor, prompt_ids: Ids) -> tuple[Tensor, Tensor]:
+def left_padded(model: OpenVLA, pixel_values: Tensor, prompt_ids: Ids, pad_to: int = 0) -> tuple[Tensor, Tensor]:
     """Embeddings (B, L, D) of BOS, image, prompt, with zeros in front of shorter rows; mask (B, L), 1 where real."""
     patches = model.encode_image(pixel_values)  # (B, N, D)
-    rows = [
-        model.splice(image[None], torch.tensor([list(ids)], device=patches.device))[0]
-        for image, ids in zip(patches, prompt_ids, strict=True)
-    ]
-    longest = max(len(row) for row in rows)
-    sequence = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])  # (B, L, D)
-    lengths = torch.tensor([len(row) for row in rows], device=patches.device)
-    mask = torch.arange(longest, device=patches.device) >= longest - lengths[:, None]
+    by_length: dict[int, list[int]] = {}
+    for row, ids in enumerate(prompt_ids):
+        by_length.setdefault(len(ids), []).append(row)
+    longest = max(pad_to, *by_length)
+    parts = []
+    for length, rows in by_length.items():
+        ids = torch.tensor([list(prompt_ids[row]) for row in rows], device=patches.device)
+        images = patches if len(by_length) == 1 else patches[rows]
+        parts.append(F.pad(model.splice(images, ids), (0, 0, longest - length, 0)))  # (b, L, D)
+    order = torch.tensor([row for rows in by_length.values() for row in rows]).argsort().to(patches.device)
+    sequence = parts[0] if len(parts) == 1 else torch.cat(parts)[order]
+    padding = torch.tensor([longest - len(ids) for ids in prompt_ids], device=patches.device)
+    mask = torch.arange(sequence.shape[1], device=patches.device) >= padding[:, None]
     return sequence, mask.long()

@@ -123,11 +123,11 @@ def test_half_credit_for_touching_and_none_for_looking() -> None:
     state = suite.initial_states("lift", 1)[0]
     environment = suite.environment()
     environment.reset(state)
-    credits = [0.0]
-    while credits[-1] < 1:
-        credits.append(environment.step(environment.expert()).credit)
-    assert credits[1] == 0
-    assert 0.5 in credits
+    earned = [0.0]
+    while earned[-1] < 1:
+        earned.append(environment.step(environment.expert()).credit)
+    assert earned[1] == 0
+    assert 0.5 in earned
 
 
 def test_a_fallen_bottle_is_not_upright_and_a_standing_one_stays() -> None:

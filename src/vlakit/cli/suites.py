@@ -1,0 +1,41 @@
+"""Suites by name: one file of conf/suite each, whose `_target_` is built with the words `suite.KEY=VALUE`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.data.specs import conf_root
+from vlakit.errors import ConfigError, UnknownName, nearest
+
+if TYPE_CHECKING:
+    from vlakit.evaluation.suite import Suite
+
+
+def suite_names() -> list[str]:
+    """Names of all suites, sorted."""
+    return sorted(file.stem for file in (conf_root() / "suite").glob("*.yaml"))
+
+
+def split_words(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words for the verb, and those that change the suite: `suite.KEY=VALUE`."""
+    inner = [word for word in overrides if word.lstrip("+~").startswith("suite.")]
+    return [word for word in overrides if word not in inner], inner
+
+
+def suite_settings(name: str, words: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of conf/suite/NAME.yaml. Raises UnknownName with the nearest names, ConfigError."""
+    if name not in suite_names():
+        raise UnknownName(f"no suite called {name!r}", where="conf/suite", do=nearest(str(name), suite_names()))
+    settings = to_plain(compose_config(f"suite/{name}", words)).get("suite", {})
+    if "_target_" not in settings:
+        raise ConfigError("the suite's file has no _target_", where=f"conf/suite/{name}.yaml", do="add _target_:")
+    return settings
+
+
+def build_suite(settings: dict[str, Any]) -> Suite:
+    """The suite of these settings."""
+    from hydra.utils import instantiate
+
+    return instantiate(settings, _convert_="all")

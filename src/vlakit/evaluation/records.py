@@ -1,0 +1,232 @@
+"""An evaluation on disk: `evaluation.json` says what was asked, `episodes.jsonl` holds one record an episode.
+
+Records are flushed as episodes end, so a killed evaluation goes on where it was; half a line at the end is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlakit.data.journal import FolderBusy, locked
+from vlakit.errors import ConfigError, CorruptRecord, InvalidData
+from vlakit.files import disk_full_as_error, flush_to_disk, write_atomically
+from vlakit.schema import Float32
+from vlakit.stats.intervals import wilson
+
+HEADER, EPISODES = "evaluation.json", "episodes.jsonl"
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One episode. actions: what the environment was given, step by step; error: why it could not go on, or None.
+
+    number: its place in the evaluation. wall_s: from its start to its end, others running beside it; robot_s: what it
+    would have taken on a robot. Two records are equal when all but these two times are.
+    """
+
+    number: int
+    suite: str
+    task: str
+    instruction: str
+    initial_state: str
+    seed: int
+    success: bool
+    credit: float
+    steps: int
+    actions: list[list[float]]
+    error: str | None = None
+    policy_calls: int = 0
+    policy: str = ""
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    wall_s: float = field(default=0.0, compare=False)
+    robot_s: float = field(default=0.0, compare=False)
+
+    @property
+    def trace(self) -> Float32:
+        """The actions as (T, A) float32, to the last bit."""
+        return np.array(self.actions, np.float32)
+
+    @classmethod
+    def from_line(cls, line: bytes) -> EpisodeRecord:
+        """One line of episodes.jsonl; ValueError when it is none. Keys of a later vlakit are left out."""
+        try:
+            content = json.loads(line)
+            return cls(**{f.name: content[f.name] for f in fields(cls)})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a record: {error}") from error
+
+
+class EvaluationFolder:
+    """The folder of one evaluation, open for writing; make it with `opened`."""
+
+    def __init__(self, path: Path, header: dict[str, Any], done: list[EpisodeRecord]) -> None:
+        self.path, self.header, self.done = path, header, done
+
+    def append(self, record: EpisodeRecord) -> None:
+        """Write one record; it is on the disk when this returns. Raises DiskFull."""
+        file = self.path / EPISODES
+        with disk_full_as_error(file), file.open("ab") as stream:
+            stream.write(json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n")
+            stream.flush()
+            flush_to_disk(stream.fileno())
+        self.done.append(record)
+
+    def note(self, **notes: Any) -> None:
+        """Add to the header what is no setting, such as the outcome of the gate."""
+        self.header.update(notes)
+        _write_header(self.path, self.header)
+
+
+@contextmanager
+def opened(
+    path: Path, settings: Mapping[str, Any], notes: Mapping[str, Any] | None = None
+) -> Iterator[EvaluationFolder]:
+    """Begin an evaluation in `path`, or go on with the one there, and hold the folder alone meanwhile.
+
+    settings: all that decides the episodes; notes: what does not. Raises ConfigError when the folder holds an
+    evaluation with other settings, FolderBusy when another process writes it, CorruptRecord.
+    """
+    asked = json.loads(json.dumps(settings))
+    try:
+        with locked(path):
+            header = _read_header(path)
+            if header is None:
+                _check_empty(path)
+                header = {"settings": asked}
+            check_settings(header["settings"], asked, path)
+            header.update(notes or {})
+            _write_header(path, header)
+            _drop_half_line(path / EPISODES)
+            yield EvaluationFolder(path, header, read_episodes(path))
+    except FolderBusy as error:
+        raise FolderBusy("another evaluation is writing this folder", where=error.where, do=error.do) from error
+
+
+def read_header(folder: str | Path) -> dict[str, Any]:
+    """evaluation.json: "settings", and notes such as "gate" and "ckpt". Raises InvalidData, CorruptRecord."""
+    header = _read_header(Path(folder))
+    if header is None:
+        raise InvalidData(f"no {HEADER} here", where=str(folder), do="pass a folder that vlakit evaluate suite= wrote")
+    return header
+
+
+def read_episodes(folder: str | Path) -> list[EpisodeRecord]:
+    """All records of a folder, in the order of the evaluation. Half a line at the end is no record; CorruptRecord."""
+    file = Path(folder) / EPISODES
+    if not file.is_file():
+        return []
+    records: list[EpisodeRecord] = []
+    content = file.read_bytes()
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            records.append(EpisodeRecord.from_line(line))
+        except ValueError as error:
+            raise CorruptRecord(
+                f"line {number} is no episode: {error}", where=str(file), do="delete that line; its episode runs again"
+            ) from error
+    return sorted(records, key=lambda record: record.number)
+
+
+def check_settings(written: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
+    """Raise ConfigError that names every setting in which a folder's evaluation and the one asked for differ."""
+    before, now = _flat(written), _flat(asked)
+    differing = [
+        f"{key} was {_short(before.get(key, 'absent'))}, is {_short(now.get(key, 'absent'))}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key, "absent") != now.get(key, "absent")
+    ]
+    if differing:
+        raise ConfigError(
+            f"this folder holds another evaluation: {'; '.join(differing)}",
+            where=str(folder),
+            do="give another folder with out=DIR, or repeat the command that began this one",
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """Episodes of one task, or of all: success and its Wilson interval as fractions, mean credit and steps."""
+
+    task: str
+    episodes: int
+    successes: int
+    success: float
+    low: float
+    high: float
+    credit: float
+    steps: float
+    errors: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def summary(records: Sequence[EpisodeRecord], confidence: float = 0.95) -> tuple[Row, list[Row]]:
+    """All episodes pooled, and a row a task in order of appearance. Raises InvalidData when there is none."""
+    if not records:
+        raise InvalidData("no episode to sum up", do="run vlakit evaluate suite=NAME first")
+    tasks = list(dict.fromkeys(record.task for record in records))
+    rows = [_row(task, [record for record in records if record.task == task], confidence) for task in tasks]
+    return _row("all", records, confidence), rows
+
+
+def _row(task: str, records: Sequence[EpisodeRecord], confidence: float) -> Row:
+    successes, n = sum(record.success for record in records), len(records)
+    credit, steps = (sum(values) / n for values in ((r.credit for r in records), (r.steps for r in records)))
+    low, high = wilson(successes, n, confidence)
+    errors = sum(record.error is not None for record in records)
+    return Row(task, n, successes, successes / n, low, high, credit, steps, errors)
+
+
+def _read_header(folder: Path) -> dict[str, Any] | None:
+    file = folder / HEADER
+    if not file.is_file():
+        return None
+    try:
+        header = json.loads(file.read_text(encoding="utf-8"))
+        _flat(header["settings"])
+        return header
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptRecord(f"{HEADER} cannot be read: {error!r}", where=str(folder), do="delete the folder") from error
+
+
+def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
+    write_atomically(folder / HEADER, json.dumps(header, indent=1, ensure_ascii=False) + "\n")
+
+
+def _check_empty(folder: Path) -> None:
+    if (folder / EPISODES).exists():
+        raise ConfigError(
+            f"the folder has {EPISODES} without {HEADER}", where=str(folder), do="give another folder with out=DIR"
+        )
+
+
+def _drop_half_line(file: Path) -> None:
+    """Cut off what a killed process wrote of a line."""
+    if not file.is_file():
+        return
+    whole = file.read_bytes().rfind(b"\n") + 1
+    if whole < file.stat().st_size:
+        os.truncate(file, whole)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found.update(_flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value})
+    return found
+
+
+def _short(value: Any) -> str:
+    said = str(value)
+    return said if len(said) <= 60 else said[:24] + "..."
