@@ -1,22 +1,78 @@
-"""`vlakit compare parent=last`: recorded runs in one aligned table."""
+"""`vlakit compare runs=[A,B]`: episodes on shared initial states, with a verdict; `parent=last`: recorded runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, emit
+from vlakit.errors import ConfigError, nearest
+
+FORMATS = ("text", "json", "csv", "latex", "html")
 
 
 def main(overrides: Sequence[str]) -> None:
-    """Print the table of the chosen runs."""
+    """Print the comparison of evaluations, or the table of recorded runs."""
     cfg = verb_config("compare", overrides)
+    check_format(cfg["format"], FORMATS)
+    if isinstance(cfg["runs"], str):
+        cfg["runs"] = [cfg["runs"]]
+    if cfg["runs"] and (isinstance(cfg["runs"], dict) or any(_is_place(str(run)) for run in cfg["runs"])):
+        print(compare_episodes(cfg))
+    else:
+        _recorded(cfg)
+
+
+def compare_episodes(cfg: dict[str, Any]) -> str:
+    """The verdict on evaluations, rendered. Raises what a reader, the pairing and the configuration refuse."""
+    settings = _settings(cfg)
+    from vlakit.reports.gather import gather
+    from vlakit.reports.paper import check_names, paper_pairs, paper_rows
+    from vlakit.reports.versus import compare_arms
+    from vlakit.reports.versus_tables import FORMATS as RENDERERS
+    from vlakit.reports.versus_tables import Paper
+
+    rows = paper_rows(cfg["against"]) if cfg["against"] else {}
+    arms = gather(cfg["runs"])
+    if rows:
+        check_names(rows, [arm.name for arm in arms], cfg["against"])
+    found = compare_arms(
+        arms,
+        settings,
+        paired=str(cfg["paired"]).lower(),
+        score=cfg["score"],
+        reference=cfg["reference"],
+        by_task=cfg["by_task"],
+    )
+    return RENDERERS[cfg["format"]](found, Paper(cfg["against"], rows, paper_pairs(rows)) if rows else None)
+
+
+def _settings(cfg: dict[str, Any]) -> Any:
+    from vlakit.reports.pairs import Settings
+    from vlakit.reports.versus import PAIRED, SCORES
+
+    for key, known in (("paired", PAIRED), ("score", SCORES), ("by_task", ("true", "false"))):
+        if str(cfg[key]).lower() not in known:
+            raise ConfigError(f"{key}={cfg[key]}", where="command line", do=nearest(str(cfg[key]), known))
+    for key in ("margin", "confidence"):
+        if not isinstance(cfg[key], int | float) or not 0 < cfg[key] < 1:
+            raise ConfigError(f"{key}={cfg[key]}", where="command line", do="give a fraction between 0 and 1")
+    return Settings(confidence=cfg["confidence"], margin=cfg["margin"])
+
+
+def _is_place(run: str) -> bool:
+    """A path rather than a name in the MLflow store."""
+    return Path(run).exists() or "/" in run or run.endswith(".json")
+
+
+def _recorded(cfg: dict[str, Any]) -> None:
     check_format(cfg["format"], ("text", "json", "csv"))
     from vlakit.reports.compare import compare_runs, render, to_json
 
-    names = [cfg["runs"]] if isinstance(cfg["runs"], str) else cfg["runs"]
     rows = compare_runs(
-        cfg["tracking_uri"], parent=cfg["parent"], names=names, experiment=cfg["experiment"], sort=cfg["sort"]
+        cfg["tracking_uri"], parent=cfg["parent"], names=cfg["runs"], experiment=cfg["experiment"], sort=cfg["sort"]
     )
     if cfg["format"] == "csv":
         print(render(rows, "csv"))

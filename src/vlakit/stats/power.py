@@ -1,0 +1,130 @@
+"""How many rollouts a question costs. alpha is two-sided; numbers are rollouts of each policy, or pairs.
+
+A need computed from an observed difference inherits that difference's error: it is a guide, not a promise.
+"""
+
+from __future__ import annotations
+
+from math import ceil, inf, sqrt
+
+import numpy as np
+from scipy.special import bdtr, gammaln, ndtr, ndtri
+
+from vlakit.errors import InvalidData
+from vlakit.schema import Float64
+
+
+def rollouts_unpaired(rate_a: float, rate_b: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Rollouts of each policy to see rate a differ from rate b; inf for equal rates.
+
+    Source: Fleiss, Levin, Paik, Statistical Methods for Rates and Proportions (2003), formula 4.14.
+    >>> rollouts_unpaired(0.75, 0.70), rollouts_unpaired(0.97, 0.96)
+    (1251, 5301)
+    """
+    _check(alpha, power)
+    if rate_a == rate_b:
+        return inf
+    mean = (rate_a + rate_b) / 2
+    under = float(ndtri(1 - alpha / 2)) * sqrt(2 * mean * (1 - mean))
+    beside = float(ndtri(power)) * sqrt(rate_a * (1 - rate_a) + rate_b * (1 - rate_b))
+    return ceil(((under + beside) / (rate_a - rate_b)) ** 2)
+
+
+def rollouts_paired(difference: float, discordance: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Pairs that McNemar's test needs for a difference when a share `discordance` of pairs differs; inf for none.
+
+    Source: Connor, Biometrics 43 (1987) 207; Miettinen, Biometrics 24 (1968) 339.
+    """
+    _check(alpha, power)
+    if difference == 0:
+        return inf
+    if not abs(difference) <= discordance <= 1:
+        raise InvalidData(
+            f"difference {difference} with discordance {discordance}", do="give |difference| <= share <= 1"
+        )
+    under = float(ndtri(1 - alpha / 2)) * sqrt(discordance)
+    beside = float(ndtri(power)) * sqrt(discordance - difference**2)
+    return ceil(((under + beside) / difference) ** 2)
+
+
+def rollouts_mean(difference: float, variance: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Rollouts for a difference of mean credits: `variance` of one pair's difference, or the sum of both variances.
+
+    Source: Cohen, Statistical Power Analysis (1988), section 2.4, normal approximation.
+    """
+    _check(alpha, power)
+    if difference == 0:
+        return inf
+    return max(2, ceil(float(ndtri(1 - alpha / 2) + ndtri(power)) ** 2 * variance / difference**2))
+
+
+def rollouts_equivalence(
+    margin: float, variance: float, *, difference: float = 0.0, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """Rollouts to show that two policies differ by less than `margin` (TOST, each side at alpha); inf if they do not.
+
+    variance: as in `rollouts_mean`. Source: Julious, Stat. Med. 23 (2004) 1921, section 5 (equivalence of means).
+    """
+    if 0 < margin <= abs(difference):
+        return inf
+    return _one_sided(margin - abs(difference), variance, alpha, (1 + power) / 2)
+
+
+def rollouts_non_inferiority(margin: float, variance: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Rollouts to show that one of two equal policies is not worse by `margin` (one-sided alpha). Source: as above."""
+    return _one_sided(margin, variance, alpha, power)
+
+
+def power_unpaired(n: int, rate_a: float, rate_b: float, *, alpha: float = 0.05) -> float:
+    """Chance of seeing rate a differ from rate b with n rollouts of each. Source: as `rollouts_unpaired`."""
+    mean = (rate_a + rate_b) / 2
+    under = float(ndtri(1 - alpha / 2)) * sqrt(2 * mean * (1 - mean))
+    beside = sqrt(rate_a * (1 - rate_a) + rate_b * (1 - rate_b))
+    return float(ndtr((abs(rate_a - rate_b) * sqrt(n) - under) / beside)) if beside else float(rate_a != rate_b)
+
+
+def power_paired(n: int, difference: float, discordance: float, *, alpha: float = 0.05) -> float:
+    """Chance that McNemar's mid-p comes below alpha with n pairs: the sum over all numbers of discordant pairs."""
+    if not abs(difference) <= discordance <= 1:
+        raise InvalidData(
+            f"difference {difference} with discordance {discordance}", do="give |difference| <= share <= 1"
+        )
+    if discordance == 0:
+        return 0.0
+    m = np.arange(n + 1)
+    weight = _binomial(m, n, discordance)
+    m, weight = m[weight > 1e-12], weight[weight > 1e-12]
+    limit, share = _critical(m, alpha), (discordance + difference) / (2 * discordance)
+    m, weight, limit = m[limit >= 0], weight[limit >= 0], limit[limit >= 0]
+    reject = bdtr(limit, m, share) + bdtr(limit, m, 1 - share)
+    return float(np.minimum(reject, 1.0) @ weight)
+
+
+def _critical(m: np.ndarray, alpha: float) -> np.ndarray:
+    """The largest number of wins of the loser among m discordant pairs at which mid-p is at most alpha; -1: none."""
+    guess = np.floor(m / 2 - float(ndtri(1 - alpha / 2)) * np.sqrt(m) / 2).astype(np.int64)
+    best = np.full(len(m), -1, np.int64)
+    for k in (guess + step for step in range(-3, 4)):
+        fits = (k >= 0) & (2 * k < m)
+        below = np.where(k > 0, bdtr(np.maximum(k - 1, 0), m, 0.5), 0.0)
+        best = np.where(fits & (bdtr(np.maximum(k, 0), m, 0.5) + below <= alpha), k, best)
+    return best
+
+
+def _binomial(k: np.ndarray, n: int, p: float) -> Float64:
+    if p >= 1:
+        return (k == n).astype(np.float64)
+    log_choose = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return np.exp(log_choose + k * np.log(p) + (n - k) * np.log1p(-p))
+
+
+def _one_sided(margin: float, variance: float, alpha: float, power: float) -> int:
+    _check(alpha, power)
+    if not 0 < margin < 1:
+        raise InvalidData(f"margin {margin}", where="margin", do="give a fraction between 0 and 1, such as 0.05")
+    return max(2, ceil(float(ndtri(1 - alpha) + ndtri(power)) ** 2 * variance / margin**2))
+
+
+def _check(alpha: float, power: float) -> None:
+    if not (0 < alpha < 1 and 0 < power < 1):
+        raise InvalidData(f"alpha {alpha}, power {power}", do="give numbers between 0 and 1")

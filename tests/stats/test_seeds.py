@@ -1,0 +1,73 @@
+"""Several trainings: what varies with the episode and what with the seed are told apart."""
+
+import numpy as np
+import pytest
+
+from vlakit.errors import InvalidData
+from vlakit.stats.seeds import bootstrap_seeds, compare_seeds
+
+
+def arms(
+    rng: np.random.Generator, *, seed_sd: float, n_seeds: int = 3, n: int = 100, gain: float = 0
+) -> list[np.ndarray]:
+    """Successes (S, N) of two strategies: shared difficulty of states, own strength of each training."""
+    state = rng.normal(0, 0.15, n)
+    found = []
+    for shift in (gain, 0.0):
+        rate = 0.5 + shift + rng.normal(0, seed_sd, (n_seeds, 1)) + state
+        found.append((rng.random((n_seeds, n)) < rate).astype(float))
+    return found
+
+
+def rejections(n: int, **options: float) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    found = [compare_seeds(*arms(rng, **options)) for _ in range(n)]  # type: ignore[arg-type]
+    return np.mean([f.p <= 0.05 for f in found]), np.mean([f.p_checkpoints <= 0.05 for f in found])
+
+
+def test_with_equal_strategies_the_seed_test_errs_as_often_as_it_says_and_the_episode_test_too_often() -> None:
+    strategies, checkpoints = rejections(400, seed_sd=0.1)
+    assert strategies <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+    assert checkpoints > 0.3  # it answers another question: are these checkpoints different
+
+
+def test_components_are_those_that_were_put_in() -> None:
+    rng = np.random.default_rng(1)
+    found = [compare_seeds(*arms(rng, seed_sd=0.1, n=200)) for _ in range(300)]
+    assert np.mean([f.seed_se**2 for f in found]) == pytest.approx(2 * 0.1**2 / 3, rel=0.15)
+    none = [compare_seeds(*arms(rng, seed_sd=0.0, n=200)) for _ in range(300)]
+    assert np.mean([f.seed_se**2 for f in none]) < 0.0006
+    observed = np.std([f.difference for f in found], ddof=1)
+    assert np.sqrt(np.mean([f.se**2 for f in found])) == pytest.approx(observed, rel=0.12)
+
+
+def test_the_interval_covers_the_truth() -> None:
+    rng = np.random.default_rng(2)
+    found = [compare_seeds(*arms(rng, seed_sd=0.05, gain=0.1)) for _ in range(400)]
+    covered = np.mean([f.interval[0] <= 0.1 <= f.interval[1] for f in found])
+    assert covered >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_one_seed_or_one_state_is_refused() -> None:
+    for shape in ((1, 20), (3, 1)):
+        with pytest.raises(InvalidData, match="two seeds"):
+            compare_seeds(np.zeros(shape), np.ones((3, 20)))
+    with pytest.raises(InvalidData, match="do not pair"):
+        compare_seeds(np.zeros((2, 20)), np.zeros((2, 21)))
+
+
+def test_outcomes_that_never_vary_are_refused() -> None:
+    with pytest.raises(InvalidData, match="no outcome varies"):
+        compare_seeds(np.ones((3, 20)), np.zeros((3, 20)))
+
+
+def test_the_crossed_bootstrap_agrees_with_many_seeds() -> None:
+    a, b = arms(np.random.default_rng(3), seed_sd=0.1, n_seeds=20, n=150)
+    found, expected = bootstrap_seeds(a, b), compare_seeds(a, b).interval
+    assert found == pytest.approx(expected, abs=0.35 * (expected[1] - expected[0]))
+
+
+def test_equivalence_of_strategies_uses_the_same_error() -> None:
+    rng = np.random.default_rng(4)
+    close = compare_seeds(*arms(rng, seed_sd=0.0, n=400))
+    assert close.equivalence(0.15) < 0.05 < close.equivalence(0.001)
