@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -13,9 +14,10 @@ import torch
 from vlakit.contract import CONTRACT_FILE, make_contract, with_new_answers
 from vlakit.data.statistics import statistics_to_json
 from vlakit.errors import CheckpointMismatch, ConfigError, UnknownName
-from vlakit.files import disk_full_as_error, flush_to_disk, publish
+from vlakit.files import atomic_writer, disk_full_as_error, flush_to_disk, publish
 from vlakit.models.adapter_files import save_adapter
 from vlakit.models.adapters import LoraNumbers, merged_tensors
+from vlakit.models.checkpoint import BASE, CARD
 from vlakit.models.formats import load
 from vlakit.models.hf_config import STATISTICS_FILE, write_config
 from vlakit.models.weights import save_weights
@@ -30,6 +32,7 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+_OF_THE_RUN = (BASE, "data", "mlflow_run_id")  # paths and numbers of the machine that trained
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,30 @@ def write_adapter(policy: VLAPolicy, folder: Path, options: ExportOptions) -> No
     if policy.adapter is None:
         raise CheckpointMismatch("the checkpoint has no adapter", do="export it whole: layout=hf")
     save_adapter(folder, policy.model, LoraNumbers.from_dict(policy.adapter), options.base)
+
+
+@EXPORTS.register("ckpt")
+def write_checkpoint(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+    """last.ckpt with the weights and the card alone: what training needed, and where it ran, is left behind."""
+    if policy.names is None:
+        raise CheckpointMismatch(
+            "the policy does not say its model's names", do="load it with VLAPolicy.from_checkpoint"
+        )
+    model = policy.model if options.dtype is None else copy.deepcopy(policy.model).to(options.dtype)
+    contract = policy.card.get("contract") or make_contract(model, policy.processor, ())
+    if options.dtype is not None:
+        contract = with_new_answers(contract, model, policy.processor)
+    kept = {key: value for key, value in policy.card.items() if key not in _OF_THE_RUN}
+    card = kept | {
+        "model": policy.names.to_dict(),
+        "processor": policy.processor.names.to_dict(),
+        "adapter": policy.adapter,
+        "statistics": statistics_to_json(policy.processor.statistics),
+        "contract": contract,
+    }
+    weights = {f"model.{name}": tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    with atomic_writer(folder / "last.ckpt") as stream:
+        torch.save({CARD: card, "state_dict": weights}, stream)
 
 
 def _write_neighbours(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:

@@ -5,7 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlakit.processing.augment import Augmentation, brightness, contrast, hsv_to_rgb, hue, rgb_to_hsv, saturation
+from vlakit.errors import UnknownName
+from vlakit.processing.augment import (
+    Augmentation,
+    Shift,
+    augmentation,
+    brightness,
+    contrast,
+    hsv_to_rgb,
+    hue,
+    rgb_to_hsv,
+    saturation,
+)
 from vlakit.processing.images import to_uint8
 from vlakit.schema import UInt8
 
@@ -70,3 +81,24 @@ def test_size_and_type_are_kept() -> None:
     picture = Augmentation()(IMAGE, seed=0, position=2**40)
     assert picture.shape == IMAGE.shape
     assert picture.dtype == np.uint8
+
+
+def test_a_shift_moves_whole_pixels_and_repeats_the_edges() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="edge")
+    possible = [padded[top : top + 8, left : left + 9].tobytes() for top in range(5) for left in range(5)]
+    found = {possible.index(Shift()(image, seed=1, position=i).tobytes()) for i in range(300)}
+    assert found == set(range(25))
+
+
+def test_a_shift_follows_from_seed_and_position() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert np.array_equal(Shift()(image, seed=1, position=5), Shift()(image, seed=1, position=5))
+
+
+def test_an_augmentation_has_a_name() -> None:
+    assert augmentation("shift") == Shift()
+    assert augmentation(True) == augmentation("openvla") == Augmentation()
+    assert augmentation(False) is None
+    with pytest.raises(UnknownName, match="shfit"):
+        augmentation("shfit")

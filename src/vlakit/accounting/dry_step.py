@@ -224,7 +224,7 @@ class Functions(TorchFunctionMode):
 # The part of CUDA's autocast lists that occurs here (torch's documentation of autocast, "CUDA ops that ...").
 PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__}
 IN_BFLOAT16 = {F.linear, F.conv2d, F.scaled_dot_product_attention, *PRODUCTS}
-IN_FLOAT32 = {F.layer_norm, F.softmax, F.cross_entropy}
+IN_FLOAT32 = {F.layer_norm, F.group_norm, F.softmax, F.cross_entropy}
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

@@ -19,9 +19,9 @@ from vlakit.data.mixture import MixtureOrder, SequentialOrder, mixture_entry
 from vlakit.data.reader import SampleRef, ShardFolder
 from vlakit.data.shard_index import INDEX_NAME
 from vlakit.data.shards import convert
-from vlakit.data.specs import load_mixture, load_spec
+from vlakit.data.specs import load_mixture, load_spec, spec_names
 from vlakit.errors import ConfigError
-from vlakit.processing.augment import Augmentation
+from vlakit.processing.augment import augmentation
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch, Sample
 
@@ -38,10 +38,11 @@ def source_folder(source: str) -> Path:
 class LoadOptions:
     """How samples are made at load time: history `window` W, action `chunk` H, augmentation, shards shuffled together.
 
-    val_fraction is for a dataset that is converted on the way.
+    augment: a name of processing/augment.py; true means OpenVLA's. val_fraction is for a dataset that is converted on
+    the way.
     """
 
-    augment: bool = False
+    augment: bool | str = False
     window: int = 1
     chunk: int = 1
     shuffle_shards: int = 16
@@ -74,7 +75,7 @@ class VLADataModule(LightningDataModule):
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.shards = {name: self._open(Path(root) / name, name, sources or {}) for name in self.weights}
         statistics = {name: s.statistics for name, s in self.shards.items()}
-        self.processor = processor.for_training(statistics, Augmentation() if self.options.augment else None)
+        self.processor = processor.for_training(statistics, augmentation(self.options.augment))
         self._sampler: MixtureSampler | None = None
         self._restored: dict[str, Any] | None = None
         self._first_step = 0
@@ -88,6 +89,15 @@ class VLADataModule(LightningDataModule):
     def folders(self) -> dict[str, str]:
         """Dataset -> its shard folder."""
         return {name: str(folder.path) for name, folder in self.shards.items()}
+
+    @property
+    def contracts(self) -> dict[str, dict[str, Any]]:
+        """Dataset -> which camera the policy sees, and the control rate where the dataset's spec says it."""
+        rates = {name: load_spec(name).control_hz for name in self.shards if name in spec_names()}
+        camera = {"camera": self.processor.names.camera}
+        return {
+            name: camera if rates.get(name) is None else {**camera, "control_hz": rates[name]} for name in self.shards
+        }
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless shuffled batches, from the position of the checkpoint that was restored, if any."""

@@ -8,6 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vlakit.errors import UnknownName, nearest
+from vlakit.models.stem import ConvStem
 from vlakit.models.vision import VisionBackbone
 from vlakit.registry import Registry
 
@@ -55,7 +56,7 @@ def timm_towers(towers: Sequence[str], image_sizes: Sequence[int], act_layers: S
 
 @VISION.register("tiny_siglip")
 def tiny_siglip() -> VisionBackbone:
-    """SigLIP's shape in small: no class token, pooling head, 16 patches of a 64 px image."""
+    """SigLIP's shape in small: no class token, pooling head, a convolutional stem to 16 patches of a 64 px image."""
     return VisionBackbone([_tiny_siglip()])
 
 
@@ -72,7 +73,7 @@ def _tiny_siglip() -> VisionTransformer:
 
 def _tiny_vit(**kwargs: object) -> VisionTransformer:
     size = {"img_size": 64, "patch_size": 16, "embed_dim": 96, "depth": 3, "num_heads": 3, "num_classes": 0}
-    return VisionTransformer(**{**size, **kwargs})  # pyright: ignore[reportArgumentType]  one dict for both towers
+    return VisionTransformer(**{**size, "embed_layer": ConvStem, **kwargs})  # pyright: ignore[reportArgumentType]  one dict for both towers
 
 
 @LANGUAGE.register("llama2_7b")

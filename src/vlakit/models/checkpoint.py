@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vlakit.errors import CheckpointMismatch, nearest
 from vlakit.models.adapters import LoraNumbers, inject_lora
+from vlakit.models.shipped import resolve
 from vlakit.models.vla import ModelNames, OpenVLA, build_empty
 
 CARD = "vlakit"  # the key under which a checkpoint file says what it is
@@ -18,8 +19,8 @@ BASE = "base"  # in the card: the path of the model under an adapter-only checkp
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The .ckpt file that `path` means: itself, or the last.ckpt of a run's folder. Raises CheckpointMismatch."""
-    file = Path(path).expanduser()
+    """The .ckpt file that `path` means: itself, a run's last.ckpt, or a shipped one. Raises CheckpointMismatch."""
+    file = resolve(path)
     for last in (file / "last.ckpt", file / "checkpoints" / "last.ckpt"):
         if last.is_file():
             return last

@@ -16,6 +16,7 @@ from vlakit.models.adapter_files import ADAPTER_CONFIG, load_adapter
 from vlakit.models.adapters import merged_state_dict
 from vlakit.models.checkpoint import BASE, CARD, load_model, load_strictly, read_checkpoint
 from vlakit.models.hf_config import STATISTICS_FILE, HfDescription, read_description, read_table
+from vlakit.models.shipped import is_shipped, resolve
 from vlakit.models.vla import ModelNames, OpenVLA, build_empty, build_vla
 from vlakit.models.weights import load_weights, native_tensors, safetensors_of
 from vlakit.processing.processor import ProcessorNames
@@ -70,8 +71,8 @@ def reader(name: str, matches: Callable[[Path], bool]) -> Callable[[Callable[[Pa
 
 
 def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
-    """Load any known format; a path that is none of them raises CheckpointMismatch and lists them."""
-    found = Path(path).expanduser()
+    """Load any known format, or `tiny`, which vlakit brings; a path that is none raises CheckpointMismatch."""
+    found = resolve(path)
     for known in FORMATS:
         if known.matches(found):
             return known.read(found, options or LoadOptions())
@@ -159,6 +160,8 @@ def _lightning(path: Path, options: LoadOptions) -> Loaded:
 def base_path(named: str | None, options: LoadOptions, where: Path) -> str:
     """Where the model under an adapter is: `options.base` if given, else the path that the adapter names."""
     path = options.base or named
+    if path and is_shipped(path):
+        return path
     found = Path(path).expanduser() if path else None
     if path is None or found is None or not found.exists() or found.resolve() == where.resolve():
         raise CheckpointMismatch(

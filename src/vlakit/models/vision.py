@@ -6,6 +6,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from vlakit.models.attention import quick_attention
+
 
 class VisionBackbone(nn.Module):
     """One or two timm towers over the same image, concatenated on the channels; DINOv2 comes first.
@@ -47,7 +49,8 @@ class VisionBackbone(nn.Module):
 def patch_features(tower: VisionTransformer, image: Tensor) -> Tensor:
     """(B, 3, S, S) -> (B, N, D): output of the block before the last without prefix tokens; the rest is not run."""
     layer = len(tower.blocks) - 2
-    features: list[Tensor] = tower.forward_intermediates(  # pyright: ignore[reportAssignmentType]  typed as a union
-        image, indices=[layer], norm=False, stop_early=True, output_fmt="NLC", intermediates_only=True
-    )
+    with quick_attention():
+        features: list[Tensor] = tower.forward_intermediates(  # pyright: ignore[reportAssignmentType]  typed as a union
+            image, indices=[layer], norm=False, stop_early=True, output_fmt="NLC", intermediates_only=True
+        )
     return features[0]  # timm >= 1.0 returns a list here (openvla issue 346)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from vlakit.errors import CheckpointMismatch
+from vlakit.models.attention import quick_attention
 from vlakit.models.backbones import LANGUAGE, VISION
 from vlakit.models.linear import use_onednn
 from vlakit.models.projector import Projector
@@ -126,7 +127,8 @@ class OpenVLA(nn.Module):
         path.
         """
         model = self.language_model.model
-        return model(inputs_embeds=sequence, attention_mask=mask, use_cache=False).last_hidden_state
+        with quick_attention():
+            return model(inputs_embeds=sequence, attention_mask=mask, use_cache=False).last_hidden_state
 
 
 def build_vla(names: ModelNames, device: torch.device | str | None = None) -> OpenVLA:

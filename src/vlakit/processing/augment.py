@@ -5,12 +5,13 @@ Every step repeats TensorFlow's float32 operations in their order: equal to the 
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from vlakit.processing.images import crop_to_unit, to_uint8
+from vlakit.registry import Registry
 from vlakit.schema import Float32, UInt8
 
 Sectors: TypeAlias = npt.NDArray[np.int8]
@@ -18,6 +19,51 @@ Sectors: TypeAlias = npt.NDArray[np.int8]
 ONE, TWO, SIX = np.float32(1), np.float32(2), np.float32(6)
 
 
+class ImageAugmentation(Protocol):
+    """A random change of a training image; crop_area: the share that crops leave of it, None without crops."""
+
+    @property
+    def crop_area(self) -> float | None:
+        """What observations are cropped to at their centre."""
+        ...
+
+    def __call__(self, image: UInt8, *, seed: int, position: int) -> UInt8:
+        """Change (S, S, 3) uint8 by the random numbers of (seed, position)."""
+        ...
+
+
+AUGMENTATIONS: Registry[ImageAugmentation] = Registry("augmentation")
+
+
+def augmentation(name: str | bool) -> ImageAugmentation | None:
+    """The augmentation of a configuration: a registered name, true for OpenVLA's, false for none."""
+    if isinstance(name, bool):
+        return Augmentation() if name else None
+    return AUGMENTATIONS.build(name)
+
+
+@AUGMENTATIONS.register("shift")
+@dataclass(frozen=True)
+class Shift:
+    """Moves the image by up to `pixels` each way, its edges repeated: all that 64 px stand."""
+
+    pixels: int = 2
+    crop_area: None = None
+
+    def __call__(self, image: UInt8, *, seed: int, position: int) -> UInt8:
+        """Move (S, S, 3) uint8 by whole pixels."""
+        rng = np.random.Generator(np.random.Philox(key=[seed, position]))
+        down, right = rng.integers(-self.pixels, self.pixels + 1, 2).tolist()
+        moved = np.roll(image, (down, right), axis=(0, 1))
+        for across, offset in ((moved, down), (moved.swapaxes(0, 1), right)):  # rows, then columns
+            if offset > 0:
+                across[:offset] = across[offset]
+            elif offset < 0:
+                across[offset:] = across[offset - 1]
+        return moved
+
+
+@AUGMENTATIONS.register("openvla")
 @dataclass(frozen=True)
 class Augmentation:
     """Ranges of the random changes; the defaults are those of OpenVLA's fine-tuning. Order matters."""

@@ -15,7 +15,7 @@ import torch
 
 from vlakit.errors import ActionNotFinite, CheckpointMismatch, ConfigError, InvalidData, StatisticsMissing, nearest
 from vlakit.processing.action_tokenizer import ActionTokenizer
-from vlakit.processing.augment import Augmentation
+from vlakit.processing.augment import ImageAugmentation
 from vlakit.processing.images import (
     GREY,
     channel_tables,
@@ -85,7 +85,7 @@ class VLAProcessor:
         self,
         names: ProcessorNames,
         statistics: Mapping[str, DatasetStatistics] | None = None,
-        augmentation: Augmentation | None = None,
+        augmentation: ImageAugmentation | None = None,
         seed: int = 0,
         *,
         observing: bool = False,
@@ -120,7 +120,7 @@ class VLAProcessor:
         return VLAProcessor(self.names, self.statistics, None, self.seed, observing=True)
 
     def for_training(
-        self, statistics: Mapping[str, DatasetStatistics], augmentation: Augmentation | None
+        self, statistics: Mapping[str, DatasetStatistics], augmentation: ImageAugmentation | None
     ) -> VLAProcessor:
         """The same processor for these datasets. Random crops in training mean a central one of that area in use."""
         names = self.names
@@ -169,8 +169,10 @@ class VLAProcessor:
         squares = [self.resize(image, self.names.image_size, fill) for fill in self.fills]
         for change in changes:
             squares = [change(square) for square in squares]
-        towers = np.stack(squares) * self.scale[:, None, None] + self.shift[:, None, None]  # (k, S, S, 3)
-        return torch.as_tensor(np.ascontiguousarray(towers.transpose(0, 3, 1, 2))).flatten(0, 1)
+        planes = np.ascontiguousarray(np.stack(squares).transpose(0, 3, 1, 2))  # (k or 1, 3, S, S)
+        towers = planes * self.scale[:, :, None, None]
+        towers += self.shift[:, :, None, None]
+        return torch.from_numpy(towers).flatten(0, 1)  # (3 k, S, S)
 
     def encode(self, sample: Sample) -> Example:
         """One sample of the stream to what the model trains on; decoding happens here, in the loader's worker."""

@@ -84,10 +84,13 @@ class PolicyModule(LightningModule):
             check_frozen(model.vision_backbone)
         self.model, self.validation = model, ActionMetrics(self.processor)
 
+    def trained(self) -> list[dict[str, object]]:
+        """Parameter groups of what the optimizer moves."""
+        return parameter_groups(self.model, decay_norms_and_biases=self.decay_norms_and_biases)
+
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The strategy's optimizer over what it left trainable."""
-        groups = parameter_groups(self.model, decay_norms_and_biases=self.decay_norms_and_biases)
-        optimizer = self.build_optimizer(groups)
+        optimizer = self.build_optimizer(self.trained())
         scheduler = self.build_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -8,17 +8,22 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def parameter_groups(module: nn.Module, *, decay_norms_and_biases: bool) -> list[dict[str, object]]:
-    """Trainable parameters in two groups: matrices decay; vectors and biases do not, unless asked to.
+    """Trainable parameters and their `names` in two groups: matrices decay; vectors and biases only when asked to.
 
     OpenVLA's pretraining spares them, its LoRA script decays everything (torch's default AdamW).
     """
     trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    spared = [p for name, p in trainable if not decay_norms_and_biases and (p.ndim <= 1 or name.endswith(".bias"))]
-    ids = {id(p) for p in spared}
-    groups: list[dict[str, object]] = [{"params": [p for _, p in trainable if id(p) not in ids]}]
+    spared = {name for name, p in trainable if p.ndim <= 1 or name.endswith(".bias")} - (
+        {name for name, _ in trainable} if decay_norms_and_biases else set()
+    )
+    groups = [_group([(name, p) for name, p in trainable if name not in spared])]
     if spared:
-        groups.append({"params": spared, "weight_decay": 0.0})
+        groups.append({**_group([(name, p) for name, p in trainable if name in spared]), "weight_decay": 0.0})
     return groups
+
+
+def _group(named: list[tuple[str, nn.Parameter]]) -> dict[str, object]:
+    return {"params": [p for _, p in named], "names": [name for name, _ in named]}
 
 
 def constant(optimizer: Optimizer, n_steps: int, *, warmup_steps: int = 0) -> LambdaLR:
@@ -32,6 +37,16 @@ def cosine(optimizer: Optimizer, n_steps: int, *, warmup_steps: int = 0, final_s
     def share(step: int) -> float:
         progress = min(1.0, max(0, step - warmup_steps) / max(1, n_steps - warmup_steps))
         return _warmup(step, warmup_steps) * (final_share + (1 - final_share) * (1 + math.cos(math.pi * progress)) / 2)
+
+    return LambdaLR(optimizer, share)
+
+
+def wsd(optimizer: Optimizer, n_steps: int, *, warmup_steps: int = 0, decay_share: float = 0.3) -> LambdaLR:
+    """Warm-up, stable, decay: the rate as set, then a straight line to zero over the last `decay_share` of steps."""
+    decay_steps = max(1.0, decay_share * n_steps)
+
+    def share(step: int) -> float:
+        return _warmup(step, warmup_steps) * min(1.0, max(0.0, n_steps - step) / decay_steps)
 
     return LambdaLR(optimizer, share)
 

@@ -1,0 +1,142 @@
+"""Grounding: towers frozen, projector and language model learn to say what lies where, all objects in one caption.
+
+It stands in the small model for vision-language training. A caption is "red cube x07 y12 blue ball x20 y03 gripper
+x11 y05 open": places in bins of the image, objects in random order, the gripper last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlakit.data.scenes import SceneBatch, SceneFolder
+from vlakit.errors import ConfigError, LossNotFinite
+from vlakit.models.vla import OpenVLA, VLAOutput
+from vlakit.processing.processor import VLAProcessor
+from vlakit.schema import NO_LOSS, Batch
+from vlakit.strategies.base import PolicyModule
+from vlakit.strategies.scene_metrics import Means, scene_data
+from vlakit.strategies.trainable import train_only
+
+MOST_BINS = 32  # the shipped words have x00 to x31 and y00 to y31
+
+
+class Captions:
+    """Captions of scenes as ids: BOS, words, EOS; every word but BOS carries a loss."""
+
+    def __init__(self, processor: VLAProcessor, scenes: SceneFolder, n_bins: int) -> None:
+        text = processor.text
+        if not 1 < n_bins <= MOST_BINS or any(len(text.encode(f"{axis}00")) != 1 for axis in "xy"):
+            raise ConfigError(
+                f"{n_bins} bins of the image have no words in the tokenizer {processor.names.tokenizer!r}",
+                where="strategy.n_bins",
+                do=f"set it to {MOST_BINS} or less, with model=tiny",
+            )
+        self.n_bins, self.bos_id, self.eos_id, self.padding_id = n_bins, text.bos_id, text.eos_id, text.padding_id
+        self.colours = [text.encode(name) for name in scenes.colours]
+        self.shapes = [text.encode(name) for name in scenes.shapes]
+        self.x, self.y = ([text.encode(f"{axis}{i:02d}")[0] for i in range(n_bins)] for axis in "xy")
+        self.gripper, self.states = text.encode("gripper"), [text.encode("closed"), text.encode("open")]
+        self.place_bins = torch.full((text.vocab_size,), -1)  # id -> its bin; -1: not a place
+        for ids in (self.x, self.y):
+            self.place_bins[ids] = torch.arange(n_bins)
+
+    def place(self, u: float, v: float) -> list[int]:
+        """The two words of a place in the image."""
+        x, y = (min(self.n_bins - 1, max(0, int(at * self.n_bins))) for at in (u, v))
+        return [self.x[x], self.y[y]]
+
+    def ids(self, objects: np.ndarray, gripper: np.ndarray, rng: np.random.Generator) -> list[int]:
+        """The caption of one scene: objects (K, 4), gripper (3,)."""
+        said = [self.bos_id]
+        for colour, shape, u, v in rng.permutation(objects[objects[:, 0] >= 0]).tolist():
+            said += [*self.colours[int(colour)], *self.shapes[int(shape)], *self.place(u, v)]
+        if gripper[0] >= 0:
+            said += [*self.gripper, *self.place(gripper[0], gripper[1]), *self.states[int(gripper[2] > 0.5)]]
+        return [*said, self.eos_id]
+
+    def batch(self, scenes: SceneBatch, seed: int) -> Batch:
+        """Inputs and labels (B, T) for OpenVLA.forward; the order of objects follows from `seed` and the position."""
+        rng = np.random.default_rng([seed, scenes.position + 1])
+        pairs = zip(scenes.objects.cpu().numpy(), scenes.gripper.cpu().numpy(), strict=True)
+        rows = [self.ids(objects, gripper, rng) for objects, gripper in pairs]
+        input_ids = torch.full((len(rows), max(map(len, rows))), self.padding_id)
+        for i, row in enumerate(rows):
+            input_ids[i, : len(row)] = torch.tensor(row)
+        known = torch.arange(input_ids.shape[1]) < torch.tensor([[len(row)] for row in rows])
+        labels = torch.where(known, input_ids, NO_LOSS)
+        labels[:, 0] = NO_LOSS
+        device, none = scenes.objects.device, torch.zeros(len(rows), 0, 0)
+        names = [str(scenes.position)] * len(rows)
+        return Batch(
+            pixel_values=none if scenes.pixel_values is None else scenes.pixel_values,
+            input_ids=input_ids.to(device),
+            attention_mask=known.long().to(device),
+            labels=labels.to(device),
+            actions=none,
+            normalized=none,
+            chunk_mask=none,
+            keys=names,
+            datasets=names,
+            position=scenes.position,
+            features=scenes.features,
+        )
+
+
+class Grounding(PolicyModule):
+    """Trains projector and language model on dense captions with n_bins places along each side of the image."""
+
+    name = "grounding"
+    captions: Captions
+    seen: Means
+
+    def __init__(self, *args: Any, n_bins: int = 24, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.n_bins = n_bins
+
+    def prepare(self, model: OpenVLA) -> None:
+        """All but the towers learn."""
+        train_only(model, ["projector.*", "language_model.*"])
+        self.seen = Means()
+
+    def on_fit_start(self) -> None:
+        """Name the words of the captions and, unless the data are augmented, keep the towers' features in memory."""
+        data = scene_data(self.trainer, self.name)
+        self.captions = Captions(self.processor, data.scenes, self.n_bins)
+        if data.augmentation is None:
+            data.keep_features(self.model.vision_backbone)
+
+    def _output(self, scenes: SceneBatch) -> VLAOutput:
+        return self.model(self.captions.batch(scenes, self.processor.seed))
+
+    def training_step(self, batch: SceneBatch, _: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  scenes, not actions
+        """Loss of one batch; one that is not finite stops the run."""
+        loss = self._output(batch).loss
+        if not torch.isfinite(loss):
+            raise LossNotFinite(
+                f"the loss is {loss.item()} at step {self.global_step}",
+                where=f"batch at position {batch.position}",
+                do="lower the learning rate",
+            )
+        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: SceneBatch, _: int) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  as above
+        """Accumulate the loss and the share of place words within one bin of the truth."""
+        output = self._output(batch)
+        self.seen.update({"loss": output.loss[None], **self.places(output)})
+
+    def places(self, output: VLAOutput) -> dict[str, Tensor]:
+        """within_one_bin and exact of each place word, teacher-forced; another kind of word is wrong."""
+        table = self.captions.place_bins.to(output.targets.device)
+        true, said = table[output.targets], table[output.logits.argmax(-1)]
+        wanted = true >= 0
+        distance = torch.where(said >= 0, (said - true).abs(), MOST_BINS)[wanted]
+        return {"within_one_bin": (distance <= 1).float(), "exact": (distance == 0).float()}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all held-out scenes."""
+        self.log_dict({f"val/{name}": value for name, value in self.seen.compute().items()}, sync_dist=True)

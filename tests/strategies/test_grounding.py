@@ -1,0 +1,116 @@
+"""Stage 2: captions name every object and its place, and the language model learns to read them off the image."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scene_folder import write_scenes
+from tiny_runs import built, trainer_of
+
+from vlakit.data.scene_data import SceneData
+from vlakit.data.scenes import SceneBatch, SceneFolder
+from vlakit.errors import ConfigError
+from vlakit.processing.processor import VLAProcessor
+from vlakit.schema import NO_LOSS
+from vlakit.strategies.grounding import Captions, Grounding
+from vlakit.strategies.muon import MuonAdamW
+from vlakit.strategies.optim import wsd
+from vlakit.strategies.towers import Towers
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "some", 24)
+
+
+@pytest.fixture
+def captions(folder: Path, tiny_processor: VLAProcessor) -> Captions:
+    return Captions(tiny_processor, SceneFolder.open(folder), 24)
+
+
+def data_of(folder: Path, processor: VLAProcessor, **options: object) -> SceneData:
+    options = {"batch_size": 8, "seed": 0, "val_fraction": 0.2, "augment": False} | options
+    return SceneData(processor, str(folder), **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_caption_says_colour_shape_and_place_and_the_gripper_last(
+    captions: Captions, tiny_processor: VLAProcessor
+) -> None:
+    objects = np.array([[0, 1, 0.5, 0.999], [-1, 0, 0, 0]], np.float32)
+    ids = captions.ids(objects, np.array([0.0, 0.26, 1], np.float32), np.random.default_rng(0))
+    assert (ids[0], ids[-1]) == (tiny_processor.text.bos_id, tiny_processor.text.eos_id)
+    assert tiny_processor.text.decode(ids[1:-1]) == "red ball x12 y23 gripper x00 y06 open"
+
+
+def test_what_is_out_of_view_is_not_named(captions: Captions) -> None:
+    ids = captions.ids(np.full((2, 4), -1, np.float32), np.array([-1, -1, 0], np.float32), np.random.default_rng(0))
+    assert ids == [captions.bos_id, captions.eos_id]
+
+
+def test_everything_behind_bos_carries_a_loss_and_padding_none(captions: Captions) -> None:
+    objects = torch.full((2, 2, 4), -1.0)
+    objects[0, 0] = torch.tensor([1, 0, 0.2, 0.3])
+    batch = captions.batch(SceneBatch(None, objects, torch.tensor([[-1.0, -1, 0]] * 2), 7), seed=0)
+    assert batch.labels.tolist()[1] == [NO_LOSS, captions.eos_id, NO_LOSS, NO_LOSS, NO_LOSS, NO_LOSS]
+    assert torch.equal(batch.labels[0, 1:], batch.input_ids[0, 1:])
+
+
+def test_a_caption_depends_on_the_position_alone(captions: Captions, folder: Path) -> None:
+    scenes = SceneFolder.open(folder)
+    both = torch.from_numpy(scenes.objects[:8].copy()), torch.from_numpy(scenes.gripper[:8].copy())
+    ids = [captions.batch(SceneBatch(None, *both, position), seed=1).input_ids for position in (8, 8, 16)]
+    assert torch.equal(ids[0], ids[1])
+    assert not torch.equal(ids[0], ids[2])
+
+
+def test_more_bins_than_words_are_refused(folder: Path, tiny_processor: VLAProcessor) -> None:
+    with pytest.raises(ConfigError, match="40 bins"):
+        Captions(tiny_processor, SceneFolder.open(folder), 40)
+
+
+def test_other_data_than_scenes_are_refused(tiny_processor: VLAProcessor, bridge_shards: Path) -> None:
+    from tiny_runs import data_of as demonstrations
+
+    with pytest.raises(ConfigError, match="learns from scenes"):
+        trainer_of(1).fit(built(Grounding, tiny_processor), demonstrations(bridge_shards, tiny_processor))
+
+
+def test_towers_stay_and_their_features_are_computed_once(folder: Path, tiny_processor: VLAProcessor) -> None:
+    module, data = built(Grounding, tiny_processor), data_of(folder, tiny_processor)
+    before = {name: t.clone() for name, t in module.model.state_dict().items()}
+    trainer_of(2).fit(module, data)
+    moved = {name for name, t in module.model.state_dict().items() if not torch.equal(t, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"projector", "language_model"}
+    assert data.features is not None
+
+
+def test_a_resumed_run_ends_with_the_same_weights(folder: Path, tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+    options = {"optimizer": partial(MuonAdamW, lr=1e-3), "scheduler": wsd}
+    whole = built(Grounding, tiny_processor, **options)
+    trainer_of(4).fit(whole, data_of(folder, tiny_processor))
+    options["scheduler"] = lambda optimizer, n_steps: wsd(optimizer, 4)  # the first part is of the same run
+    trainer = trainer_of(2)
+    trainer.fit(built(Grounding, tiny_processor, **options), data_of(folder, tiny_processor))
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    rest = built(Grounding, tiny_processor, seed=9, **options)
+    trainer_of(4).fit(rest, data_of(folder, tiny_processor), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    pairs = zip(whole.model.parameters(), rest.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.slow
+def test_places_are_learnt(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+    folder = write_scenes(tmp_path / "scenes", 2000)
+    muon = {"optimizer": partial(MuonAdamW, lr=4e-3), "scheduler": partial(wsd, warmup_steps=10)}
+    towers = built(Towers, tiny_processor, **muon)
+    trainer_of(80, precision="bf16-mixed").fit(towers, data_of(folder, tiny_processor, batch_size=64))
+    module = built(Grounding, tiny_processor, **muon)
+    module.model.vision_backbone.load_state_dict(towers.model.vision_backbone.state_dict())
+    data = data_of(folder, tiny_processor, batch_size=64, val_fraction=0.05)
+    trainer = trainer_of(120, limit_val_batches=1.0, precision="bf16-mixed")
+    trainer.fit(module, data)
+    (values,) = trainer.validate(module, data, verbose=False)
+    print(values)
+    assert values["val/within_one_bin"] > 0.25  # chance: 3 in 24, more at no place
