@@ -18,12 +18,16 @@ _install:
     @{{python}} -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vlakit needs Python 3.11 or newer: PYTHON=/path/to/python3.11 just setup" >&2; exit 1; }
     @[ -x {{bin}}/python ] || {{python}} -m venv .venv || { echo "no venv module: apt install python3-venv, or PYTHON=/path/to/another/python just setup" >&2; exit 1; }
     {{bin}}/python -m pip install --quiet --upgrade pip
-    {{bin}}/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+    {{bin}}/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sim,metaworld]'
     @rm -f .venv/.vlakit-* && touch {{stamp}}
 
-# Shards from real Bridge episodes -> pretrain -> two fine-tunings -> evaluate -> compare (5 minutes on two cores)
+# The shipped VLA on a new robot: demonstrations -> three fine-tunings -> 200 episodes each -> paired comparison (6 minutes)
 demo: setup
     @{{bin}}/python experiments/demo/demo.py
+
+# The demo, and whether its numbers are those of the README
+demo-check: setup
+    @{{bin}}/python experiments/demo/demo.py check
 
 # The fast test suite, sockets blocked; arguments go to pytest
 test *args: setup

@@ -1,8 +1,10 @@
-"""`just demo`: real Bridge episodes to shards, a short pretraining, two fine-tunings from it, evaluation, comparison.
+"""`just demo`: the shipped 2 M-parameter VLA meets a new robot; three ways to fine-tune it, on shared initial states.
 
-Each step is a command that you could type; it is printed before it runs.
+Each step is a command that you could type; it is printed before it runs. `just demo-check` compares the numbers with
+those in expected.yaml.
 """
 
+import json
 import os
 import shlex
 import subprocess
@@ -10,51 +12,81 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 RUNS = Path("runs/demo")
-SHARDS = Path("data/sample/bridge_orig")
-STRATEGIES = ("last_layer", "lora_r32")
+STRATEGIES = ("full", "lora_r32", "last_layer")
+EPISODES = 200
 
 
-def step(title: str, *words: str) -> None:
-    """Print and run one command; a failing one ends the demo."""
+def step(title: str, *words: str, capture: bool = False) -> str:
+    """Print and run one command; a failing one ends the demo. Returns what it printed, if captured."""
     print(f"\n== {title}\n$ {shlex.join(words)}", flush=True)
     program = {"vlakit": [sys.executable, "-c", "from vlakit.cli.app import main; main()"], "python": [sys.executable]}
     environment = {**os.environ, "VLAKIT_RUNS": str(RUNS)}
-    done = subprocess.run([*program[words[0]], *words[1:]], cwd=ROOT, env=environment, check=False)
+    done = subprocess.run(
+        [*program[words[0]], *words[1:]],
+        cwd=ROOT,
+        env=environment,
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE if capture else None,
+    )
     if done.returncode:
         sys.exit(done.returncode)
+    return done.stdout or ""
 
 
-def main() -> None:
-    """The whole tour."""
+def main(seed: int = 0) -> dict[str, float]:
+    """The whole tour; returns the success of each policy."""
     started = time.perf_counter()
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-
-    def run(name: str) -> str:
-        return str(RUNS / f"{name}-{stamp}")
-
-    step("1. RLDS episodes -> WebDataset shards", "vlakit", "shards", "dataset=bridge_orig", "source=sample",
-         f"out={SHARDS}", "val_fraction=0.2")  # fmt: skip
-    step("2. read them all again", "vlakit", "shards", f"verify={SHARDS}")
-    step("3. pretrain a 2.3 M parameter OpenVLA", "python", "train.py", "experiment=pretrain", "steps=200",
-         f"hydra.run.dir={run('pretrain')}")  # fmt: skip
-    for name in STRATEGIES:
-        step(f"4. fine-tune it: {name}", "python", "train.py", f"experiment={name}", "steps=100",
-             f"model.weights={run('pretrain')}/last.ckpt", f"hydra.run.dir={run(name)}")  # fmt: skip
-    for name in ("pretrain", *STRATEGIES):
-        step(f"5. held-out episodes: {name}", "vlakit", "evaluate", f"ckpt={run(name)}")
-    step("6. side by side", "vlakit", "compare")
+    sweep = RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-seed{seed}"
+    step("1. 240 demonstrations of the new robot, by a scripted expert with noise",
+         "vlakit", "demonstrate", "suite=tabletop_target", "episodes=48")  # fmt: skip
+    step("2. fine-tune the shipped model three ways",
+         "python", "train.py", "-m", f"experiment={','.join(STRATEGIES)}", "data=tabletop_target",
+         f"seed={seed}", "steps=600", "validate_every=600", f"hydra.sweep.dir={sweep}")  # fmt: skip
+    folders = {"before": sweep / "before"}
+    step("3. the shipped model as it is, on the new robot",
+         "vlakit", "evaluate", "ckpt=tiny", "suite=tabletop_target", "suite.dataset=tabletop_d0",
+         f"episodes={EPISODES}", f"out={folders['before']}")  # fmt: skip
+    for number, name in enumerate(STRATEGIES):
+        folders[name] = sweep / str(number) / "evaluation" / "tabletop_target"
+        step(f"4. 200 episodes in closed loop: {name}",
+             "vlakit", "evaluate", f"ckpt={sweep / str(number)}", "suite=tabletop_target", f"episodes={EPISODES}",
+             f"out={folders[name]}", "videos=5")  # fmt: skip
+    runs = "{" + ",".join(f"{name}:{folder}" for name, folder in folders.items()) + "}"
+    step("5. same initial states, paired differences", "vlakit", "compare", f"runs={runs}", "by_task=false")
+    success = {name: _success(ROOT / folder) for name, folder in folders.items()}
+    (ROOT / sweep / "success.json").write_text(json.dumps(success, indent=1) + "\n", encoding="utf-8")
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     print(f"""
-Done in {minutes} min {seconds} s. Predicted against recorded trajectories:
-  {run("lora_r32")}/evaluation/bridge_orig_val.png
-Twenty episodes are enough to see every part work, not to learn a task: expect the held-out error to stay above that of
-repeating the previous action. What to try next:
-  vlakit explain model=openvla_7b strategy=lora     who trains, who learns, at 7B
-  python train.py -m experiment=full,lora_r32 seed=0,1    a sweep: one MLflow parent, one table
-  VLAKIT_RUNS={RUNS} just ui                    the runs in a browser""")
+Done in {minutes} min {seconds} s. Videos and contact sheets: {sweep}/*/evaluation/tabletop_target
+What to try next:
+  vlakit evaluate ckpt={sweep}/1 suite=tabletop_ood episodes=200     the five axes of generalisation
+  vlakit explain model=openvla_7b strategy=lora                      who trains, who learns, at 7B
+  VLAKIT_RUNS={RUNS} just ui                                  the runs in a browser""")
+    return success
+
+
+def _success(folder: Path) -> float:
+    lines = (folder / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
+    return sum(json.loads(line)["success"] for line in lines) / len(lines)
+
+
+def check(success: dict[str, float]) -> None:
+    """Compare with the interval that expected.yaml gives each number; exits with 1 when one lies outside."""
+    expected = yaml.safe_load((Path(__file__).parent / "expected.yaml").read_text(encoding="utf-8"))
+    outside = 0
+    for name, (low, high) in expected.items():
+        inside = low <= success[name] <= high
+        outside += not inside
+        print(f"{name:<12}{success[name]:>7.3f}   expected {low:.2f} to {high:.2f}   {'ok' if inside else 'OUTSIDE'}")
+    sys.exit(outside > 0)
 
 
 if __name__ == "__main__":
-    main()
+    result = main()
+    if "check" in sys.argv[1:]:
+        check(result)

@@ -68,7 +68,12 @@ def record_run(logger: MLFlowLogger | None, cfg: DictConfig, policy: PolicyModul
     resolved = output / "config.yaml"
     resolved.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
     policy.golden = data.golden_samples(N_FRAMES)
-    policy.run_record = {"shards": data.hashes, "data": data.folders, "experiment": str(cfg.name)}
+    policy.run_record = {
+        "shards": data.hashes,
+        "data": data.folders,
+        "suite_contract": data.contracts,
+        "experiment": str(cfg.name),
+    }
     if logger is None or getattr(rank_zero_only, "rank", 0) != 0:  # elsewhere Lightning's logger is a dummy
         return
     policy.run_record["mlflow_run_id"] = str(logger.run_id)

@@ -1,17 +1,29 @@
-"""One MLflow parent a multirun: opened before its first job, found by the jobs through a file in the sweep's folder."""
+"""A multirun: one MLflow parent, and a note in each job's folder of how it ended, by which a killed sweep goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import logging
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
+import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-_FILE = "mlflow_parent"
+from vlakit.cli.errors import as_vlakit_error
+from vlakit.errors import ConfigError, VlakitError
+from vlakit.files import write_atomically
+
+log = logging.getLogger(__name__)
+_FILE, JOB = "mlflow_parent", "job.json"
+RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 
 
 def parent_of(sweep_dir: Path) -> str | None:
@@ -20,9 +32,100 @@ def parent_of(sweep_dir: Path) -> str | None:
     return file.read_text().strip() if file.is_file() else None
 
 
+def continued(words: Sequence[str]) -> list[str]:
+    """The words with which the sweep in `continue=DIR` was begun; other words as they are. Raises ConfigError."""
+    asked = [word for word in words if word.startswith("continue=")]
+    if not asked:
+        return list(words)
+    if set(words) - {*asked, "-m", "--multirun"} or len(asked) > 1:
+        raise ConfigError(
+            "a sweep goes on as it began, without other words", where=" ".join(words), do=f"train.py -m {asked[0]}"
+        )
+    folder = Path(asked[0].removeprefix("continue="))
+    file = folder / "multirun.yaml"
+    if not file.is_file():
+        raise ConfigError("no sweep here", where=str(folder), do="give the folder of a sweep: RUNS/sweeps/DATE")
+    overrides = yaml.safe_load(file.read_text(encoding="utf-8"))["hydra"]["overrides"]
+    kept = [word for word in overrides["hydra"] if not word.startswith(("hydra.sweep.dir=", "hydra.mode="))]
+    return ["-m", *overrides["task"], *kept, f"hydra.sweep.dir='{folder}'"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep: its folder, its words, its run's name and parent."""
+
+    folder: Path
+    overrides: Sequence[str]
+    name: str
+    parent: str | None
+
+    def run(self, cfg: DictConfig, train: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Train unless this job finished here before; what a killed one left is gone on with.
+
+        A failure is printed, noted and recorded, and the other jobs go on. Raises ConfigError for another sweep's
+        folder.
+        """
+        before = read_note(self.folder)
+        if before.get("overrides", list(self.overrides)) != list(self.overrides):
+            raise ConfigError(
+                f"this folder holds the job {' '.join(before['overrides'])}",
+                where=str(self.folder),
+                do=f"python train.py -m continue={self.folder.parent}, or another hydra.sweep.dir",
+            )
+        if before.get("status") == FINISHED:
+            log.info("finished before: %s in %s", self.name, self.folder)
+            return before["metrics"]
+        last = self.folder / "last.ckpt"
+        if before and cfg.ckpt_path is None and last.is_file():
+            cfg.ckpt_path = str(last)
+        self._note(RUNNING)
+        try:
+            metrics = train()
+        except Exception as error:
+            self._failed(cfg, error)
+            return {}
+        self._note(FINISHED, metrics=metrics)
+        return metrics
+
+    def _failed(self, cfg: DictConfig, error: Exception) -> None:
+        known = as_vlakit_error(error)
+        print(known if known else "".join(traceback.format_exception(error)), file=sys.stderr)
+        why = f"{type(known).__name__}: {known.what}" if known else f"{type(error).__name__}: {error}"
+        self._note(FAILED, why=why)
+        if self.parent is not None:
+            from vlakit.tracking.mlflow import Failure, record_failure
+
+            to = cfg.logger
+            failure = Failure(self.name, str(self.folder), _params(cfg), why)
+            record_failure(
+                to.tracking_uri, failure, experiment=to.experiment, artifacts=to.artifacts, parent=self.parent
+            )
+
+    def _note(self, status: str, **more: Any) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {"status": status, "name": self.name, "overrides": list(self.overrides), **more}
+        write_atomically(self.folder / JOB, json.dumps(content) + "\n")
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """What a job noted in its folder; empty where none began."""
+    file = folder / JOB
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _params(cfg: DictConfig) -> dict[str, Any]:
+    from vlakit.cli.configuration import to_plain
+    from vlakit.cli.recording import flatten
+
+    try:
+        return flatten(to_plain(cfg))
+    except VlakitError:  # the failure may be that a value is missing
+        return {"name": cfg.name, "seed": cfg.seed}
+
+
 @contextmanager
 def closed_early(cfg: DictConfig, parent: str | None) -> Iterator[None]:
-    """Close the sweep's run when a job fails: that ends the sweep, and Hydra then calls no callback."""
+    """Close the sweep's run when it is interrupted: Hydra then calls no callback."""
     try:
         yield
     except BaseException as error:
@@ -34,36 +137,42 @@ def closed_early(cfg: DictConfig, parent: str | None) -> Iterator[None]:
 
 
 class SweepRun(Callback):
-    """Opens the parent run, closes it, and prints the comparison of its children."""
-
-    def __init__(self) -> None:
-        self.failed = False
+    """Opens the parent run, closes it, prints the comparison of its children, and ends with 1 when one failed."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Open the parent and note its id in the sweep's folder."""
+        """Open the parent, or the one of a sweep that goes on, and note its id in the sweep's folder."""
         if config.logger.get("tracking_uri") is None:
             return
-        from vlakit.tracking.mlflow import start_parent
+        from vlakit.tracking.mlflow import reopen, start_parent
 
-        folder = Path(config.hydra.sweep.dir)
+        folder, to = Path(config.hydra.sweep.dir), config.logger
         folder.mkdir(parents=True, exist_ok=True)
+        before = parent_of(folder)
+        if before is not None and reopen(to.tracking_uri, before):
+            return
         words = [word for word in config.hydra.overrides.task if not word.startswith("paths.")]
-        to = config.logger
         parent = start_parent(to.tracking_uri, f"sweep {' '.join(words)}", to.experiment, to.artifacts)
         (folder / _FILE).write_text(parent)
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Remember a failure; the sweep's status is the worst of its jobs'."""
-        self.failed |= job_return.status != JobStatus.COMPLETED
-
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Close the parent and print its table."""
-        parent = parent_of(Path(config.hydra.sweep.dir))
-        if parent is None:
-            return
-        from vlakit.reports.compare import compare_runs, render
-        from vlakit.tracking.mlflow import end_run
+        """Close the parent, print its table, and name what failed: other launchers run jobs in other processes, so
+        how they ended is read from their folders.
+        """
+        folder = Path(config.hydra.sweep.dir)
+        notes = [read_note(file.parent) for file in sorted(folder.glob(f"*/{JOB}"))]
+        failed = [note for note in notes if note["status"] != FINISHED]
+        parent = parent_of(folder)
+        if parent is not None:
+            from vlakit.tracking.mlflow import end_run
 
-        end_run(config.logger.tracking_uri, parent, "FAILED" if self.failed else "FINISHED")
-        table = compare_runs(config.logger.tracking_uri, parent=parent, experiment=config.logger.experiment)
-        print(f"\n{render(table, 'text')}\nagain: vlakit compare parent={parent}")
+            end_run(config.logger.tracking_uri, parent, "FAILED" if failed else "FINISHED")
+            if len(failed) < len(notes):
+                from vlakit.reports.compare import compare_runs, render
+
+                table = compare_runs(config.logger.tracking_uri, parent=parent, experiment=config.logger.experiment)
+                print(f"\n{render(table, 'text')}\nagain: vlakit compare parent={parent}")
+        if failed:
+            lines = [f"  {note['name']}: {note.get('why', note['status'])}" for note in failed]
+            again = f"again, these alone: python train.py -m continue={shlex.quote(str(folder))}"
+            print("\n".join([f"{len(failed)} of {len(notes)} jobs failed:", *lines, again]), file=sys.stderr)
+            sys.exit(1)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from vlakit.cli.configuration import check_run, to_plain
 from vlakit.cli.errors import quiet_libraries, readable_errors
-from vlakit.cli.sweep import closed_early, parent_of
+from vlakit.cli.sweep import Job, closed_early, continued, parent_of
 from vlakit.data.specs import conf_root
 
 if TYPE_CHECKING:
@@ -25,14 +25,27 @@ if TYPE_CHECKING:
     from vlakit.strategies.base import PolicyModule
 
 log = logging.getLogger(__name__)
-_UNNAMED = ("paths.", "logger", "callbacks", "trainer.enable", "name=", "model.weights=", "hydra.")  # in the record
+_UNNAMED = (
+    "paths.",
+    "evaluate.",
+    "logger",
+    "callbacks",
+    "trainer.enable",
+    "name=",
+    "model.weights=",
+    "hydra.",
+)  # in the record
 _OF_HYDRA = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p")
 
 
 def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = None) -> dict[str, float]:
-    """Run one experiment; return the last value of every logged metric, and leave `last.ckpt` in paths.output."""
+    """Run one experiment; return the last value of every logged metric, and leave `last.ckpt` in paths.output.
+
+    With evaluate.suite=NAME it ends in closed loop: eval/success, and the episodes beside the checkpoint.
+    """
     import lightning  # noqa: F401  first, so that its loggers exist when they are told to be quiet
 
+    from vlakit.cli.evaluate import evaluate_trained
     from vlakit.cli.recording import build_logger, record_run
     from vlakit.models.checkpoint import checkpoint_file
     from vlakit.processing.processor import ProcessorNames, VLAProcessor
@@ -59,13 +72,17 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
         raise KeyboardInterrupt from end  # Lightning calls exit(1) on Ctrl-C, which a shell cannot tell from a failure
     trainer.save_checkpoint(Path(cfg.paths.output) / "last.ckpt")
     log.info("checkpoint: %s", Path(cfg.paths.output) / "last.ckpt")
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if cfg.evaluate.suite is not None and trainer.is_global_zero:
+        metrics |= evaluate_trained(to_plain(cfg.evaluate), Path(cfg.paths.output), cfg.logger.get("tracking_uri"))
+    return metrics
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line: `key=value` overrides, `-m` for a sweep."""
+    """The command line: `key=value` overrides, `-m` for a sweep, `-m continue=DIR` to go on with one."""
     words = list(sys.argv[1:] if argv is None else argv)
     with readable_errors():
+        words = continued(words)
         if not any(word.split("=")[0] in _OF_HYDRA for word in words):
             check_run("train", [word for word in words if not word.startswith("-")])
         sys.argv = [sys.argv[0], *words]
@@ -74,10 +91,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _job(cfg: DictConfig) -> dict[str, float]:
     config = HydraConfig.get()
-    swept = config.mode == RunMode.MULTIRUN
-    parent = parent_of(Path(config.sweep.dir)) if swept else None
+    overrides = list(config.overrides.task)
+    name = _run_name(cfg, overrides)
+    if config.mode != RunMode.MULTIRUN:
+        with readable_errors():
+            return train(cfg, run_name=name)
+    parent = parent_of(Path(config.sweep.dir))
     with readable_errors(), closed_early(cfg, parent):
-        return train(cfg, run_name=_run_name(cfg, list(config.overrides.task)), parent=parent)
+        job = Job(Path(config.runtime.output_dir), overrides, name, parent)
+        return job.run(cfg, lambda: train(cfg, run_name=name, parent=parent))
 
 
 def _run_name(cfg: DictConfig, overrides: Sequence[str]) -> str:

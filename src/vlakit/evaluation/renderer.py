@@ -9,6 +9,7 @@ from functools import lru_cache
 from vlakit.errors import PartMissing
 
 log = logging.getLogger(__name__)
+logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.ERROR)  # it says at each start what it can do without
 _TRIAL = "import mujoco; c = mujoco.GLContext(8, 8); c.make_current(); c.free()"
 
 

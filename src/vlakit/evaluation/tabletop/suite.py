@@ -17,7 +17,9 @@ from vlakit.evaluation.tabletop.expert import expert
 from vlakit.evaluation.tabletop.painter import painter
 from vlakit.evaluation.tabletop.scene import World
 from vlakit.evaluation.tabletop.states import Start, draw_state
-from vlakit.evaluation.tabletop.tasks import TASKS, half_credit, task
+from vlakit.evaluation.tabletop.stored import stored_states
+from vlakit.evaluation.tabletop.tasks import TASKS, half_credit
+from vlakit.evaluation.tabletop.tasks import task as rules_of
 from vlakit.schema import Float32, Observation, UInt8
 
 NOISE_M = 0.02  # standard deviation of what disturbs a move of a demonstration
@@ -27,7 +29,8 @@ TASK_ORDER = ("lift", "put_on", "push", "knock_over", "move_near")
 class TabletopSuite:
     """Tasks of one embodiment. axes: ("none",) for scenes as trained, or others, whose tasks are called AXIS/TASK.
 
-    split: which starts are used: "test" for numbers to report, "select" to choose checkpoints by.
+    split: which starts are used: "test" for numbers to report, "select" to choose checkpoints by. dataset: whose action
+    statistics apply; another than the embodiment's own is for a policy that has not seen this robot.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class TabletopSuite:
         split: str = "test",
         name: str | None = None,
         tasks: Sequence[str] = TASK_ORDER,
+        dataset: str | None = None,
     ) -> None:
         self.embodiment = load_embodiment(embodiment)
         for axis in axes:
@@ -46,7 +50,7 @@ class TabletopSuite:
             TASKS.get(kind)
         self.axes, self.image_size, self.split, self._tasks = tuple(axes), image_size, split, tuple(tasks)
         self.name = name or f"tabletop_{embodiment}"
-        self.dataset = f"tabletop_{embodiment}"
+        self.dataset = dataset or f"tabletop_{embodiment}"
         self.control_hz = self.embodiment.control_hz
         self.noise = np.array([NOISE_M] * 3 + [0] * 4, np.float32)
 
@@ -68,18 +72,19 @@ class TabletopSuite:
 
         return {"mujoco": mujoco.__version__, "renderer": backend, "tabletop": "1"}
 
-    def max_steps(self, task_name: str) -> int:
+    def max_steps(self, task: str) -> int:
         """Steps after which an episode has failed."""
-        return task(self._split(task_name)[1]).max_steps
+        return rules_of(self._split(task)[1]).max_steps
 
-    def initial_states(self, task_name: str, n: int) -> list[InitialState]:
-        """The first n starts of a task."""
-        axis, kind = self._split(task_name)
-        return [draw_state(self.embodiment, axis, kind, seed, self.split) for seed in range(n)]
+    def initial_states(self, task: str, n: int) -> list[InitialState]:
+        """The first n starts of a task: for tests those on file, and what the file does not hold is drawn."""
+        axis, kind = self._split(task)
+        stored = stored_states(self.embodiment, axis, task)[:n] if self.split == "test" else []
+        return [*stored, *(draw_state(self.embodiment, axis, kind, i, self.split) for i in range(len(stored), n))]
 
-    def training_states(self, task_name: str, n: int, seed: int = 0) -> list[InitialState]:
+    def training_states(self, task: str, n: int, seed: int = 0) -> list[InitialState]:
         """n starts for demonstrations; none of them is ever evaluated."""
-        axis, kind = self._split(task_name)
+        axis, kind = self._split(task)
         first = seed * 1_000_000
         return [draw_state(self.embodiment, axis, kind, first + i, "train") for i in range(n)]
 
@@ -87,10 +92,10 @@ class TabletopSuite:
         """A new slot."""
         return TabletopEnvironment(self.embodiment, self.image_size, self.dataset)
 
-    def _split(self, task_name: str) -> tuple[str, str]:
-        if task_name not in self.tasks:
-            raise UnknownName(f"no task {task_name!r}", where=f"suite {self.name}", do=nearest(task_name, self.tasks))
-        axis, _, kind = task_name.rpartition("/")
+    def _split(self, task: str) -> tuple[str, str]:
+        if task not in self.tasks:
+            raise UnknownName(f"no task {task!r}", where=f"suite {self.name}", do=nearest(task, self.tasks))
+        axis, _, kind = task.rpartition("/")
         return axis or "none", kind
 
 
@@ -108,7 +113,7 @@ class TabletopEnvironment:
         """Compile the world of `state` and let it come to rest."""
         start = Start.from_dict(state.content)
         self.goal, self.instruction, self.credit = start.goal, state.instruction, 0.0
-        self.task = task(start.goal.task)
+        self.task = rules_of(start.goal.task)
         self.world = World(self.embodiment, start.layout)
         self.world.settle()
         self.start = self.world.position(self.goal.x).copy()

@@ -1,0 +1,32 @@
+"""Write the test starts of the tabletop suites: 100 a task of each embodiment, 40 a task of each axis on the target.
+
+Usage: python experiments/tabletop/write_states.py   (into src/vlakit/assets/tabletop; the same code, the same bytes)
+"""
+
+from __future__ import annotations
+
+from vlakit.evaluation.tabletop.embodiment import load_embodiment
+from vlakit.evaluation.tabletop.states import draw_state
+from vlakit.evaluation.tabletop.stored import store_states
+from vlakit.evaluation.tabletop.suite import TASK_ORDER, axis_names
+
+EMBODIMENTS = ("d0", "d1", "d2", "d3", "d4", "target")
+PER_TASK, PER_TASK_OF_AN_AXIS = 100, 40
+
+
+def main() -> None:
+    """One file an embodiment and axis."""
+    plans = [(name, "none", PER_TASK) for name in EMBODIMENTS]
+    plans += [("target", axis, PER_TASK_OF_AN_AXIS) for axis in axis_names()]
+    total = 0
+    for name, axis, n in plans:
+        embodiment = load_embodiment(name)
+        states = [draw_state(embodiment, axis, task, seed, "test") for task in TASK_ORDER for seed in range(n)]
+        path = store_states(embodiment, axis, states)
+        total += path.stat().st_size
+        print(f"{path.name:<28}{len(states):>6} starts{path.stat().st_size:>9,} bytes")
+    print(f"{total:,} bytes in all")
+
+
+if __name__ == "__main__":
+    main()

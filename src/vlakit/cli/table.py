@@ -1,0 +1,68 @@
+"""`vlakit table name=table1`: a table of the paper, filled by recorded runs, with intervals and a verdict a row."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlakit.cli.configuration import verb_config
+from vlakit.cli.output import check_format
+from vlakit.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from vlakit.reports.pairs import Settings
+    from vlakit.reports.table import TableReport
+    from vlakit.reports.table_spec import TableSpec
+
+FORMATS = ("text", "markdown", "latex", "csv", "json")
+SOURCES = ("runs", "paper")
+log = logging.getLogger(__name__)
+
+
+def main(overrides: Sequence[str]) -> None:
+    """Print one table; with png=FILE draw it, with save=DIR keep the outcomes behind it."""
+    cfg = verb_config("table", overrides)
+    check_format(cfg["format"], FORMATS)
+    if cfg["source"] not in SOURCES:
+        raise ConfigError(f"source={cfg['source']}", where="command line", do=nearest(str(cfg["source"]), SOURCES))
+    report = build(cfg)
+    from vlakit.reports.table_formats import FORMATS as RENDERERS
+
+    print(RENDERERS[cfg["format"]](report))
+    if cfg["png"]:
+        from vlakit.reports.forest import draw_forest
+
+        log.info("picture: %s", draw_forest(report, Path(cfg["png"])))
+
+
+def build(cfg: dict[str, Any]) -> TableReport:
+    """The table that the keys of conf/table.yaml ask for. Raises UnknownName, ConfigError, InvalidData."""
+    from vlakit.reports.pairs import Settings
+    from vlakit.reports.table import from_paper
+    from vlakit.reports.table_spec import load_table
+
+    spec = load_table(str(cfg["name"]))
+    margin = spec.tolerance if cfg["margin"] is None else cfg["margin"]
+    for key, value in (("margin", margin), ("confidence", cfg["confidence"])):
+        if not isinstance(value, int | float) or not 0 < value < 1:
+            raise ConfigError(f"{key}={value}", where="command line", do="give a fraction between 0 and 1")
+    settings = Settings(confidence=cfg["confidence"], margin=margin)
+    if cfg["source"] == "paper":
+        return from_paper(spec, settings)
+    return _measured(cfg, spec, settings)
+
+
+def _measured(cfg: dict[str, Any], spec: TableSpec, settings: Settings) -> TableReport:
+    from vlakit.reports.table import from_runs
+    from vlakit.reports.table_folder import from_folder, save
+    from vlakit.reports.table_runs import from_store
+
+    if cfg["from"]:
+        filled, source = from_folder(spec, Path(cfg["from"])), str(cfg["from"])
+    else:
+        filled, source = from_store(spec, cfg["tracking_uri"], cfg["experiment"], cfg["parent"]), cfg["tracking_uri"]
+    if cfg["save"]:
+        log.info("outcomes: %s", ", ".join(str(file) for file in save(filled, spec, Path(cfg["save"]))))
+    return from_runs(spec, filled, settings, source, str(cfg["paired"]).lower())
