@@ -1,4 +1,4 @@
-"""A multirun: one MLflow parent, a child for each job, one table at the end."""
+"""A multirun: one MLflow parent, a child for each job, one table at the end; failures stay alone, and it goes on."""
 
 import os
 import subprocess
@@ -6,17 +6,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import LIGHT
+from omegaconf import DictConfig, OmegaConf
 
-from vlakit.cli.sweep import closed_early, parent_of
+from vlakit.cli.sweep import Job, closed_early, continued, parent_of, read_note
+from vlakit.errors import ConfigError, LossNotFinite
 from vlakit.tracking.mlflow import runs
 
 ROOT = Path(__file__).parents[2]
 
 
-def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def sweep(folder: Path, *words: str, light: bool = True) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "VLAKIT_RUNS": str(folder / "runs"), "VLAKIT_DATA": str(folder / "data")}
-    command = [sys.executable, "train.py", "-m", *LIGHT, *words]
+    command = [sys.executable, "train.py", "-m", *(LIGHT if light else ()), *words]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -45,9 +48,84 @@ def test_a_sweep_is_one_parent_with_a_child_a_job_and_a_table(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_sweep_that_fails_is_recorded_as_failed(tmp_path: Path) -> None:
-    done = sweep(tmp_path, "experiment=full", "model.weights=nothere.ckpt", "seed=0,1")
+def test_a_failing_job_is_recorded_with_its_reason_and_only_it_runs_again(tmp_path: Path) -> None:
+    place, uri = tmp_path / "runs" / "s", f"sqlite:///{tmp_path}/runs/mlflow.db"
+    words = [
+        "experiment=full",
+        "model.weights=nothere.ckpt,null",
+        "steps=2",
+        "validate_every=2",
+        f"hydra.sweep.dir={place}",
+    ]
+    done = sweep(tmp_path, *words)
     assert done.returncode == 1
     assert "no checkpoint here" in done.stderr
+    assert "1 of 2 jobs failed" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [run.status for run in runs(f"sqlite:///{tmp_path}/runs/mlflow.db")] == ["FAILED"]
+    recorded = runs(uri)
+    parent, failed, finished = recorded
+    assert [run.status for run in recorded] == ["FAILED", "FAILED", "FINISHED"]
+    assert {failed.parent, finished.parent} == {parent.run_id}
+    assert failed.tags["vlakit.error"] == "CheckpointMismatch: no checkpoint here"
+    assert (failed.params["name"], failed.params["model.weights"]) == ("full", "nothere.ckpt")
+    again = sweep(tmp_path, f"continue={place}", light=False)
+    assert again.returncode == 1
+    assert "finished before: full" in again.stdout + again.stderr
+    assert [run.status for run in runs(uri) if run.run_id == parent.run_id] == ["FAILED"]
+    assert [run.run_id for run in runs(uri) if run.status == "FINISHED"] == [finished.run_id]
+
+
+def config() -> DictConfig:
+    return OmegaConf.create({"name": "full", "seed": 0, "ckpt_path": None, "logger": {}})
+
+
+def job(folder: Path, *overrides: str) -> Job:
+    return Job(folder / "0", overrides, "full", None)
+
+
+def fails() -> dict[str, float]:
+    raise LossNotFinite("the loss is nan", where="step 3", do="lower lr")
+
+
+def test_a_finished_job_is_not_run_again(tmp_path: Path) -> None:
+    assert job(tmp_path, "seed=0").run(config(), lambda: {"val/loss": 1.5}) == {"val/loss": 1.5}
+    assert job(tmp_path, "seed=0").run(config(), fails) == {"val/loss": 1.5}
+
+
+def test_a_failure_is_said_and_noted_and_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job(tmp_path, "seed=0").run(config(), fails) == {}
+    assert "LossNotFinite: the loss is nan" in capsys.readouterr().err
+    assert read_note(tmp_path / "0")["why"] == "LossNotFinite: the loss is nan"
+    assert job(tmp_path, "seed=0").run(config(), lambda: {"val/loss": 1.0}) == {"val/loss": 1.0}
+
+
+def test_an_interrupt_stops_the_sweep_and_the_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    def interrupted() -> dict[str, float]:
+        (tmp_path / "0" / "last.ckpt").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job(tmp_path, "seed=0").run(config(), interrupted)
+    cfg = config()
+    job(tmp_path, "seed=0").run(cfg, dict)
+    assert cfg.ckpt_path == str(tmp_path / "0" / "last.ckpt")
+
+
+def test_another_sweeps_folder_is_refused(tmp_path: Path) -> None:
+    job(tmp_path, "seed=0").run(config(), dict)
+    with pytest.raises(ConfigError, match="holds the job seed=0"):
+        job(tmp_path, "seed=1").run(config(), dict)
+
+
+def test_a_sweep_goes_on_with_the_words_it_began_with(tmp_path: Path) -> None:
+    asked = {"task": ["seed=0,1", "hparams_search=table1"], "hydra": ["hydra.sweep.dir=old", "hydra.mode=MULTIRUN"]}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": asked}}))
+    again = ["-m", "seed=0,1", "hparams_search=table1", f"hydra.sweep.dir='{tmp_path}'"]
+    assert continued(["-m", f"continue={tmp_path}"]) == again
+    assert continued(["experiment=full"]) == ["experiment=full"]
+    with pytest.raises(ConfigError, match="without other words"):
+        continued([f"continue={tmp_path}", "seed=3"])
+    with pytest.raises(ConfigError, match="no sweep here"):
+        continued([f"continue={tmp_path / 'x'}"])

