@@ -51,8 +51,8 @@ def test_every_experiment_composes_under_its_own_name_and_invents_no_key(experim
     assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == cfg.lr[experiment.partition("_r")[0]]
 
 
-def test_the_recipe_has_three_stages() -> None:
-    assert RECIPE == ["tiny_grounding", "tiny_pretrain", "tiny_towers"]
+def test_the_recipe_has_four_stages() -> None:
+    assert RECIPE == ["tiny_grounding", "tiny_pretrain", "tiny_questions", "tiny_towers"]
 
 
 @pytest.mark.parametrize("experiment", RECIPE)

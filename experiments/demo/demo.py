@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 RUNS = Path("runs/demo")
 STRATEGIES = ("full", "lora_r32", "last_layer")
 EPISODES = 200
+STEPS = 600
 
 
 def step(title: str, *words: str, capture: bool = False) -> str:
@@ -46,7 +47,7 @@ def main(seed: int = 0) -> dict[str, float]:
          "vlakit", "demonstrate", "suite=tabletop_target", "episodes=48")  # fmt: skip
     step("2. fine-tune the shipped model three ways",
          "python", "train.py", "-m", f"experiment={','.join(STRATEGIES)}", "data=tabletop_target",
-         f"seed={seed}", "steps=600", "validate_every=600", f"hydra.sweep.dir={sweep}")  # fmt: skip
+         f"seed={seed}", f"steps={STEPS}", f"validate_every={STEPS}", f"hydra.sweep.dir={sweep}")  # fmt: skip
     folders = {"before": sweep / "before"}
     step("3. the shipped model as it is, on the new robot",
          "vlakit", "evaluate", "ckpt=tiny", "suite=tabletop_target", "suite.dataset=tabletop_d0",
@@ -77,7 +78,10 @@ def _success(folder: Path) -> float:
 
 def check(success: dict[str, float]) -> None:
     """Compare with the interval that expected.yaml gives each number; exits with 1 when one lies outside."""
-    expected = yaml.safe_load((Path(__file__).parent / "expected.yaml").read_text(encoding="utf-8"))
+    file = Path(__file__).parent / "expected.yaml"
+    if not file.is_file():
+        sys.exit("no expected numbers are recorded yet: the shipped model is unfinished (experiments/tiny_pretraining)")
+    expected = yaml.safe_load(file.read_text(encoding="utf-8"))
     outside = 0
     for name, (low, high) in expected.items():
         inside = low <= success[name] <= high

@@ -111,7 +111,9 @@ def test_random_base_weights_are_pointed_out(
 ) -> None:
     root = f"data.root={bridge_shards.parent}"
     with caplog.at_level(logging.WARNING):
-        train_here(tmp_path, "experiment=last_layer", "debug=fast", "steps=1", "validate_every=1", root)
+        train_here(
+            tmp_path, "experiment=last_layer", "debug=fast", "model.weights=null", "steps=1", "validate_every=1", root
+        )
     assert "the base weights are random" in caplog.text
     assert (tmp_path / "runs/run/last.ckpt").is_file()
     assert not (tmp_path / "runs/mlflow.db").exists()

@@ -114,3 +114,16 @@ def test_places_are_learnt(tiny_processor: VLAProcessor, tmp_path: Path) -> None
     (values,) = trainer.validate(module, data, verbose=False)
     print(values)
     assert values["val/within_one_bin"] > 0.25  # chance: 3 in 24, more at no place
+
+
+def test_a_question_names_what_is_seen_and_only_its_answer_carries_a_loss(
+    folder: Path, tiny_processor: VLAProcessor
+) -> None:
+    asking = Captions(tiny_processor, SceneFolder.open(folder), 24, questions=1.0)
+    objects = torch.tensor([[[0.0, 0.0, 0.5, 0.25], [-1.0, -1, -1, -1]]])
+    batch = asking.batch(SceneBatch(None, objects, torch.tensor([[0.1, 0.9, 1.0]]), 3), seed=0)
+    ids, labels = batch.input_ids[0].tolist(), batch.labels[0].tolist()
+    answer = [label for label in labels if label != NO_LOSS]
+    assert answer[:2] == asking.place(0.5, 0.25)
+    assert answer[-1] == asking.eos_id
+    assert all(word in ids[: -len(answer)] for word in [*asking.colours[0], *asking.shapes[0]])

@@ -44,6 +44,7 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     With evaluate.suite=NAME it ends in closed loop: eval/success, and the episodes beside the checkpoint.
     """
     import lightning  # noqa: F401  first, so that its loggers exist when they are told to be quiet
+    import torch
 
     from vlakit.cli.evaluate import evaluate_trained
     from vlakit.cli.recording import build_logger, record_run
@@ -52,6 +53,9 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     from vlakit.seeding import seed_everything
 
     quiet_libraries()
+    # Probabilities of a confident model are denormal numbers, over which a CPU takes a hundred times as long. Threads
+    # inherit this, so it comes before they are made.
+    torch.set_flush_denormal(True)
     seed_everything(cfg.seed)
     processor = VLAProcessor(ProcessorNames.from_dict(to_plain(cfg.model.processor)), seed=cfg.seed)
     processor.text.encode("")  # says now, not after building 7B, that the tokenizer's files are missing
