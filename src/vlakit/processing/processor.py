@@ -172,7 +172,7 @@ class VLAProcessor:
         planes = np.ascontiguousarray(np.stack(squares).transpose(0, 3, 1, 2))  # (k or 1, 3, S, S)
         towers = planes * self.scale[:, :, None, None]
         towers += self.shift[:, :, None, None]
-        return torch.from_numpy(towers).flatten(0, 1)  # (3 k, S, S)
+        return torch.as_tensor(towers).flatten(0, 1)  # (3 k, S, S)
 
     def encode(self, sample: Sample) -> Example:
         """One sample of the stream to what the model trains on; decoding happens here, in the loader's worker."""
