@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from vlakit.data.scenes import SceneBatch, SceneFolder
-from vlakit.errors import ConfigError, LossNotFinite
+from vlakit.errors import ConfigError
 from vlakit.models.vla import OpenVLA, VLAOutput
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import NO_LOSS, Batch
-from vlakit.strategies.base import PolicyModule
 from vlakit.strategies.scene_metrics import Means, scene_data
+from vlakit.strategies.scene_module import SceneModule
 from vlakit.strategies.trainable import train_only
 
 MOST_BINS = 32  # the shipped words have x00 to x31 and y00 to y31
@@ -120,12 +120,11 @@ class Captions:
         )
 
 
-class Grounding(PolicyModule):
+class Grounding(SceneModule):
     """Trains projector and language model on captions and questions with n_bins places along each side of the image."""
 
     name = "grounding"
     captions: Captions
-    seen: Means
 
     def __init__(self, *args: Any, n_bins: int = 24, questions: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -147,17 +146,9 @@ class Grounding(PolicyModule):
         batch = self.captions.batch(scenes, self.processor.seed)
         return self.model(batch), batch
 
-    def training_step(self, batch: SceneBatch, _: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  scenes, not actions
-        """Loss of one batch; one that is not finite stops the run."""
-        loss = self._output(batch)[0].loss
-        if not torch.isfinite(loss):
-            raise LossNotFinite(
-                f"the loss is {loss.item()} at step {self.global_step}",
-                where=f"batch at position {batch.position}",
-                do="lower the learning rate",
-            )
-        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
-        return loss
+    def scene_loss(self, batch: SceneBatch) -> Tensor:
+        """The loss of one batch."""
+        return self._output(batch)[0].loss
 
     def validation_step(self, batch: SceneBatch, _: int) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  as above
         """Accumulate the loss and the share of place words within one bin of the truth."""
@@ -176,7 +167,3 @@ class Grounding(PolicyModule):
         asked = (words.labels[:, 1] == NO_LOSS)[output.rows][wanted]  # a caption's loss begins behind BOS
         near = (distance <= 1).float()
         return {"within_one_bin": near, "exact": (distance == 0).float(), "answered": near[asked]}
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the means over all held-out scenes."""
-        self.log_dict({f"val/{name}": value for name, value in self.seen.compute().items()}, sync_dist=True)

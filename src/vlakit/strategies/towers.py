@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.data.scenes import SceneBatch
-from vlakit.errors import ConfigError, LossNotFinite
+from vlakit.errors import ConfigError
 from vlakit.models.vla import OpenVLA
-from vlakit.strategies.base import PolicyModule
 from vlakit.strategies.optim import parameter_groups
 from vlakit.strategies.scene_metrics import Means, check_scenes
+from vlakit.strategies.scene_module import SceneModule
 from vlakit.strategies.trainable import train_only
 
 RARE = -3.0  # logit at which presence starts: few patches hold the centre of an object of one colour
@@ -127,12 +127,11 @@ def patch_metrics(said: PatchAnswers, told: PatchTargets, image_size: int) -> di
     }
 
 
-class Towers(PolicyModule):
+class Towers(SceneModule):
     """Trains the vision towers on scenes; up to n_colours and n_shapes, more than there are costs next to nothing."""
 
     name = "towers"
     heads: PatchHeads  # built by configure_model, as is:
-    seen: Means
 
     def __init__(self, *args: Any, n_colours: int = 16, n_shapes: int = 16, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -174,24 +173,12 @@ class Towers(PolicyModule):
             raise ConfigError("the batch has no pixels", where="data", do="train towers on images")
         return self.heads(self.model.vision_backbone(batch.pixel_values)), patch_targets(batch, self.model.n_patches)
 
-    def training_step(self, batch: SceneBatch, _: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  scenes, not actions
-        """Loss of one batch; one that is not finite stops the run."""
-        loss = patch_loss(*self._answers(batch))
-        if not torch.isfinite(loss):
-            raise LossNotFinite(
-                f"the loss is {loss.item()} at step {self.global_step}",
-                where=f"batch at position {batch.position}",
-                do="lower the learning rate",
-            )
-        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
-        return loss
+    def scene_loss(self, batch: SceneBatch) -> Tensor:
+        """The loss of one batch."""
+        return patch_loss(*self._answers(batch))
 
     def validation_step(self, batch: SceneBatch, _: int) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  as above
         """Accumulate the metrics of one held-out batch."""
         said, told = self._answers(batch)
         size = self.model.vision_backbone.image_size
         self.seen.update({"loss": patch_loss(said, told)[None], **patch_metrics(said, told, size)})
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the means over all held-out scenes."""
-        self.log_dict({f"val/{name}": value for name, value in self.seen.compute().items()}, sync_dist=True)
