@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
@@ -22,11 +24,23 @@ LAYERED = ("experiment", "debug", "hparams_search", "scale")  # groups whose fil
 OmegaConf.register_new_resolver("min", min, replace=True)
 
 
+@contextmanager
+def _composing() -> Iterator[None]:
+    """Hydra on conf/, also inside a job of train.py, whose own Hydra is put back afterwards."""
+    outer = GlobalHydra.instance()
+    running, outer.hydra = outer.hydra, None
+    try:
+        with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
 def compose_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration `conf/<name>.yaml` with overrides; ConfigError names the nearest key or option."""
     parse_overrides(overrides)
     try:
-        with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
+        with _composing():
             return compose(name, list(overrides))
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise explained(name, overrides, error) from error
@@ -133,7 +147,7 @@ def invented_keys(name: str, overrides: Sequence[str]) -> list[tuple[str, str]]:
 
     Hydra merges such a file without a word, so a misspelt key would silently change nothing.
     """
-    with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
+    with _composing():
         full = compose(name, list(overrides), return_hydra_config=True)
         chosen = {g: str(c) for g, c in full.hydra.runtime.choices.items() if c is not None and c != "null"}
         layers = {group: choice for group, choice in chosen.items() if group in LAYERED and choice != "None"}
@@ -188,7 +202,7 @@ def _defaults(name: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration with the group choices of `overrides` that exist, and nothing else."""
     pairs = [(line, *line.partition("=")[::2]) for line in overrides]
     choices = [line for line, group, choice in pairs if group and choice in _options(group)]
-    with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
+    with _composing():
         known = {*compose(name), *LAYERED}  # conf/optimizer is a group too, but not of the top
         return compose(name, [line for line in choices if line.split("=")[0] in known])
 

@@ -1,0 +1,15 @@
+"""Composing a configuration: also where a Hydra application runs already, as in a job that evaluates after training."""
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from vlakit.cli.configuration import compose_config
+from vlakit.data.specs import conf_root
+
+
+def test_composing_inside_a_running_hydra_application_leaves_that_one_running() -> None:
+    with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
+        outer = GlobalHydra.instance().hydra
+        assert compose_config("evaluate", ["episodes=3"]).episodes == 3
+        assert GlobalHydra.instance().hydra is outer
+        assert compose("evaluate").episodes == 200
