@@ -8,11 +8,12 @@ import pytest
 
 from vlakit.cli.app import VERBS
 from vlakit.cli.configuration import check_run, compose_config, verb_config
+from vlakit.cli.suites import split_words
 from vlakit.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMPOSED = {"train", "explain", "plan", "bench"}  # the other verbs read their file alone
+COMPOSED = {"train", "explain", "plan", "bench", "demonstrate"}  # the other verbs read their file alone
 
 
 def commands(text: str) -> list[list[str]]:
@@ -28,7 +29,7 @@ def commands(text: str) -> list[list[str]]:
             while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
                 words = words[1:]
             if words:
-                found.append(words)
+                found.append([words[0].removeprefix(".venv/bin/"), *words[1:]])
     return found
 
 
@@ -47,7 +48,10 @@ def check(words: list[str]) -> None:
     else:
         verb, rest = rest[0], rest[1:]
     assert verb in VERBS
-    overrides = [word for word in rest if not word.startswith("-") and word not in {"key=value", "..."}]
+    words, _ = split_words(rest)
+    overrides = [
+        word for word in words if not word.startswith("-") and word not in {"key=value", "...", "strategy=all"}
+    ]
     if verb == "train":
         check_run("train", overrides)
     elif verb in COMPOSED:

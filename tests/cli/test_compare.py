@@ -69,7 +69,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         self.tables += tag == "table"
-        if tag != "meta":
+        if tag not in {"meta", "link"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -82,7 +82,7 @@ def test_html_is_one_whole_page_that_loads_nothing(pair: str, capsys: pytest.Cap
     page = Page()
     page.feed(out)
     assert (page.open, page.tables) == ([], 3)
-    assert "http" not in out
+    assert "://" not in out
 
 
 def test_the_papers_row_stands_beside(pair: str, capsys: pytest.CaptureFixture[str]) -> None:

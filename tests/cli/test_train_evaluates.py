@@ -10,7 +10,7 @@ from vlakit.cli import configuration, suites
 from vlakit.data.specs import conf_root
 from vlakit.errors import ConfigError
 from vlakit.evaluation.records import read_episodes
-from vlakit.tracking.mlflow import runs
+from vlakit.tracking.mlflow import client, runs
 
 FAKE = "_target_: fake_suite.FakeSuite\nname: fake\ndataset: bridge_orig\nlimit: 4\n"
 ASKED = ("steps=2", "validate_every=2", "evaluate.suite=fake", "evaluate.episodes=4", "evaluate.gate=false")
@@ -26,13 +26,19 @@ def _own_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_success_is_returned_recorded_and_backed_by_episodes(tmp_path: Path) -> None:
-    found = train_here(tmp_path, *ASKED)
+    pytest.importorskip("av")
+    found = train_here(tmp_path, *ASKED, "+evaluate.videos=1")
     episodes = read_episodes(tmp_path / "runs" / "run" / "evaluation" / "fake")
     assert len(episodes) == 4
     assert found["eval/success"] == sum(episode.success for episode in episodes) / 4
-    (recorded,) = runs(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    (recorded,) = runs(uri)
     assert recorded.metrics["eval/success"] == found["eval/success"]
     assert recorded.status == "FINISHED"
+    store = client(uri)
+    filed = [Path(file.path).name for file in store.list_artifacts(recorded.run_id, "evaluation/fake")]
+    assert {"episodes.jsonl", "evaluation.json", "contact_sheet.png"} < set(filed)
+    assert sum(name.endswith(".mp4") for name in filed) == 1
 
 
 @pytest.mark.slow

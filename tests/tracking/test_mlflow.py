@@ -10,6 +10,7 @@ from vlakit.tracking.mlflow import (
     client,
     end_run,
     experiment_id,
+    histories,
     record_evaluation,
     runs,
     start_parent,
@@ -68,3 +69,12 @@ def test_a_store_that_cannot_be_opened_says_which(tmp_path: Path) -> None:
         client(address)
     assert caught.value.where == address
     assert "tracking_uri" in caught.value.do
+
+
+def test_a_history_keeps_the_last_value_of_each_step_and_drops_what_is_no_number(uri: str) -> None:
+    store = client(uri)
+    one, other = (store.create_run(experiment_id(store, "four")).info.run_id for _ in range(2))
+    for value, timestamp, step in ((3.0, 1, 10), (1.0, 3, 20), (float("nan"), 4, 30), (2.0, 2, 20), (0.5, 5, 40)):
+        store.log_metric(one, "loss", value, timestamp=timestamp, step=step)
+    found = histories(uri, [one, other], ["loss", "absent"])
+    assert found == {one: {"loss": [(10, 3.0), (20, 1.0), (40, 0.5)]}, other: {}}

@@ -19,6 +19,8 @@ VERBS = {
     "demonstrate": "a suite's scripted expert -> RLDS folder",
     "compare": "runs=[A,B]: episodes paired, with a verdict; parent=last: recorded runs in one table",
     "table": "name=table1: a table of the paper filled by recorded runs, with a verdict",
+    "passport": "a finished run as model card, leaderboard row, and what it takes to make it again",
+    "reproduce": "a run again from its passport, and whether it is the same",
     "export": "a checkpoint as a Hugging Face folder, or its adapter alone",
     "explain": "who trains, who learns, what the optimizer holds",
     "plan": "memory, time and disk of a run before it starts; what fits on which GPU",

@@ -18,27 +18,24 @@ from vlakit.cli.configuration import to_plain
 from vlakit.contract import N_FRAMES
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.checkpoint import CARD, read_checkpoint
-from vlakit.tracking.mlflow import record, record_datasets
+from vlakit.tracking.loggers import Begun, RunLogger
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loggers import MLFlowLogger
-
     from vlakit.data.datamodule import VLADataModule
     from vlakit.strategies.base import PolicyModule
 
 log = logging.getLogger(__name__)
 
 
-def build_logger(cfg: DictConfig, run_name: str, parent: str | None, policy: PolicyModule) -> MLFlowLogger | None:
-    """The run's logger, None for logger=none; a run that resumes `ckpt_path` goes on in the same MLflow run.
+def build_logger(cfg: DictConfig, run_name: str, parent: str | None, policy: PolicyModule) -> RunLogger | None:
+    """The run's logger, None for logger=none; a run that resumes `ckpt_path` goes on in the same record.
 
     Raises CheckpointMismatch when that checkpoint is of another model or strategy.
     """
-    resumed = None if cfg.ckpt_path is None else resumable_card(cfg.ckpt_path, policy)
+    card = {} if cfg.ckpt_path is None else resumable_card(cfg.ckpt_path, policy)
     if cfg.logger.get("_target_") is None:
         return None
-    run_id = resumed and resumed.get("mlflow_run_id")
-    return instantiate(cfg.logger, run_name=run_name, parent=parent, run_id=run_id)
+    return instantiate(cfg.logger, begun=Begun(run_name, parent, card))
 
 
 def resumable_card(path: str, policy: PolicyModule) -> dict[str, Any]:
@@ -54,7 +51,7 @@ def resumable_card(path: str, policy: PolicyModule) -> dict[str, Any]:
     return card
 
 
-def record_run(logger: MLFlowLogger | None, cfg: DictConfig, policy: PolicyModule, data: VLADataModule) -> None:
+def record_run(logger: RunLogger | None, cfg: DictConfig, policy: PolicyModule, data: VLADataModule) -> None:
     """Write the resolved configuration beside the checkpoints and file everything that says what this run is."""
     trainable, total = count_parameters(policy.model)
     log.info("trainable %s of %s (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
@@ -76,32 +73,31 @@ def record_run(logger: MLFlowLogger | None, cfg: DictConfig, policy: PolicyModul
     }
     if logger is None or getattr(rank_zero_only, "rank", 0) != 0:  # elsewhere Lightning's logger is a dummy
         return
-    policy.run_record["mlflow_run_id"] = str(logger.run_id)
+    policy.run_record[logger.ID] = str(logger.version)
     commit, dirty = git_state()
     tags = {
         "vlakit.version": __version__,
         "vlakit.strategy": policy.name,
         "vlakit.output": str(output),
         "mlflow.source.git.commit": commit,
+        "mlflow.source.git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
         "git.dirty": dirty,
         **{f"shards.{name}": digest for name, digest in data.hashes.items()},
     }
-    record(logger, flatten(plain), tags, [resolved])
-    record_datasets(logger, data.hashes)
+    logger.record(flatten(plain), tags, data.hashes, [resolved])
     logger.log_metrics({"params/trainable": trainable, "params/total": total}, step=0)
 
 
 def git_state() -> tuple[str, str]:
     """(commit, 'true' or 'false': are tracked files changed) of vlakit's own checkout; 'unknown' when installed."""
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return _git("rev-parse", "HEAD"), status if status == "unknown" else str(bool(status)).lower()
 
-    def git(*words: str) -> str:
-        here = Path(__file__).parent  # not the working folder, which may be another project's
-        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=here)
-        return done.stdout.strip() if done.returncode == 0 else "unknown"
 
-    commit = git("rev-parse", "HEAD")
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return commit, status if status == "unknown" else str(bool(status)).lower()
+def _git(*words: str) -> str:
+    here = Path(__file__).parent  # not the working folder, which may be another project's
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=here)
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

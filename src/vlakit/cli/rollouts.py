@@ -278,13 +278,13 @@ def _finish(
 
 
 def _record(cfg: dict[str, Any], subject: Subject, suite: Suite, rows: Sequence[Row], files: list[Path]) -> None:
-    """eval/success, eval/success/<task> and eval/success/<suite>/<task> in the checkpoint's own MLflow run."""
+    """eval/success, eval/success/<task> and eval/success/<suite> in the checkpoint's own MLflow run, if asked for."""
     run_id = subject.card.get("mlflow_run_id")
-    if run_id is None:
+    if run_id is None or cfg["tracking_uri"] is None:
         return
     from vlakit.tracking.mlflow import record_evaluation
 
     metrics = {"eval/success": rows[0].success, f"eval/success/{suite.name}": rows[0].success}
     metrics |= {f"eval/success/{row.task}": row.success for row in rows[1:]}
-    if not record_evaluation(cfg["tracking_uri"], run_id, metrics, files):
+    if not record_evaluation(cfg["tracking_uri"], run_id, metrics, files, f"evaluation/{suite.name}"):
         log.warning("run %s is not in %s: the numbers are in the files only", run_id, cfg["tracking_uri"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from vlakit.reports.table import TableReport
     from vlakit.reports.table_spec import TableSpec
 
-FORMATS = ("text", "markdown", "latex", "csv", "json")
+FORMATS = ("text", "markdown", "latex", "csv", "json", "html")
 SOURCES = ("runs", "paper")
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ def main(overrides: Sequence[str]) -> None:
     check_format(cfg["format"], FORMATS)
     if cfg["source"] not in SOURCES:
         raise ConfigError(f"source={cfg['source']}", where="command line", do=nearest(str(cfg["source"]), SOURCES))
-    report = build(cfg)
+    report = replace(build(cfg), command=shlex.join(["vlakit", "table", *overrides]))
     from vlakit.reports.table_formats import FORMATS as RENDERERS
 
     print(RENDERERS[cfg["format"]](report))
@@ -57,12 +59,14 @@ def build(cfg: dict[str, Any]) -> TableReport:
 def _measured(cfg: dict[str, Any], spec: TableSpec, settings: Settings) -> TableReport:
     from vlakit.reports.table import from_runs
     from vlakit.reports.table_folder import from_folder, save
-    from vlakit.reports.table_runs import from_store
+    from vlakit.reports.table_runs import from_store, with_curves
 
     if cfg["from"]:
         filled, source = from_folder(spec, Path(cfg["from"])), str(cfg["from"])
     else:
         filled, source = from_store(spec, cfg["tracking_uri"], cfg["experiment"], cfg["parent"]), cfg["tracking_uri"]
+        if cfg["save"] or cfg["format"] == "html":
+            filled = with_curves(filled, cfg["tracking_uri"])
     if cfg["save"]:
         log.info("outcomes: %s", ", ".join(str(file) for file in save(filled, spec, Path(cfg["save"]))))
     return from_runs(spec, filled, settings, source, str(cfg["paired"]).lower())

@@ -74,11 +74,16 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
         trainer.fit(policy, data, ckpt_path=resumed, weights_only=True)
     except SystemExit as end:
         raise KeyboardInterrupt from end  # Lightning calls exit(1) on Ctrl-C, which a shell cannot tell from a failure
-    trainer.save_checkpoint(Path(cfg.paths.output) / "last.ckpt")
-    log.info("checkpoint: %s", Path(cfg.paths.output) / "last.ckpt")
+    output = Path(cfg.paths.output)
+    trainer.save_checkpoint(output / "last.ckpt")
+    log.info("checkpoint: %s", output / "last.ckpt")
+    if logger is not None:
+        logger.keep(output)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if cfg.evaluate.suite is not None and trainer.is_global_zero:
-        metrics |= evaluate_trained(to_plain(cfg.evaluate), Path(cfg.paths.output), cfg.logger.get("tracking_uri"))
+        metrics |= evaluate_trained(to_plain(cfg.evaluate), output, cfg.logger.get("tracking_uri"))
+    if logger is not None:
+        logger.close(metrics)
     return metrics
 
 

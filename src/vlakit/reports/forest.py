@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")  # files only, so that a machine without a screen can draw
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from vlakit.errors import InvalidData
-from vlakit.reports.table import TableReport
-from vlakit.reports.versus import ALL, Judged
+from vlakit.reports.quoted import Quoted
+from vlakit.reports.table import PAPER, TableReport
+from vlakit.reports.versus import Judged
 from vlakit.stats.intervals import quantile
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Span = tuple[float, tuple[float, float] | None]  # a difference and its interval, fractions
 Bar = tuple[str, float, tuple[float, float]]  # row, difference, interval; fractions
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Success of a minus that of b: measured here, and as the paper prints it; None where it is not."""
+
+    a: str
+    b: str
+    measured: Span | None
+    quoted: Span | None
+    judged: Judged | None = None
+
+
+def differences(report: TableReport) -> list[Difference]:
+    """Each row against the reference, then the claims' further pairs."""
+    own = {} if report.source == PAPER else {(j.a, j.b): j for j in report.pairs}
+    printed = {row.row.name: row.printed for row in report.rows}
+    z = quantile(report.settings.confidence)
+    found: list[Difference] = []
+    for a, b in report.spec.pairs:
+        judged = own.get((a, b))
+        measured = (judged.finding.difference, judged.finding.interval) if judged else None
+        found.append(Difference(a, b, measured, _quoted(printed.get(a), printed.get(b), z), judged))
+    return found
+
+
+def _quoted(a: Quoted | None, b: Quoted | None, z: float) -> Span | None:
+    """From printed rates and standard errors, of one part of the paper."""
+    if a is None or b is None or a.scope != b.scope:
+        return None
+    d, half = a.rate - b.rate, z * (a.error**2 + b.error**2) ** 0.5
+    return d, (d - half, d + half)
 
 
 def draw_forest(report: TableReport, file: Path) -> Path:
     """Write the picture. Raises InvalidData when nothing is compared."""
-    measured = [bar for row in report.rows if row.judged and (bar := _bar(row.row.name, row.judged))]
-    quoted = _quoted_bars(report)
+    import matplotlib
+
+    matplotlib.use("Agg")  # files only, so that a machine without a screen can draw
+    import matplotlib.pyplot as plt
+
+    against = [d for d in differences(report) if d.b == report.spec.reference]
+    measured = [(d.a, d.measured[0], d.measured[1]) for d in against if d.measured and d.measured[1]]
+    quoted = [(d.a, d.quoted[0], d.quoted[1]) for d in against if d.quoted and d.quoted[1]]
     names = [row.row.name for row in report.rows if row.row.name in {bar[0] for bar in [*measured, *quoted]}]
     if not names:
         raise InvalidData("no difference to draw", where=report.spec.name, do=report.spec.sweep or "run its rows first")
@@ -41,29 +80,6 @@ def draw_forest(report: TableReport, file: Path) -> Path:
     figure.savefig(file, dpi=120)
     plt.close(figure)
     return file
-
-
-def _bar(name: str, judged: Judged, sign: int = 1) -> Bar | None:
-    f = judged.finding
-    if f.interval is None:
-        return None
-    low, high = sorted(sign * limit for limit in f.interval)
-    return name, sign * f.difference, (low, high)
-
-
-def _quoted_bars(report: TableReport) -> list[Bar]:
-    """The paper's rows against the paper's reference, from printed standard errors."""
-    rows, z = report.printed.get(ALL, {}), quantile(report.settings.confidence)
-    reference = next((r.printed for r in report.rows if r.row.name == report.spec.reference), None)
-    if reference is None:
-        return []
-    bars: list[Bar] = []
-    for row in report.rows:
-        theirs = rows.get(row.row.paper or "")
-        if theirs is not None and theirs is not reference:
-            d, half = theirs.rate - reference.rate, z * (theirs.error**2 + reference.error**2) ** 0.5
-            bars.append((row.row.name, d, (d - half, d + half)))
-    return bars
 
 
 def _draw(axis: Axes, names: list[str], bars: list[Bar], *, offset: float, hollow: bool, label: str) -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 WORDY = frozenset({"run", "a", "b", "task", "letters", "verdict", "against the paper", "row", "claim", "what", "scope"})
+WORDY |= {"name", "started", "commit", "checkpoint", "rule", "paper's own rollouts", "sha256 of episodes"}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One table of a report; columns named in WORDY are set flush left."""
+    """One table of a report; columns named in WORDY are set flush left; quoted: names of columns not measured here."""
 
     title: str
     header: list[str]
     rows: list[list[str]]
+    quoted: Collection[str] = ()
+
+    def wordy(self, column: int) -> bool:
+        """Whether a column holds words and not numbers."""
+        return self.header[column] in WORDY
 
 
 def aligned(grid: Grid) -> list[str]:
@@ -28,7 +34,7 @@ def aligned(grid: Grid) -> list[str]:
 
 def markdown(grid: Grid) -> str:
     """A title and a table for GitHub."""
-    rule = ["---" if _wordy(grid, i) else "---:" for i in range(len(grid.header))]
+    rule = ["---" if grid.wordy(i) else "---:" for i in range(len(grid.header))]
     lines = [" | ".join(word.replace("|", "/") for word in line) for line in [grid.header, rule, *grid.rows]]
     return "\n".join([f"**{grid.title}**", "", *(f"| {line} |" for line in lines)])
 
@@ -36,7 +42,7 @@ def markdown(grid: Grid) -> str:
 def latex(grid: Grid) -> str:
     """A tabular, its title as a comment."""
     lines = [" & ".join(_tex(word) for word in line) + r" \\" for line in [grid.header, *grid.rows]]
-    columns = "".join("l" if _wordy(grid, i) else "r" for i in range(len(grid.header)))
+    columns = "".join("l" if grid.wordy(i) else "r" for i in range(len(grid.header)))
     body = [lines[0], r"\hline", *lines[1:]]
     return "\n".join([f"% {grid.title}", rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"])
 
@@ -72,11 +78,7 @@ def p_text(value: float | None) -> str:
 
 def _padded(grid: Grid, line: Sequence[str], widths: Sequence[int]) -> list[str]:
     cells = enumerate(zip(line, widths, strict=True))
-    return [word.ljust(width) if _wordy(grid, i) else word.rjust(width) for i, (word, width) in cells]
-
-
-def _wordy(grid: Grid, column: int) -> bool:
-    return grid.header[column] in WORDY
+    return [word.ljust(width) if grid.wordy(i) else word.rjust(width) for i, (word, width) in cells]
 
 
 def _tex(word: str) -> str:

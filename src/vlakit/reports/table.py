@@ -58,7 +58,10 @@ class ClaimReport:
 
 @dataclass(frozen=True)
 class TableReport:
-    """A table. source: "paper" (every pair of printed rows), or where the runs came from. scopes: pairs by part."""
+    """A table. source: "paper" (every pair of printed rows), or where the runs came from. scopes: pairs by part.
+
+    runs: what fills it; command: that which printed it, empty where there was none.
+    """
 
     spec: TableSpec
     source: str
@@ -69,6 +72,8 @@ class TableReport:
     claims: list[ClaimReport]
     printed: Scopes
     notes: list[str]
+    runs: Sequence[TableRun] = ()
+    command: str = ""
 
 
 def from_paper(spec: TableSpec, settings: Settings) -> TableReport:
@@ -94,7 +99,8 @@ def from_runs(spec: TableSpec, filled: Filled, settings: Settings, source: str, 
     paper_judged = judge_quoted(printed, settings)[0]
     claims = [_claim_report(claim, spec, pairs, paper_judged, settings) for claim in spec.claims]
     notes = [*filled.notes, *notes, *(note for part in found for note in part.notes)]
-    return TableReport(spec, source, settings, rows, pairs, [], claims, printed, list(dict.fromkeys(notes)))
+    said = list(dict.fromkeys(notes))
+    return TableReport(spec, source, settings, rows, pairs, [], claims, printed, said, filled.runs)
 
 
 def _compare(spec: TableSpec, filled: Filled, settings: Settings, paired: str) -> tuple[list[Comparison], list[str]]:

@@ -1,7 +1,8 @@
 """A table's outcomes as a few CSV files that a reviewer can read: one a row of the table, and runs.csv.
 
 ROW.csv: run, experiment, seed, suite, task, initial_state, success (0 or 1), credit. runs.csv: a line a training with
-its metrics, the commit, the digest of its episodes.jsonl and of the initial states, versions, and what went wrong.
+its metrics, the commit, the digest of its episodes.jsonl and of the initial states, versions, what went wrong, and its
+record (JSON: id, name, start, checkpoint, shard hashes). curves.csv: run, metric, step, value; thinned.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from vlakit.reports.grids import csv_lines
 from vlakit.reports.table_runs import Filled, TableRun
 from vlakit.reports.table_spec import TableSpec
 
-RUNS = "runs.csv"
+RUNS, CURVES = "runs.csv", "curves.csv"
 HEADER = ["run", "experiment", "seed", "suite", "task", "initial_state", "success", "credit"]
-ABOUT = ["run", "experiment", "seed", "why", "commit", "digest", "states", "versions"]
+ABOUT = ["run", "experiment", "seed", "why", "commit", "digest", "states", "versions", "record"]
+POINT = ["run", "metric", "step", "value"]
 
 
 def save(filled: Filled, spec: TableSpec, folder: Path) -> list[Path]:
@@ -33,7 +35,7 @@ def save(filled: Filled, spec: TableSpec, folder: Path) -> list[Path]:
     for run in filled.runs:
         e = run.episodes
         facts = [e.digest, e.states, json.dumps(e.versions, sort_keys=True)] if e else ["", "", ""]
-        about = [run.run, run.row, run.seed, run.why, run.commit, *facts]
+        about = [run.run, run.row, run.seed, run.why, run.commit, *facts, json.dumps(run.record, sort_keys=True)]
         lines.append([*about, *(run.metrics.get(metric) for metric in metrics)])
     write_atomically(folder / RUNS, csv_lines(lines) + "\n")
     for row in spec.rows:
@@ -42,6 +44,10 @@ def save(filled: Filled, spec: TableSpec, folder: Path) -> list[Path]:
             file = folder / f"{row.name}.csv"
             write_atomically(file, csv_lines([HEADER, *(line for run in own for line in _lines(run))]) + "\n")
             written.append(file)
+    points = [[r.run, name, *point] for r in filled.runs for name, curve in r.curves.items() for point in curve]
+    if points:
+        write_atomically(folder / CURVES, csv_lines([POINT, *points]) + "\n")
+        written.append(folder / CURVES)
     return written
 
 
@@ -61,12 +67,27 @@ def from_folder(spec: TableSpec, folder: Path) -> Filled:
     for name in sorted(known):
         for line in _read(folder / f"{name}.csv", HEADER) if (folder / f"{name}.csv").is_file() else []:
             outcomes.setdefault((line["experiment"], line["seed"]), []).append(line)
+    curves = _curves(folder / CURVES)
     runs = [
-        _run(line, outcomes.get((line["experiment"], line["seed"]), []), folder)
+        replace(
+            _run(line, outcomes.get((line["experiment"], line["seed"]), []), folder), curves=curves.get(line["run"], {})
+        )
         for line in about
         if line["experiment"] in known
     ]
     return Filled(runs, [f"from {folder}"])
+
+
+def _curves(file: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Run -> metric -> points; nothing where no curve was kept."""
+    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in _read(file, POINT) if file.is_file() else []:
+        try:
+            point = int(line["step"]), float(line["value"])
+        except ValueError as error:
+            raise CorruptRecord(f"not a number: {error}", where=str(file), do="save the table again") from error
+        found.setdefault(line["run"], {}).setdefault(line["metric"], []).append(point)
+    return found
 
 
 def _read(file: Path, header: Sequence[str]) -> list[dict[str, str]]:
@@ -88,10 +109,11 @@ def _run(about: dict[str, str], lines: Sequence[dict[str, str]], folder: Path) -
     try:
         numbers = {key: float(value) for key, value in about.items() if key not in ABOUT and value}
         outcomes = [_outcome(line, file) for line in lines if line["run"] == about["run"]]
-        versions = json.loads(about["versions"] or "{}")
+        versions, record = (json.loads(about[key] or "{}") for key in ("versions", "record"))
     except ValueError as error:
         raise CorruptRecord(f"not a number: {error}", where=str(file), do="save the table again") from error
-    found = TableRun(about["run"], about["experiment"], about["seed"], metrics=numbers, commit=about["commit"])
+    own = {"metrics": numbers, "commit": about["commit"], "record": record}
+    found = TableRun(about["run"], about["experiment"], about["seed"], **own)
     if about["why"] or not outcomes:
         return replace(found, why=about["why"] or "no episodes in this folder")
     starts, success, credit = columns(outcomes)

@@ -1,4 +1,4 @@
-"""A table as text, Markdown, LaTeX, CSV or JSON. Measured and quoted figures have columns of their own.
+"""A table as text, Markdown, LaTeX, CSV, JSON or an HTML page. Measured and quoted figures have columns of their own.
 
 A new format is a function in `FORMATS`.
 """
@@ -39,7 +39,8 @@ def _measured_grid(report: TableReport, level: str) -> Grid:
         *("paper: success %", *(f"paper: {column.title}" for column in spec.columns if column.quoted)),
         *("verdict", "what"),
     ]
-    return Grid(f"{spec.title} (paper: quoted, not measured here)", header, [_measured(r, report) for r in report.rows])
+    title, rows = f"{spec.title} (paper: quoted, not measured here)", [_measured(r, report) for r in report.rows]
+    return Grid(title, header, rows, [word for word in header if word.startswith("paper: ")])
 
 
 def _measured(row: RowReport, report: TableReport) -> list[str]:
@@ -86,7 +87,7 @@ def _printed_grid(report: TableReport, level: str) -> Grid:
         for scope in report.printed.values()
         for row in scope.values()
     ]
-    return Grid(f"{report.spec.title}: as the paper prints it (quoted)", header, rows)
+    return Grid(f"{report.spec.title}: as the paper prints it (quoted)", header, rows, header[2:])
 
 
 def _pair_grid(title: str, pairs: list[Judged], level: str) -> Grid:
@@ -104,9 +105,10 @@ def _pair_grid(title: str, pairs: list[Judged], level: str) -> Grid:
 def _claim_grid(report: TableReport) -> Grid:
     if report.source == PAPER:
         rows = [[claim.claim.says, claim.paper] for claim in report.claims]
-        return Grid("claims, by the paper's own rollouts", ["claim", "verdict"], rows)
+        return Grid("claims, by the paper's own rollouts", ["claim", "verdict"], rows, ["verdict"])
     rows = [[claim.claim.says, claim.verdict, claim.paper] for claim in report.claims]
-    return Grid("claims", ["claim", "verdict", "paper's own rollouts"], rows)
+    theirs = "paper's own rollouts"
+    return Grid("claims", ["claim", "verdict", theirs], rows, [theirs])
 
 
 def text(report: TableReport) -> str:
@@ -155,6 +157,13 @@ def _paper_csv(report: TableReport) -> str:
         f = j.finding
         lines.append([j.scope, j.a, j.b, f.difference, *(f.interval or (None, None)), f.p, j.p_holm, j.verdict])
     return csv_lines(lines)
+
+
+def html_text(report: TableReport) -> str:
+    """One self-contained page: the tables, differences, learning curves, rollouts and where all comes from."""
+    from vlakit.reports.html_table import table_page  # Jinja and matplotlib, which no other format needs
+
+    return table_page(report, grids(report), _notes(report))
 
 
 def json_text(report: TableReport) -> str:
@@ -216,4 +225,5 @@ FORMATS: dict[str, Callable[[TableReport], str]] = {
     "latex": latex_text,
     "csv": csv_text,
     "json": json_text,
+    "html": html_text,
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,15 +15,21 @@ from vlakit.evaluation.records import read_header
 from vlakit.reports.episodes import Episodes, digest_of
 from vlakit.reports.readers.own import find, read
 from vlakit.reports.table_spec import TableRow, TableSpec
-from vlakit.tracking.mlflow import RunRow, runs
+from vlakit.tracking.mlflow import RunRow, histories, runs
 
 SWEEPS = "tags.`vlakit.kind` = 'sweep'"
 ALIKE = ("steps", "batch_size")  # what runs of one table must share
+LEARNING = ("train/loss", "val/loss", "val/token_accuracy", "val/l1")  # metrics whose history is kept
+MOST_POINTS = 200  # of one curve of one run
+Curve = Sequence[tuple[int, float]]  # (step, value)
 
 
 @dataclass(frozen=True)
 class TableRun:
-    """One training that belongs to a row; why: what keeps it from counting, empty where `episodes` do."""
+    """One training that belongs to a row; why: what keeps it from counting, empty where `episodes` do.
+
+    record: id, name, started, vlakit, dirty, checkpoint, and shards.DATASET, as far as they are known.
+    """
 
     run: str
     row: str
@@ -31,6 +38,8 @@ class TableRun:
     episodes: Episodes | None = None
     why: str = ""
     commit: str = ""
+    record: Mapping[str, str] = field(default_factory=dict[str, str])
+    curves: Mapping[str, Curve] = field(default_factory=dict[str, Curve])
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,8 @@ def _check_alike(chosen: Sequence[RunRow], where: str) -> None:
 
 
 def _table_run(run: RunRow, row: str, seed: str, spec: TableSpec) -> TableRun:
-    found = TableRun(run.run_id[:8], row, seed, run.metrics, commit=run.tags.get("mlflow.source.git.commit", ""))
+    commit = run.tags.get("mlflow.source.git.commit", "")
+    found = TableRun(run.run_id[:8], row, seed, run.metrics, commit=commit, record=_facts(run))
     if run.status != "FINISHED":
         why = run.tags.get("vlakit.error") or {"RUNNING": "still running"}.get(run.status, run.status.lower())
         return replace(found, why=why)
@@ -123,7 +133,30 @@ def _table_run(run: RunRow, row: str, seed: str, spec: TableSpec) -> TableRun:
         parts = [_evaluation(Path(output) / "evaluation" / suite, suite) for suite in spec.suites]
     except VlakitError as error:
         return replace(found, why=error.what)
-    return replace(found, episodes=replace(merged(parts), run=row, seed=seed))
+    asked = Path(str(read_header(parts[0].source).get("subject", "")))
+    checkpoint = asked.name if asked.suffix == ".ckpt" else "last.ckpt"  # which is what a run's folder stands for
+    record = {**found.record, "checkpoint": checkpoint}
+    return replace(found, episodes=replace(merged(parts), run=row, seed=seed), record=record)
+
+
+def _facts(run: RunRow) -> dict[str, str]:
+    started = datetime.fromtimestamp(run.start_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    known = {"vlakit": run.tags.get("vlakit.version"), "dirty": run.tags.get("git.dirty")}
+    shards = {key: value for key, value in run.tags.items() if key.startswith("shards.")}
+    return {"id": run.run_id, "name": run.name, "started": started, **{k: v for k, v in known.items() if v}, **shards}
+
+
+def with_curves(filled: Filled, tracking_uri: str) -> Filled:
+    """The same runs with their learning curves, thinned to MOST_POINTS: reading them costs some 10 ms each."""
+    found = histories(tracking_uri, [run.record["id"] for run in filled.runs], LEARNING)
+    curves = [{name: thinned(curve) for name, curve in found[run.record["id"]].items()} for run in filled.runs]
+    return replace(filled, runs=[replace(run, curves=own) for run, own in zip(filled.runs, curves, strict=True)])
+
+
+def thinned(curve: Curve) -> Curve:
+    """At most MOST_POINTS of it, evenly spread, the first and the last among them."""
+    places = np.linspace(0, len(curve) - 1, min(len(curve), MOST_POINTS)).round().astype(int)
+    return [curve[i] for i in places]
 
 
 def _evaluation(folder: Path, suite: str) -> Episodes:

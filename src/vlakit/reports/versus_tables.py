@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from vlakit.reports.grids import Grid, aligned, csv_lines, error, limits, p_text
 from vlakit.reports.grids import latex as tabular
 from vlakit.reports.paper import PaperPair, PaperRow, agreement
 from vlakit.reports.versus import Comparison, Judged
+from vlakit.stats.intervals import quantile
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def grids(found: Comparison, paper: Paper | None) -> list[Grid]:
         for r in found.rates
     ]
     beside = [f"paper {paper.table}"] if paper else []
-    parts = [Grid("runs", ["run", "seeds", "episodes", f"{found.score} %", level, "letters", *beside], rates)]
+    parts = [Grid("runs", ["run", "seeds", "episodes", f"{found.score} %", level, "letters", *beside], rates, beside)]
     how = "paired on shared initial states" if found.paired else "not paired"
     header = ["a", "b", "n", "only a", "only b", "a - b", level, "p", "p Holm", "verdict"]
     parts.append(Grid(f"pairs, {how}", header, [_pair_row(judged) for judged in found.pairs]))
@@ -88,7 +88,7 @@ def _paper_grid(pairs: Sequence[Judged], paper: Paper) -> Grid:
             own = [j.a, j.b, points(j.finding.difference, signed=True)]
             theirs = [points(printed.difference, signed=True), error(printed.se), p_text(printed.p_holm)]
             rows.append([*own, *theirs, agreement(j.finding, printed)])
-    return Grid(f"beside the paper's {paper.table} (quoted, not measured here)", header, rows)
+    return Grid(f"beside the paper's {paper.table} (quoted, not measured here)", header, rows, header[3:6])
 
 
 def _paper_rate(name: str, paper: Paper | None) -> list[str]:
@@ -171,32 +171,20 @@ def latex(found: Comparison, paper: Paper | None) -> str:
     return "\n\n".join(tabular(grid) for grid in grids(found, paper))
 
 
-STYLE = (
-    "body{font:15px sans-serif;margin:1em}div{overflow-x:auto}td,th{padding:.2em .6em;text-align:left}"
-    "tr:nth-child(even){background:#f2f2f2}"
-)
-HEAD = (
-    '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>vlakit compare</title>'
-    f"<style>{STYLE}</style>"
-)
-
-
 def html_page(found: Comparison, paper: Paper | None) -> str:
-    """One self-contained page."""
-    parts = [
-        f"<h2>{html.escape(grid.title)}</h2><div><table>{_html_rows(grid)}</table></div>"
-        for grid in grids(found, paper)
-    ]
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in found.notes)
-    body = f"{''.join(parts)}<ul>{notes}</ul>"
-    return f'<!doctype html><html lang="en"><head>{HEAD}</head><body>{body}</body></html>'
+    """One self-contained page: the tables, and the differences as a picture."""
+    from vlakit.reports.forest import Difference
+    from vlakit.reports.html_page import render, typeset_forest
 
-
-def _html_rows(grid: Grid) -> str:
-    def cells(words: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(word)}</{tag}>" for word in words) + "</tr>"
-
-    return cells(grid.header, "th") + "".join(cells(row, "td") for row in grid.rows)
+    z = quantile(found.settings.confidence)
+    drawn: list[Difference] = []
+    for j in found.pairs:
+        printed = paper.pairs.get((j.a, j.b)) if paper else None
+        half = z * printed.se if printed else 0.0
+        theirs = (printed.difference, (printed.difference - half, printed.difference + half)) if printed else None
+        drawn.append(Difference(j.a, j.b, (j.finding.difference, j.finding.interval), theirs, j))
+    forest = typeset_forest(drawn, found.settings)
+    return render("compare.html.j2", grids=grids(found, paper), forest=forest, notes=found.notes)
 
 
 FORMATS: dict[str, Callable[[Comparison, Paper | None], str]] = {

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.errors import VlakitError
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loggers import MLFlowLogger
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -122,7 +122,7 @@ def record_failure(
     tracking_uri: str, failure: Failure, *, experiment: str = EXPERIMENT, artifacts: str | None = None, parent: str = ""
 ) -> None:
     """File a failure as FAILED with tag `vlakit.error`: in the run that the job opened, else in a new one."""
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import RunTag
 
     store = client(tracking_uri)
     home = experiment_id(store, experiment, artifacts)
@@ -133,61 +133,19 @@ def record_failure(
     else:
         tags = {PARENT: parent, "vlakit.output": failure.output}
         run_id = store.create_run(home, tags=tags, run_name=failure.name).info.run_id
-        params = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in failure.params.items()]
-        for start in range(0, len(params), 100):
-            store.log_batch(run_id, params=params[start : start + 100])
+        log_params(store, run_id, failure.params)
     store.log_batch(run_id, tags=[RunTag("vlakit.error", failure.why[:2000])])
     store.set_terminated(run_id, "FAILED")
 
 
-def mlflow_logger(
-    tracking_uri: str,
-    run_name: str,
-    *,
-    experiment: str = EXPERIMENT,
-    artifacts: str | None = None,
-    parent: str | None = None,
-    run_id: str | None = None,
-) -> MLFlowLogger:
-    """Lightning's logger on a store that answers; `run_id` continues a run, `parent` files it under a sweep."""
-    store = client(tracking_uri)
-    experiment_id(store, experiment, artifacts)
-    from lightning.pytorch.loggers import MLFlowLogger
-
-    return MLFlowLogger(
-        experiment_name=experiment,
-        run_name=run_name,
-        tracking_uri=tracking_uri,
-        tags={PARENT: parent} if parent else None,
-        run_id=run_id,
-    )
-
-
-def record(logger: MLFlowLogger, params: Mapping[str, Any], tags: Mapping[str, str], files: Iterable[Path]) -> None:
-    """File what a run is: flat parameters (only those not yet there, as MLflow allows no second value), tags, files."""
-    store, run_id = logger.experiment, str(logger.run_id)
-    from mlflow.entities import Param, RunTag
+def log_params(store: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
+    """File parameters, only those not yet there: MLflow allows no second value."""
+    from mlflow.entities import Param
 
     known = store.get_run(run_id).data.params
     fresh = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in params.items() if name not in known]
     for start in range(0, len(fresh), 100):  # the most that one request may hold
         store.log_batch(run_id, params=fresh[start : start + 100])
-    store.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    for file in files:
-        store.log_artifact(run_id, str(file))
-
-
-def record_datasets(logger: MLFlowLogger, hashes: Mapping[str, str]) -> None:
-    """File each dataset with the hash of its shards as an input of the run."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    inputs = [
-        DatasetInput(
-            Dataset(name, digest[:36], "local", "webdataset shards"), [InputTag("mlflow.data.context", "training")]
-        )
-        for name, digest in hashes.items()
-    ]
-    logger.experiment.log_inputs(str(logger.run_id), inputs)
 
 
 def runs(tracking_uri: str, experiment: str = EXPERIMENT, where: str = "") -> list[RunRow]:
@@ -211,6 +169,22 @@ def runs(tracking_uri: str, experiment: str = EXPERIMENT, where: str = "") -> li
             return rows
 
 
+def histories(
+    tracking_uri: str, run_ids: Iterable[str], names: Sequence[str]
+) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Run -> metric -> (step, value) in order of steps: what was written last at each, without nan and infinity."""
+    store = client(tracking_uri)
+    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for run_id in run_ids:
+        found[run_id] = {}
+        for name in names:
+            points = sorted(store.get_metric_history(run_id, name), key=lambda metric: metric.timestamp)
+            last = {metric.step: metric.value for metric in points if isfinite(metric.value)}
+            if last:
+                found[run_id][name] = sorted(last.items())
+    return found
+
+
 def _row(run: Run) -> RunRow:
     return RunRow(
         run_id=run.info.run_id,
@@ -224,8 +198,10 @@ def _row(run: Run) -> RunRow:
     )
 
 
-def record_evaluation(tracking_uri: str, run_id: str, metrics: Mapping[str, float], files: Iterable[Path]) -> bool:
-    """Add metrics and files to a finished run; False when the store does not know it."""
+def record_evaluation(
+    tracking_uri: str, run_id: str, metrics: Mapping[str, float], files: Iterable[Path], folder: str = "evaluation"
+) -> bool:
+    """Add metrics, and files in an artefact folder, to a finished run; False when the store does not know it."""
     from mlflow.exceptions import MlflowException
 
     store = client(tracking_uri)
@@ -236,5 +212,5 @@ def record_evaluation(tracking_uri: str, run_id: str, metrics: Mapping[str, floa
     for name, value in metrics.items():
         store.log_metric(run_id, name, value)
     for file in files:
-        store.log_artifact(run_id, str(file), "evaluation")
+        store.log_artifact(run_id, str(file), folder)
     return True
