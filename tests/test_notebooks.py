@@ -1,6 +1,7 @@
 """The notebooks as they are committed; `just notebooks` executes them."""
 
 import ast
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def test_a_notebook_runs_only_commands_that_parse(file: Path) -> None:
     for words in commands("\n".join([*shell, *cells(file, "markdown")])):
         if words[0] == "vlakit" and len(words) > 1 and not any("my_robot" in word for word in words):
             check(words)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_no_shell_would_expand_the_braces_of_an_override(file: Path) -> None:
+    for source in cells(file, "code"):
+        if source.startswith("%%bash"):
+            unquoted = re.sub(r"\"[^\"]*\"|'[^']*'", "", source)
+            assert not re.search(r"\{[^}\s]*,[^}]*\}", unquoted)
 
 
 def test_a_name_that_is_gone_would_be_noticed() -> None:

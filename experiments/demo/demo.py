@@ -46,7 +46,7 @@ def main(seed: int = 0) -> dict[str, float]:
          "vlakit", "demonstrate", "suite=tabletop_target", "episodes=48")  # fmt: skip
     step("2. fine-tune the shipped model three ways, then 200 episodes each in closed loop",
          "python", "train.py", "-m", f"experiment={','.join(STRATEGIES)}", "scale=miniature", f"seed={seed}",
-         f"hydra.sweep.dir={sweep}", f"evaluate.episodes={EPISODES}", "+evaluate.videos=5")  # fmt: skip
+         f"hydra.sweep.dir={sweep}", f"evaluate.episodes={EPISODES}")  # fmt: skip
     folders = {"before": sweep / "before"}
     step("3. the shipped model as it is, on the new robot",
          "vlakit", "evaluate", "ckpt=tiny", "suite=tabletop_target", "suite.dataset=tabletop_d0",
@@ -74,8 +74,6 @@ def _success(folder: Path) -> float:
 def check(success: dict[str, float]) -> None:
     """Compare with the interval that expected.yaml gives each number; exits with 1 when one lies outside."""
     file = Path(__file__).parent / "expected.yaml"
-    if not file.is_file():
-        sys.exit("no expected numbers are recorded yet: the shipped model is unfinished (experiments/tiny_pretraining)")
     expected = yaml.safe_load(file.read_text(encoding="utf-8"))
     outside = 0
     for name, (low, high) in expected.items():
