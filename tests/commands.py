@@ -57,3 +57,9 @@ def train_here(folder: Path, *words: object) -> dict[str, float]:
     if not any(word.startswith("paths.output=") for word in own):
         own.append(f"paths.output={runs / 'run'}")
     return train(compose_config("train", own))
+
+
+def edited(file: Path, **changes: Any) -> Path:
+    """A JSON file with other values."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return file

@@ -24,7 +24,8 @@ def step(title: str, *words: str, capture: bool = False) -> str:
     """Print and run one command; a failing one ends the demo. Returns what it printed, if captured."""
     print(f"\n== {title}\n$ {shlex.join(words)}", flush=True)
     program = {"vlakit": [sys.executable, "-c", "from vlakit.cli.app import main; main()"], "python": [sys.executable]}
-    environment = {**os.environ, "VLAKIT_RUNS": str(RUNS)}
+    # two jobs of one thread each do more than one of two: the model is small
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "VLAKIT_RUNS": str(RUNS)}
     done = subprocess.run(
         [*program[words[0]], *words[1:]],
         cwd=ROOT,
@@ -46,7 +47,8 @@ def main(seed: int = 0) -> dict[str, float]:
          "vlakit", "demonstrate", "suite=tabletop_target", "episodes=48")  # fmt: skip
     step("2. fine-tune the shipped model three ways, then 200 episodes each in closed loop",
          "python", "train.py", "-m", f"experiment={','.join(STRATEGIES)}", "scale=miniature", f"seed={seed}",
-         f"hydra.sweep.dir={sweep}", f"evaluate.episodes={EPISODES}")  # fmt: skip
+         f"hydra.sweep.dir={sweep}", f"evaluate.episodes={EPISODES}",
+         "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")  # fmt: skip
     folders = {"before": sweep / "before"}
     step("3. the shipped model as it is, on the new robot",
          "vlakit", "evaluate", "ckpt=tiny", "suite=tabletop_target", "suite.dataset=tabletop_d0",

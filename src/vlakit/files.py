@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, then renamed."""
+"""Files that are whole or absent: written beside their place, flushed to disk, then renamed; and their hash."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +34,15 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
             partial.unlink(missing_ok=True)
             raise
         publish(partial, path)
+
+
+def content_hash(path: Path) -> str:
+    """sha256 (hex) of a file, or of a folder's files with their names, in order of these."""
+    if path.is_dir():
+        parts = [f"{file.name} {content_hash(file)}" for file in sorted(path.iterdir()) if file.is_file()]
+        return sha256("\n".join(parts).encode()).hexdigest()
+    with path.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
 
 
 def flush_to_disk(descriptor: int) -> None:

@@ -3,61 +3,20 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from commands import complaint, report, run, says, train_here
+from commands import complaint, edited, report, run, says, train_here
 from fake_suite import statistics
 from tiny_runs import built, saved
 
-from vlakit.cli import configuration, suites
-from vlakit.data.specs import conf_root
 from vlakit.evaluation.records import EPISODES, HEADER
 from vlakit.processing.processor import VLAProcessor
 from vlakit.reports.passport import PASSPORT
 from vlakit.strategies.full import Full
 
 Capture = pytest.CaptureFixture[str]
-FAKE = "_target_: fake_suite.FakeSuite\nname: {name}\ndataset: {dataset}\nlimit: 4\n"
+pytestmark = pytest.mark.usefixtures("own_suites")
 TRAINED = ("steps=2", "validate_every=2", "evaluate.suite=fake_bridge", "evaluate.gate=false")
-
-
-@pytest.fixture(autouse=True)
-def _own_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Path(shutil.copytree(conf_root(), tmp_path / "conf"))
-    for name, dataset in (("fake", "fake_dots"), ("fake_bridge", "bridge_orig")):
-        (folder / "suite" / f"{name}.yaml").write_text(FAKE.format(name=name, dataset=dataset))
-    monkeypatch.setattr(configuration, "conf_root", lambda: folder)
-    monkeypatch.setattr(suites, "conf_root", lambda: folder)
-    monkeypatch.setenv("VLAKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("VLAKIT_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
-
-
-@pytest.fixture
-def expert(tmp_path: Path, capsys: Capture) -> Path:
-    """The evaluation of the expert, in a suite other than its file says."""
-    out = tmp_path / "expert"
-    assert run("evaluate", ["suite=fake", "policy=expert", "episodes=6", "suite.limit=8", f"out={out}"]) == 0
-    capsys.readouterr()
-    return out
-
-
-@pytest.fixture
-def evaluated(tiny_processor: VLAProcessor, tmp_path: Path, capsys: Capture) -> Path:
-    """A checkpoint of random weights, and its evaluation in the folder."""
-    folder = tmp_path / "copied"
-    folder.mkdir()
-    saved(built(Full, tiny_processor.for_training({"fake_dots": statistics()}, None)), folder / "last.ckpt")
-    assert run("evaluate", ["suite=fake", f"ckpt={folder}", "episodes=2", "slots=2", "gate=false"]) == 0
-    capsys.readouterr()
-    return folder
-
-
-def edited(file: Path, **changes: Any) -> Path:
-    """A JSON file with other values."""
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-    return file
 
 
 def test_an_expert_is_reproduced_to_the_last_episode(expert: Path, capsys: Capture) -> None:
@@ -102,6 +61,20 @@ def test_a_checkpoint_that_changed_is_refused_by_both(
     (evaluated / "last.ckpt").unlink()
     says(complaint(capsys, "reproduce", f"passport={evaluated / 'passport'}"), "last.ckpt is not here", "ckpt=FILE")
     says(complaint(capsys, "passport", f"run={evaluated}"), "was evaluated", "is not here")
+
+
+def test_two_evaluations_of_a_suite_are_refused_before_one_replaces_the_other(expert: Path, capsys: Capture) -> None:
+    both = expert.with_name("both")
+    copies = [shutil.copytree(expert, both / name) for name in ("first", "second")]
+    says(complaint(capsys, "passport", f"run={both}"), "2 evaluations in fake", *copies)
+    assert not (both / "passport").exists()
+
+
+def test_a_setting_of_the_suite_can_be_told_to_reproduce(expert: Path, tmp_path: Path, capsys: Capture) -> None:
+    report(capsys, "passport", f"run={expert}")
+    out = tmp_path / "again"
+    assert run("reproduce", [f"passport={expert / 'passport'}", "suite.limit=1", f"out={out}"]) == 1
+    assert json.loads((out / "reproduction.json").read_text())["success"] == 0.0
 
 
 def test_what_did_not_end_has_no_passport(expert: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -153,7 +126,7 @@ def test_a_later_passport_and_another_world_are_refused(expert: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_a_training_is_made_again_to_the_bit_from_its_passport_alone(tmp_path: Path, capsys: Capture) -> None:
-    train_here(tmp_path, *TRAINED, "evaluate.episodes=4")
+    train_here(tmp_path, *TRAINED, "evaluate.episodes=4", "logger.experiment=own")
     ran, out = tmp_path / "runs" / "run", tmp_path / "elsewhere"
     written = report(capsys, "passport", f"run={ran}", f"out={out}")
     content = json.loads((out / PASSPORT).read_text())

@@ -10,8 +10,10 @@ import yaml
 from commands import LIGHT
 from omegaconf import DictConfig, OmegaConf
 
-from vlakit.cli.sweep import Job, closed_early, continued, parent_of, read_note
+from vlakit.cli.sweep import Job, SweepRun, closed_early, continued, parent_of, read_note
+from vlakit.cli.train import _run_name
 from vlakit.errors import ConfigError, LossNotFinite
+from vlakit.tracking import mlflow
 from vlakit.tracking.mlflow import runs
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +75,23 @@ def test_a_failing_job_is_recorded_with_its_reason_and_only_it_runs_again(tmp_pa
     assert "finished before: full" in again.stdout + again.stderr
     assert [run.status for run in runs(uri) if run.run_id == parent.run_id] == ["FAILED"]
     assert [run.run_id for run in runs(uri) if run.status == "FINISHED"] == [finished.run_id]
+
+
+def test_names_say_what_was_run_and_not_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["hparams_search=table1", "seed=0,1", "model.weights=tiny"]
+    places = [
+        "data.root=/home/me",
+        "logger.tracking_uri=http://me:secret@host",
+        "+evaluate.videos=5",
+        "++paths.runs=/r",
+    ]
+    places.append("model.processor.tokenizer_path=/home/me/words")
+    monkeypatch.setattr(mlflow, "start_parent", lambda uri, name, *rest: name)
+    hydra = {"sweep": {"dir": str(tmp_path)}, "overrides": {"task": [*words, *places]}}
+    to = {"tracking_uri": "x", "experiment": "vlakit", "artifacts": None}
+    SweepRun().on_multirun_start(OmegaConf.create({"hydra": hydra, "logger": to}))
+    assert parent_of(tmp_path) == "sweep hparams_search=table1 seed=0,1 model.weights=tiny"
+    assert _run_name(config(), ["experiment=full", "seed=0", *places]) == "full[seed=0]"
 
 
 def config() -> DictConfig:

@@ -15,7 +15,7 @@ from table_fills import filled
 
 from vlakit.reports.table_folder import save
 from vlakit.reports.table_spec import load_table
-from vlakit.tracking.mlflow import client, experiment_id
+from vlakit.tracking.mlflow import client, end_run, experiment_id, log_params
 
 Capture = pytest.CaptureFixture[str]
 RATES = {"full": 0.8, "last_layer": 0.4, "lora_r32": 0.78}
@@ -63,7 +63,21 @@ def test_what_is_wrong_is_said_in_three_lines(tmp_path: Path, capsys: Capture) -
     says(complaint(capsys, "table", "name=tabel1", "source=paper"), "table1")
     says(complaint(capsys, "table", "name=table1", "source=papr"), "did you mean paper")
     says(complaint(capsys, "table", "name=table1", "source=paper", "margin=5"), "fraction between 0 and 1")
+    says(complaint(capsys, "table", "name=table1", "source=paper", "paired=flase"), "did you mean false")
+    says(complaint(capsys, "table", "name=table1", "where=tiny"), "where={model.weights: PATH}")
     says(complaint(capsys, "table", "name=table1", f"from={tmp_path}"), "no results here")
+
+
+@pytest.mark.slow
+def test_the_command_line_says_what_runs_must_have(tmp_path: Path, capsys: Capture) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    home = experiment_id(client(uri), "vlakit", str(tmp_path))
+    made = client(uri).create_run(home, tags={"vlakit.error": "LossNotFinite"}).info.run_id
+    log_params(client(uri), made, {"name": "full", "seed": 0, "model.weights": "/w/openvla"})
+    end_run(uri, made, "FAILED")
+    words = ["name=table1", f"tracking_uri={uri}"]
+    for more, hole in (((), "no run yet"), (("where={model.weights: /w/openvla}",), "seed 0: LossNotFinite")):
+        assert report(capsys, "table", *words, *more)["rows"][0]["holes"] == [hole]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +91,7 @@ def thousand_runs(tmp_path_factory: pytest.TempPathFactory) -> str:
         for number in range(999):
             name = ("full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64")[number % 6]
             params = {f"key{i}": "x" for i in range(100)} | {"name": name, "seed": str(number // 6), "steps": "9"}
+            params["model.weights"] = "tiny"
             tags = {"vlakit.output": str(place / str(number))} | {f"shards.{i}": "x" for i in range(5)}
             if number < 18:
                 write_own(place / str(number) / "evaluation" / "tabletop_target", outcomes(200, 0.5, number))

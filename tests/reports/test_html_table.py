@@ -14,8 +14,8 @@ from vlakit.reports.html_table import MOST_BYTES, charts
 from vlakit.reports.pairs import Settings
 from vlakit.reports.table import from_paper
 from vlakit.reports.table_folder import from_folder, save
-from vlakit.reports.table_formats import html_text, to_json
-from vlakit.reports.table_runs import MOST_POINTS, Filled, thinned
+from vlakit.reports.table_formats import grids, html_text, to_json
+from vlakit.reports.table_runs import MOST_POINTS, Filled, public, thinned
 from vlakit.reports.table_spec import folders, load_table
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
@@ -108,7 +108,9 @@ def test_measured_and_quoted_cells_are_told_apart(fill: Filled) -> None:
         assert shown not in plain
         assert f"{100 * own['rate']:.1f}" in plain
     assert len(quoted) == 3 * len(report.rows) + len(report.claims)
-    assert all("quoted" in a["class"] for a, _ in Read(paper_page("table1")).all("td")[1:2])
+    first = grids(from_paper(load_table("table1"), Settings()))[0]
+    theirs = [a["class"].split() for a, _ in Read(paper_page("table1")).all("td")[: len(first.rows) * 8]]
+    assert ["quoted" in kind for kind in theirs] == [False, *[True] * 7] * len(first.rows)
 
 
 def test_a_hole_says_why(fill: Filled, tmp_path: Path) -> None:
@@ -130,6 +132,10 @@ def test_a_hole_says_why(fill: Filled, tmp_path: Path) -> None:
     assert "lora_r64: no video beside its episodes" in rollouts
     assert "lora_r32: its videos are larger than 200 kB each" in rollouts
     assert "full" not in rollouts
+    for run in bare:
+        for file in (tmp_path / run.run / "videos").glob("*.mp4") if run.row == "lora_r32" else ():
+            file.rename(file.with_name(f"{file.stem.rpartition('_')[0]}_error.mp4")).write_bytes(b"short")
+    assert "lora_r32: its videos show only episodes that ended in an error" in Read(page_of(Filled(bare, []))).text
 
 
 def test_a_success_and_a_failure_of_each_row_are_in_the_page(fill: Filled) -> None:
@@ -203,6 +209,7 @@ def test_a_saved_folder_gives_the_same_curves_and_facts(fill: Filled, tmp_path: 
     assert after("dl") == before("dl")
     assert after("path") == before("path")
     assert after("video") == []
+    assert "lora_r64: a saved folder keeps no videos" in after("ul", "holes")[-1][1]
 
 
 def test_where_all_comes_from_is_said_without_passwords(fill: Filled) -> None:
@@ -222,3 +229,17 @@ def test_what_was_not_recorded_is_said(fill: Filled) -> None:
     bare = Filled([replace(run, record={}, commit="", curves={}) for run in fill.runs], [])
     assert "not recorded" in page_of(bare)
     assert "not recorded" not in page_of(fill)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("sqlite:////home/me/runs/mlflow.db", "sqlite:///mlflow.db"),
+        ("sqlite:///runs/mlflow.db", "sqlite:///runs/mlflow.db"),
+        ("no file '/mnt/a/b.pt' in /x/y/, and/or /z", "no file 'b.pt' in y/, and/or /z"),
+        ("data.root=/mnt/d/toy file:///a/b", "data.root=toy file://b"),
+        ("https" + "://me:pw@host:5000/a/b 1/2/3", "https" + "://host:5000/a/b 1/2/3"),
+    ],
+)
+def test_places_are_shown_by_their_names(said: str, shown: str) -> None:
+    assert public(said) == shown

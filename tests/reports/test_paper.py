@@ -59,8 +59,23 @@ def test_a_measurement_agrees_with_what_the_paper_supports_alone(
         name: str(write_own(tmp_path / name, outcomes(60, r, i)))
         for i, (name, r) in enumerate(zip((a, b), rates, strict=True))
     }
-    finding = compare_arms(gather(paths), Settings()).pairs[0].finding
-    assert agreement(finding, paper_pairs(paper_rows("table1"))[a, b]).startswith(word)
+    judged = compare_arms(gather(paths), Settings()).pairs[0]
+    assert agreement(judged, paper_pairs(paper_rows("table1"))[a, b], 0.05).startswith(word)
+
+
+def test_what_holm_does_not_let_pass_does_not_agree(tmp_path: Path) -> None:
+    credits_ = {"full": [1, 0] * 30, "last_layer": [1, 0] * 26 + [0] * 8, "sandwich": [0, 1] * 30}
+    paths = {name: str(write_own(tmp_path / name, values)) for name, values in credits_.items()}
+    alone = compare_arms(gather(paths), Settings(), pairs=[("full", "last_layer")]).pairs[0]
+    judged = compare_arms(gather(paths), Settings()).pairs[0]
+    printed = paper_pairs(paper_rows("table1"))["full", "last_layer"]
+    assert judged.finding.p is not None
+    assert judged.p_holm is not None
+    assert judged.finding.p <= 0.15 < judged.p_holm
+    assert agreement(alone, printed, 0.15) == "agrees"
+    assert agreement(judged, printed, 0.15).startswith("cannot tell (these")
+    assert agreement(judged, printed, judged.p_holm) == "agrees"
+    assert agreement(judged, printed, printed.p_holm / 2).startswith("cannot tell (the paper's")
 
 
 def test_runs_must_be_called_as_the_papers_rows() -> None:

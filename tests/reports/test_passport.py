@@ -11,10 +11,11 @@ import pytest
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from vlakit.errors import InvalidData
+from vlakit.files import content_hash
 from vlakit.reports.pairs import Settings
-from vlakit.reports.passport import content_hash, relocated
 from vlakit.reports.passport_check import check_data, compare
 from vlakit.reports.passport_files import Card, eval_results, leaderboard_rows, readme, write_passport
+from vlakit.reports.passport_paths import portable, relocated
 from vlakit.stats.intervals import wilson
 
 LIBERO = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
@@ -195,6 +196,22 @@ def test_paths_leave_a_passport_and_come_back_elsewhere() -> None:
         "out": "<output>/last.ckpt", "data": ["<data>", "/data2"], "word": "model.weights=<runs>/p/x.ckpt", "n": 3
     }  # fmt: skip
     assert relocated(portable, {"<runs>": "/r", "<data>": "/d", "<output>": "/r/lora[seed=0]"}) == tree
+
+
+def test_a_path_in_a_list_of_an_override_or_in_an_address_keeps_its_name_alone() -> None:
+    left = set[str]()
+    tree = {"a": "data.root=/mnt/x/shards", "b": ["k=[/r/a,/home/me/b]"], "c": "sqlite:////home/me/m.db", "d": "a/b"}
+    assert portable(tree, {"/r": "<runs>"}, left) == {
+        "a": "data.root=<elsewhere>/shards", "b": ["k=[<runs>/a,<elsewhere>/b]"], "c": "sqlite:<elsewhere>/m.db",
+        "d": "a/b",
+    }  # fmt: skip
+    assert left == {"<elsewhere>/shards", "<elsewhere>/b", "<elsewhere>/m.db"}
+
+
+def test_a_start_of_which_only_a_common_name_is_known_is_no_base_model() -> None:
+    one = passport(evaluation(alternating(8)))
+    one["training"]["weights"]["name"] = "<elsewhere>/last.ckpt"
+    assert ModelCard(readme(one, Card(license="mit"))).data.base_model is None
 
 
 def test_a_folders_hash_is_of_names_and_contents(tmp_path: Path) -> None:

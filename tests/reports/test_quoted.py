@@ -9,6 +9,7 @@ from vlakit.reports.pairs import Settings
 from vlakit.reports.paper import paper_pairs, paper_rows
 from vlakit.reports.quoted import judge_quoted, quoted
 from vlakit.reports.versus import ALL
+from vlakit.stats.intervals import wilson
 
 
 @pytest.mark.parametrize("table", ["table1", "table2", "table4", "table6", "table7", "table9", "table11"])
@@ -60,3 +61,12 @@ def test_further_tables_are_scopes() -> None:
 def test_a_table_without_rates_is_refused() -> None:
     with pytest.raises(UnknownName, match="no table of rates 'table3'"):
         quoted(["table3"])
+
+
+def test_intervals_have_the_confidence_that_is_asked_for() -> None:
+    for table in ("table1", "table12"):
+        wide, narrow = ([r for rows in quoted([table], c).values() for r in rows.values()] for c in (0.95, 0.5))
+        for one, other in zip(wide, narrow, strict=True):
+            assert one.interval[0] < other.interval[0] < other.rate < other.interval[1] < one.interval[1]
+    row = quoted(["table12"], 0.5)["libero_spatial"]["openvla_lora_r32"]
+    assert row.interval == wilson(round(0.847 * row.n), row.n, 0.5)

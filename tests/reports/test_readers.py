@@ -213,3 +213,17 @@ def test_no_damage_to_a_file_ends_in_anything_but_a_refusal_or_a_reading(tmp_pat
         except VlakitError:
             n_refused += 1
     assert n_refused > 5
+
+
+def test_trainings_share_a_name_only_if_the_seed_alone_was_changed(tmp_path: Path) -> None:
+    def name(place: str, *words: str) -> str:
+        hydra = tmp_path / place / ".hydra"
+        hydra.mkdir(parents=True)
+        (hydra / "config.yaml").write_text("name: full\nseed: 0\n")
+        (hydra / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
+        return read(write_own(tmp_path / place / "evaluation", [1, 0])).run
+
+    assert name("a", "experiment=full", "hparams_search=table1", "seed=0", "+evaluate.videos=5") == "full"
+    assert name("b", "seed=1", "strategy.optimizer.lr=1e-4", "paths.runs=/x") == "full[strategy.optimizer.lr=1e-4]"
+    assert name("c", "model.weights=/mnt/w/grounded") == "full[model.weights=grounded]"
+    assert name("d", "'data.mixture={a: 1}'") == "full[data.mixture={a: 1}]"

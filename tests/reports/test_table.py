@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy.special import stdtrit
 from table_fills import filled
 
 from vlakit.errors import ConfigError, InvalidData, UnknownName
@@ -11,7 +12,7 @@ from vlakit.reports import table_spec
 from vlakit.reports.forest import draw_forest
 from vlakit.reports.pairs import Settings
 from vlakit.reports.table import TableReport, from_paper, from_runs
-from vlakit.reports.table_formats import to_json
+from vlakit.reports.table_formats import csv_text, grids, to_json
 from vlakit.reports.table_runs import Filled
 from vlakit.reports.table_spec import folders, load_table
 
@@ -135,3 +136,51 @@ def test_the_forest_is_drawn_and_an_empty_one_refused(tmp_path: Path) -> None:
     bare = replace(from_paper(spec, Settings()), rows=[], printed={})
     with pytest.raises(InvalidData, match="no difference to draw"):
         draw_forest(bare, tmp_path / "y.png")
+
+
+def test_a_row_without_a_row_of_the_paper_is_judged_too() -> None:
+    report = from_runs(load_table("lora_rank"), filled({"r2": 0.3, "r32": 0.8, "r64": 0.78}), Settings(), "test")
+    grid = grids(report)[0]
+    cells = {row[0]: dict(zip(grid.header, row, strict=True)) for row in grid.rows}
+    assert (cells["r2"]["measured"], cells["r2"]["against the paper"]) == ("worse", "-")
+    assert cells["r32"]["measured"] == "reference"
+    assert cells["r64"]["measured"].startswith(("cannot tell (", "equivalent"))
+    assert cells["r64"]["against the paper"].startswith("cannot tell (the paper's")
+    assert "worse" in csv_text(report).splitlines()[1]
+
+
+def test_a_row_agrees_no_sooner_than_its_corrected_p_allows() -> None:
+    fill, spec = filled({**RATES, "last_layer": 0.55}, n=24, seeds=[0]), load_table("table1")
+    judged = next(j for j in from_runs(spec, fill, Settings(), "test").pairs if (j.a, j.b) == ("last_layer", "full"))
+    p, corrected = judged.finding.p, judged.p_holm
+    assert p is not None
+    assert corrected is not None
+    assert p < corrected
+    for alpha, said in ((0.5 * (p + corrected), "cannot tell ("), (1.01 * corrected, "agrees")):
+        rows = from_runs(spec, fill, Settings(confidence=1 - alpha), "test").rows
+        last = next(row for row in rows if row.row.name == "last_layer")
+        assert last.judged is not None
+        assert last.judged.finding.interval is not None
+        assert last.judged.finding.interval[1] < 0
+        assert last.beside.startswith(said)
+
+
+def test_numbers_have_intervals_of_the_confidence_asked_for() -> None:
+    spec, fill = load_table("table1"), filled({"full": 0.8, "last_layer": 0.4}, n=60)
+    widths = []
+    for confidence in (0.5, 0.95):
+        interval = (
+            from_runs(spec, fill, Settings(confidence=confidence), "test").rows[0].numbers["memory/peak_bytes"].interval
+        )
+        assert interval is not None
+        widths.append(interval[1] - interval[0])
+    assert widths[1] / widths[0] == pytest.approx(float(stdtrit(2, 0.975) / stdtrit(2, 0.75)))
+
+
+def test_a_row_that_stands_alone_is_paired_on_the_users_word_too() -> None:
+    fill = filled({"full": 0.8, "last_layer": 0.4}, n=20)
+    runs = [replace(r, episodes=replace(r.episodes, doubt="no seeds")) if r.episodes else r for r in fill.runs[:4]]
+    with pytest.raises(InvalidData, match="not known to be paired"):
+        measured(Filled(runs, []))
+    report = from_runs(load_table("table1"), Filled(runs, []), Settings(), "test", "true")
+    assert [row.rate.seeds for row in report.rows if row.rate] == [3, 1]

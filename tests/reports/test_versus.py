@@ -162,7 +162,10 @@ def test_half_credits_count_when_asked(tmp_path: Path) -> None:
 
 
 def seeds(folder: Path, name: str, rates: Sequence[float], start: int) -> list[Path]:
-    return [write_own(folder / f"{name}[seed={i}]", outcomes(60, rate, start + i)) for i, rate in enumerate(rates)]
+    return [
+        write_own(folder / f"{name}[seed={i}]", outcomes(60, rate, start + i), steps=2 + i)
+        for i, rate in enumerate(rates)
+    ]
 
 
 def test_trainings_that_differ_in_the_seed_are_one_strategy_and_errors_are_kept_apart(tmp_path: Path) -> None:
@@ -212,3 +215,25 @@ def test_a_reference_is_compared_with_each_and_stands_second(tmp_path: Path) -> 
     assert [(j.a, j.b) for j in versus(*runs, reference="a").pairs] == [("b", "a"), ("c", "a")]
     with pytest.raises(UnknownName, match="no run called 'd'"):
         versus(*runs, reference="d")
+
+
+def test_common_states_of_other_content_are_not_paired_either(tmp_path: Path) -> None:
+    none, a, b = (
+        write_own(tmp_path / (s or "none"), outcomes(20, 0.5, i), states=s) for i, s in enumerate(["", "1f", "2a"])
+    )
+    for paired in ("common", "true"):
+        with pytest.raises(InvalidData, match="of other content"):
+            versus(none, a, b, paired=paired)
+    more = write_own(tmp_path / "more", outcomes(30, 0.5, 3), states="3c")
+    found = versus(a, more, paired="common")
+    assert found.pairs[0].finding.n == 20
+    assert any("matched by name" in note for note in found.notes)
+    assert not any("matched by name" in note for note in versus(none, a).notes)
+
+
+def test_a_copy_is_no_second_training(tmp_path: Path) -> None:
+    a, b = write_own(tmp_path / "a", [1, 0, 1]), write_own(tmp_path / "b", [0, 0, 1])
+    copy = write_own(tmp_path / "copy", [1, 0, 1])
+    with pytest.raises(ConfigError, match="the very same bytes"):
+        gather({"A": [str(a), str(copy)], "B": str(b)})
+    assert len(gather({"A": str(a), "B": str(copy)})) == 2

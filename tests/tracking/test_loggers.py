@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from commands import train_here
+from mlflow import MlflowClient
 
 from vlakit.errors import ConfigError, PartMissing
 from vlakit.models.checkpoint import CARD, read_checkpoint
@@ -83,6 +84,20 @@ def test_each_registration_is_a_version_and_the_alias_moves(
     version = run.experiment.get_model_version_by_alias("robot", "champion")
     assert (version.version, version.run_id, version.tags) == (2, run.run_id, {"eval/success": "0.6667"})
     assert version.source == f"{run.experiment.get_run(run.run_id).info.artifact_uri}/checkpoint"
+
+
+def test_a_model_that_another_process_registers_at_the_same_moment_is_taken(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client(uri).create_registered_model("raced")
+    search, asked = MlflowClient.search_registered_models, list[str]()
+
+    def late(self: MlflowClient, words: str) -> Any:
+        asked.append(words)
+        return search(self, words) if len(asked) > 1 else []
+
+    monkeypatch.setattr(MlflowClient, "search_registered_models", late)
+    assert MlflowRun(uri, Begun("run"), register="raced").register == "raced"
 
 
 @pytest.mark.parametrize(

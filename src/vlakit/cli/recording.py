@@ -17,7 +17,8 @@ from vlakit.accounting.parameters import count_parameters
 from vlakit.cli.configuration import to_plain
 from vlakit.contract import N_FRAMES
 from vlakit.errors import CheckpointMismatch
-from vlakit.models.checkpoint import CARD, read_checkpoint
+from vlakit.files import content_hash
+from vlakit.models.checkpoint import CARD, WEIGHTS, read_checkpoint, weights_file
 from vlakit.tracking.loggers import Begun, RunLogger
 
 if TYPE_CHECKING:
@@ -30,9 +31,12 @@ log = logging.getLogger(__name__)
 def build_logger(cfg: DictConfig, run_name: str, parent: str | None, policy: PolicyModule) -> RunLogger | None:
     """The run's logger, None for logger=none; a run that resumes `ckpt_path` goes on in the same record.
 
+    The policy learns the hash of the weights that it started from; one that resumes takes its first start's.
     Raises CheckpointMismatch when that checkpoint is of another model or strategy.
     """
     card = {} if cfg.ckpt_path is None else resumable_card(cfg.ckpt_path, policy)
+    file = None if card or policy.weights is None else weights_file(policy.weights)
+    policy.run_record[WEIGHTS] = card.get(WEIGHTS) if file is None else content_hash(file)
     if cfg.logger.get("_target_") is None:
         return None
     return instantiate(cfg.logger, begun=Begun(run_name, parent, card))
@@ -65,7 +69,7 @@ def record_run(logger: RunLogger | None, cfg: DictConfig, policy: PolicyModule, 
     resolved = output / "config.yaml"
     resolved.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
     policy.golden = data.golden_samples(N_FRAMES)
-    policy.run_record = {
+    policy.run_record |= {
         "shards": data.hashes,
         "data": data.folders,
         "suite_contract": data.contracts,

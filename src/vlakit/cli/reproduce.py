@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, emit
+from vlakit.cli.suites import split_words
 from vlakit.errors import CheckpointMismatch, ConfigError
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ log = logging.getLogger(__name__)
 
 def main(overrides: Sequence[str]) -> None:
     """Check the data and the world, train, evaluate, compare; exits with 1 unless the run is reproduced."""
-    cfg = verb_config("reproduce", overrides)
+    own, suite_words = split_words(overrides)
+    cfg = verb_config("reproduce", own)
     check_format(cfg["format"])
     from vlakit.files import write_atomically
     from vlakit.reports.pairs import Settings
@@ -32,7 +34,7 @@ def main(overrides: Sequence[str]) -> None:
     file, passport = read_passport(Path(cfg["passport"]).expanduser())
     then, training = passport["evaluations"], _training(cfg, passport, file)
     out = _target(cfg["out"] or f"{cfg['paths']['runs']}/reproduced/{datetime.now():%Y%m%d-%H%M%S-%f}")
-    words = [_suite_words(evaluation) for evaluation in then]
+    words = [[*_suite_words(evaluation), *suite_words] for evaluation in then]
     _check_worlds(then, words)
     if training is None:
         files = [_stored(cfg, evaluation, file) for evaluation in then]
@@ -109,8 +111,8 @@ def _check_worlds(then: Sequence[Mapping[str, Any]], words: Sequence[list[str]])
 
 def _stored(cfg: Mapping[str, Any], evaluation: Mapping[str, Any], file: Path) -> Path | str | None:
     """The checkpoint that was evaluated, None for a control. Raises CheckpointMismatch for another."""
+    from vlakit.files import content_hash
     from vlakit.models.shipped import is_shipped, resolve
-    from vlakit.reports.passport import content_hash
 
     recorded = evaluation.get("checkpoint")
     if recorded is None:
@@ -134,20 +136,23 @@ def _stored(cfg: Mapping[str, Any], evaluation: Mapping[str, Any], file: Path) -
 def _train(training: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> None:
     """Train as recorded: the same composed configuration on the same data, without a record in MLflow."""
     from vlakit.cli.train import train
-    from vlakit.models.shipped import resolve
-    from vlakit.reports.passport import content_hash, relocated
+    from vlakit.files import content_hash
+    from vlakit.models.checkpoint import weights_file
+    from vlakit.reports.passport_paths import relocated
 
     roots = {"<runs>": cfg["paths"]["runs"], "<data>": cfg["paths"]["data"], "<output>": str(out)}
     plain = relocated(training["config"], roots)
     plain["data"]["root"] = cfg["data"]["root"] or plain["data"]["root"]
+    names = plain["model"]["processor"]
+    names["tokenizer_path"] = cfg["model"]["processor"]["tokenizer_path"] or names["tokenizer_path"]
     plain["ckpt_path"], plain["evaluate"]["suite"] = None, None  # evaluations follow as they are recorded
     if training["weights"] is not None:
         weights = cfg["weights"] or relocated(training["weights"]["name"], roots)
         plain["model"]["weights"] = plain["strategy"]["weights"] = weights
-        file = resolve(weights)
-        if not file.exists() or content_hash(file) != (training["weights"]["sha256"] or content_hash(file)):
-            why = "are not those of the passport" if file.exists() else "are not here"
-            raise CheckpointMismatch(f"the weights it started from {why}", where=str(file), do="weights=FILE")
+        file, digest = weights_file(weights), training["weights"]["sha256"]
+        if file is None or digest not in (None, content_hash(file)):
+            why = "are not those of the passport" if file else "are not here"
+            raise CheckpointMismatch(f"the weights it started from {why}", where=str(weights), do="weights=FILE")
     composed = cast(DictConfig, OmegaConf.create(plain))
     _check_data(training, composed)
     train(composed)

@@ -23,7 +23,13 @@ from vlakit.files import write_atomically
 
 log = logging.getLogger(__name__)
 _FILE, JOB = "mlflow_parent", "job.json"
+PLACES = ("paths.", "logger", "data.root=", "model.processor.tokenizer_path=", "evaluate.videos=")  # where, not what
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+
+
+def without(words: Sequence[str], heads: tuple[str, ...]) -> list[str]:
+    """The words of a command line that begin with none of `heads`; a leading + or ~ does not count."""
+    return [word for word in words if not word.lstrip("+~").startswith(heads)]
 
 
 def parent_of(sweep_dir: Path) -> str | None:
@@ -150,7 +156,7 @@ class SweepRun(Callback):
         before = parent_of(folder)
         if before is not None and reopen(to.tracking_uri, before):
             return
-        words = [word for word in config.hydra.overrides.task if not word.startswith("paths.")]
+        words = without(config.hydra.overrides.task, PLACES)
         parent = start_parent(to.tracking_uri, f"sweep {' '.join(words)}", to.experiment, to.artifacts)
         (folder / _FILE).write_text(parent)
 

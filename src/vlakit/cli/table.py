@@ -44,12 +44,20 @@ def build(cfg: dict[str, Any]) -> TableReport:
     from vlakit.reports.pairs import Settings
     from vlakit.reports.table import from_paper
     from vlakit.reports.table_spec import load_table
+    from vlakit.reports.versus import PAIRED
 
     spec = load_table(str(cfg["name"]))
+    if cfg["where"] is not None:
+        if not isinstance(cfg["where"], dict):
+            raise ConfigError(f"where={cfg['where']}", where="command line", do="where={model.weights: PATH}")
+        own = {str(key): str(value) for key, value in cfg["where"].items()}
+        spec = replace(spec, rows=[replace(r, where={**r.where, **own}) if r.where else r for r in spec.rows])
     margin = spec.tolerance if cfg["margin"] is None else cfg["margin"]
     for key, value in (("margin", margin), ("confidence", cfg["confidence"])):
         if not isinstance(value, int | float) or not 0 < value < 1:
             raise ConfigError(f"{key}={value}", where="command line", do="give a fraction between 0 and 1")
+    if str(cfg["paired"]).lower() not in PAIRED:
+        raise ConfigError(f"paired={cfg['paired']}", where="command line", do=nearest(str(cfg["paired"]), PAIRED))
     settings = Settings(confidence=cfg["confidence"], margin=margin)
     if cfg["source"] == "paper":
         return from_paper(spec, settings)

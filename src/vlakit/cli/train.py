@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from vlakit.cli.configuration import check_run, to_plain
 from vlakit.cli.errors import quiet_libraries, readable_errors
-from vlakit.cli.sweep import Job, closed_early, continued, parent_of
+from vlakit.cli.sweep import PLACES, Job, closed_early, continued, parent_of, without
 from vlakit.data.specs import conf_root
 
 if TYPE_CHECKING:
@@ -25,16 +25,7 @@ if TYPE_CHECKING:
     from vlakit.strategies.base import PolicyModule
 
 log = logging.getLogger(__name__)
-_UNNAMED = (
-    "paths.",
-    "evaluate.",
-    "logger",
-    "callbacks",
-    "trainer.enable",
-    "name=",
-    "model.weights=",
-    "hydra.",
-)  # in the record
+_UNNAMED = (*PLACES, "evaluate.", "callbacks", "trainer.enable", "name=", "model.weights=", "hydra.")  # in the record
 _OF_HYDRA = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p")
 
 
@@ -114,5 +105,5 @@ def _job(cfg: DictConfig) -> dict[str, float]:
 def _run_name(cfg: DictConfig, overrides: Sequence[str]) -> str:
     """The experiment's name and what was changed on the command line: lora_r32[seed=0]."""
     said = [o for o in overrides if o.split("=")[0] not in {"experiment", "debug", "hparams_search", "ckpt_path"}]
-    changed = [o for o in said if not o.startswith(_UNNAMED)]
+    changed = without(said, _UNNAMED)
     return f"{cfg.name}[{','.join(changed)}]" if changed else str(cfg.name)

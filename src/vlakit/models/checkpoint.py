@@ -16,6 +16,7 @@ from vlakit.models.vla import ModelNames, OpenVLA, build_empty
 
 CARD = "vlakit"  # the key under which a checkpoint file says what it is
 BASE = "base"  # in the card: the path of the model under an adapter-only checkpoint
+WEIGHTS = "weights_sha256"  # in the card: content_hash of what training started from, None: random weights
 
 
 def checkpoint_file(path: str | Path) -> Path:
@@ -30,6 +31,15 @@ def checkpoint_file(path: str | Path) -> Path:
         remedy = nearest(str(file), beside) if beside else f"pass a .ckpt file or a run's folder; {folder} holds none"
         raise CheckpointMismatch("no checkpoint here", where=str(file), do=remedy)
     return file
+
+
+def weights_file(path: str | Path) -> Path | None:
+    """What holds the weights that `path` means: a .ckpt file, or a folder in another kit's layout; None: nothing."""
+    try:
+        return checkpoint_file(path).resolve()
+    except CheckpointMismatch:
+        place = resolve(path)
+        return place.resolve() if any(place.glob("*.safetensors")) else None
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

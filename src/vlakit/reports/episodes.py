@@ -144,6 +144,7 @@ def align(arms: Sequence[Arm], paired: str, score: str) -> Table:
                 do="paired=true if you know that the episodes began alike; paired=false compares them unpaired",
             )
     shared = set(every[0].starts).intersection(*(evaluation.starts for evaluation in every[1:]))
+    _check_same_states(every)
     if paired != "common" or not shared:
         _check_same_starts(every)
     starts = sorted(shared)
@@ -173,13 +174,22 @@ def check_same_world(every: Sequence[Episodes]) -> None:
             _refuse(first, other, f"other versions: {'; '.join(differing)}")
 
 
+def _check_same_states(every: Sequence[Episodes]) -> None:
+    """Digests are of all the states that a suite planned, in order: only where those are the same must they be, too."""
+    seen: dict[frozenset[Start], Episodes] = {}
+    for evaluation in every:
+        if evaluation.states:
+            known = seen.setdefault(frozenset(evaluation.starts), evaluation)
+            if known.states != evaluation.states:
+                why = "initial states of the same names, but of other content (or tasks in another order)"
+                _refuse(known, evaluation, why)
+
+
 def _check_same_starts(every: Sequence[Episodes]) -> None:
     first = set(every[0].starts)
     for other in every[1:]:
         theirs = set(other.starts)
         if first == theirs:
-            if every[0].states and other.states and every[0].states != other.states:
-                _refuse(every[0], other, "initial states of the same names, but of other content")
             continue
         alone = sorted(first ^ theirs)[0]
         if first & theirs:

@@ -14,7 +14,7 @@ from vlakit.reports.readers import read
 def gather(runs: Sequence[str] | Mapping[str, str | Sequence[str]]) -> list[Arm]:
     """Read evaluations and file those of one training under its name, one a seed; a mapping names them itself.
 
-    Raises ConfigError for a path given twice and a repeated seed, and what the readers raise.
+    Raises ConfigError for a path given twice, a repeated seed and a copied run, and what the readers raise.
     """
     given = list(runs.items()) if isinstance(runs, Mapping) else [(path, path) for path in runs]
     named = [(name, path) for name, paths in given for path in ([paths] if isinstance(paths, str) else paths)]
@@ -30,6 +30,13 @@ def gather(runs: Sequence[str] | Mapping[str, str | Sequence[str]]) -> list[Arm]
         groups.setdefault(name if isinstance(runs, Mapping) else kind(evaluation.run), []).append(evaluation)
     if not isinstance(runs, Mapping):
         _check_seeds(groups)
+    twins = [m for g in groups.values() for m in g if sum(m.digest == other.digest for other in g) > 1]
+    if twins:
+        raise ConfigError(
+            "two trainings of one name hold the very same bytes",
+            where=" and ".join(str(twin.source) for twin in twins[:3]),
+            do="leave the copy out: it is no further training",
+        )
     if len(groups) < 2:
         raise ConfigError(
             f"all of them are trainings of {next(iter(groups))}", where="runs", do="runs={A: [PATH,...], B: [PATH,...]}"

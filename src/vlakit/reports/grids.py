@@ -7,7 +7,9 @@ import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-WORDY = frozenset({"run", "a", "b", "task", "letters", "verdict", "against the paper", "row", "claim", "what", "scope"})
+WORDY = frozenset(
+    {"run", "a", "b", "task", "letters", "verdict", "measured", "against the paper", "row", "claim", "what", "scope"}
+)
 WORDY |= {"name", "started", "commit", "checkpoint", "rule", "paper's own rollouts", "sha256 of episodes"}
 
 

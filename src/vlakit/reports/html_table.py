@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from vlakit.reports.forest import differences
 from vlakit.reports.grids import Grid
 from vlakit.reports.html_page import Scale, render, scale_of, typeset_forest
 from vlakit.reports.table import PAPER, RowReport, TableReport
-from vlakit.reports.table_runs import LEARNING, MOST_POINTS, TableRun
+from vlakit.reports.table_runs import LEARNING, MOST_POINTS, TableRun, public
 
 MOST_BYTES = 200_000  # of one video
 FEW = 30  # points of a curve: so many are drawn as dots too
@@ -114,17 +113,21 @@ def _shelf(row: RowReport, runs: Sequence[TableRun]) -> Shelf:
     small = [(file, run) for file, run in films if file.stat().st_size <= MOST_BYTES]
     first = {file.stem.rpartition("_")[2]: (file, run) for file, run in reversed(small)}
     clips = [_clip(*first[end]) for end in ("success", "failure") if end in first]
-    return Shelf(row.row.name, clips, "" if clips else _why(row, bool(own), bool(films)))
+    return Shelf(row.row.name, clips, "" if clips else _why(row, own, films, small))
 
 
 def _folder(run: TableRun) -> Path:
     return (run.episodes.source if run.episodes else Path()) / "videos"
 
 
-def _why(row: RowReport, evaluated: bool, filmed: bool) -> str:
-    if not evaluated:
+def _why(row: RowReport, own: Sequence[TableRun], films: Sequence[object], small: Sequence[object]) -> str:
+    if not own:
         return "; ".join(row.holes)
-    if filmed:
+    if all(run.episodes and run.episodes.source.suffix == ".csv" for run in own):
+        return "a saved folder keeps no videos"
+    if small:
+        return "its videos show only episodes that ended in an error"
+    if films:
         return f"its videos are larger than {MOST_BYTES / 1000:g} kB each: picture_size=N of vlakit evaluate"
     return "no video beside its episodes: videos=N of vlakit evaluate films some"
 
@@ -168,15 +171,6 @@ def _facts(report: TableReport) -> list[tuple[str, list[str]]]:
 
 def _unique(words: Iterable[str]) -> list[str]:
     return [word for word in dict.fromkeys(words) if word]
-
-
-def public(said: str) -> str:
-    """An address or a command without the password that an address may hold.
-
-    >>> public("http" + "://me:secret@host/x")
-    'http://host/x'
-    """
-    return re.sub(r"(?<=://)[^/@\s]*@", "", said)
 
 
 def _runs(runs: Sequence[TableRun]) -> Grid:

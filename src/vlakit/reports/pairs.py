@@ -6,7 +6,7 @@ Each method is right for its case alone: outcomes of one training each, half cre
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil, inf, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,8 @@ class Finding:
 
     only_a, only_b: starts on which that one did better (None: unpaired). p or interval None: nothing to estimate an
     error from, `remark` says why.
-    variance: of one rollout's difference; seeds: trainings of a and b; the two errors: from episodes and from seeds.
+    variance: of one rollout's difference, or of one more training of each (seeds: how many of a and b there are);
+    floor: squared error that more trainings on these starts leave; the two errors: from episodes and from seeds.
     """
 
     n: int
@@ -52,6 +53,7 @@ class Finding:
     seed_se: float | None = None
     p_checkpoints: float | None = None
     remark: str = ""
+    floor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -150,13 +152,19 @@ def _several_seeds(a: Float64, b: Float64, settings: Settings) -> Finding:
         interval=found.interval,
         p=found.p,
         p_equivalence=found.equivalence(settings.margin),
-        variance=found.se**2 * 2 / (1 / len(a) + 1 / len(b)),  # of one more training of each
+        variance=(found.se**2 - found.floor) * _mean_seeds((len(a), len(b))),
         method="t over seeds and initial states, crossed",
         seeds=(len(a), len(b)),
         episode_se=found.episode_se,
         seed_se=found.seed_se,
         p_checkpoints=found.p_checkpoints,
+        floor=found.floor,
     )
+
+
+def _mean_seeds(seeds: tuple[int, int]) -> float:
+    """The harmonic mean: errors go with the sum of 1 / n."""
+    return 2 / (1 / seeds[0] + 1 / seeds[1])
 
 
 def compare_unpaired(a: Float64, b: Float64, settings: Settings) -> Finding:
@@ -194,11 +202,14 @@ def _rates(a: Float64, b: Float64, settings: Settings) -> tuple[tuple[float, flo
 def needed(finding: Finding, settings: Settings, family: int) -> float:
     """Rollouts (trainings, where several seeds were compared) of each at which an answer is likely; inf: no number.
 
+    More trainings do not shrink the part of the error that is due to the few initial states (finding.floor).
+
     For a difference as large as the one seen, or for equivalence where it is inside the margin, whichever is sooner,
     at the level that the first of `family` comparisons must pass.
     """
     options = {"alpha": settings.alpha / family, "power": settings.power}
-    d, variance = finding.difference, max(finding.variance, 1e-6)
+    z = float(ndtri(1 - options["alpha"] / 2) + ndtri(settings.power))
+    d, variance = sqrt(max(0.0, finding.difference**2 - z**2 * finding.floor)), max(finding.variance, 1e-6)
     same = _until_equivalent(finding, settings, family)
     if not finding.method.startswith("McNemar") or variance + d * d > 1:
         return min(same, rollouts_mean(d, variance, **options))
@@ -206,9 +217,11 @@ def needed(finding: Finding, settings: Settings, family: int) -> float:
 
 
 def _until_equivalent(finding: Finding, settings: Settings, family: int) -> float:
-    """The evidence for equivalence, as a normal score, grows with the square root of the number; inf: it is none."""
+    """The evidence for equivalence, as a normal score, grows as the error shrinks to its floor; inf: never enough."""
     if finding.p_equivalence is None or finding.p_equivalence >= 0.5:
         return inf
-    have = finding.n if finding.seeds == (1, 1) else min(finding.seeds)
-    wanted = float(ndtri(1 - settings.alpha / family) + ndtri(settings.power))
-    return ceil(have * (wanted / -float(ndtri(max(finding.p_equivalence, 1e-300)))) ** 2)
+    have = finding.n if finding.seeds == (1, 1) else _mean_seeds(finding.seeds)
+    wanted = float(ndtri(1 - settings.alpha / family) + ndtri(settings.power)) ** 2
+    share = finding.floor / (finding.variance / have + finding.floor) if finding.floor else 0.0
+    left = float(ndtri(max(finding.p_equivalence, 1e-300))) ** 2 - wanted * share
+    return ceil(have * wanted * (1 - share) / left) if left > 0 else inf

@@ -13,11 +13,9 @@ from typing import Any
 import yaml
 
 from vlakit.errors import ConfigError, UnknownName, nearest
-from vlakit.reports.pairs import Finding
+from vlakit.reports.versus import Judged
 from vlakit.stats.intervals import two_sided
 from vlakit.stats.multiple import holm
-
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -92,10 +90,14 @@ def check_names(rows: dict[str, PaperRow], names: Sequence[str], table: str) -> 
         )
 
 
-def agreement(finding: Finding, printed: PaperPair) -> str:
-    """ "agrees", "contradicts" or "cannot tell", and why: of the direction that the paper's own data support."""
-    if printed.p_holm > ALPHA:
+def agreement(judged: Judged, printed: PaperPair, alpha: float) -> str:
+    """ "agrees", "contradicts" or "cannot tell", and why: of the direction that the paper's own data support.
+
+    Either side separates two rows where its p, corrected for all pairs of its table (Holm), is at most alpha.
+    """
+    if printed.p_holm > alpha:
         return "cannot tell (the paper's rollouts do not separate them)"
-    if finding.interval is None or finding.interval[0] <= 0 <= finding.interval[1]:
+    difference = judged.finding.difference
+    if judged.p_holm is None or judged.p_holm > alpha or not difference:
         return "cannot tell (these rollouts do not separate them)"
-    return "agrees" if (finding.difference > 0) == (printed.difference > 0) else "contradicts"
+    return "agrees" if (difference > 0) == (printed.difference > 0) else "contradicts"

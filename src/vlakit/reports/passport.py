@@ -1,14 +1,13 @@
 """What a run is and what it scored, as plain JSON from which it can be made again.
 
-Machine paths become names (<runs>, <data>, <output>); what the files do not say is listed under "unknown".
+Machine paths become names (see passport_paths); what the files do not say is listed under "unknown".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,18 @@ from vlakit import __version__
 from vlakit.errors import CheckpointMismatch, ConfigError, CorruptRecord, InvalidData
 from vlakit.evaluation.policies import identity
 from vlakit.evaluation.records import read_episodes, read_header, summary
-from vlakit.models.checkpoint import BASE, CARD, checkpoint_file, model_state, read_checkpoint
+from vlakit.files import content_hash
+from vlakit.models.checkpoint import BASE, CARD, WEIGHTS, model_state, read_checkpoint, weights_file
 from vlakit.models.formats import LoadOptions
 from vlakit.models.shipped import is_shipped, resolve
 from vlakit.policy import VLAPolicy
+from vlakit.reports.passport_paths import portable
 from vlakit.reports.readers.own import find
 from vlakit.tracking.mlflow import EXPERIMENT, RunRow, StoreUnreachable, runs
 
 VERSION, PASSPORT, CONFIG = 1, "passport.json", "config.yaml"
 _COMMIT = {"commit": "mlflow.source.git.commit", "dirty": "git.dirty", "vlakit": "vlakit.version"}
+PLACED = ("settings", "gate", "checkpoint")  # of an evaluation, what may name paths
 OUTCOME = ("task", "initial_state", "seed", "success", "credit", "steps")
 
 
@@ -39,6 +41,7 @@ def describe(place: Path, options: LoadOptions, *, verify: bool = True) -> dict[
     if not folders:
         raise InvalidData("no evaluation here", where=str(place), do="vlakit evaluate ckpt=RUN suite=NAME comes first")
     evaluations = [read_evaluation(folder) for folder in folders]
+    _check_suites(evaluations, folders, place)
     subjects = [evaluation.pop("subject") for evaluation in evaluations]
     files = [_evaluated(*each) for each in zip(subjects, evaluations, folders, strict=True)]
     homes = sorted({file.parent for file in files if file is not None})
@@ -55,6 +58,7 @@ def describe(place: Path, options: LoadOptions, *, verify: bool = True) -> dict[
     training = _training(config, homes[0], next(iter(known.values()))[1], unknown) if config else None
     if homes and training is None:
         unknown.append("training: the checkpoint's folder holds no configuration of a run")
+    training = _placeless(training, evaluations, _roots(config), unknown)
     return {
         "passport": VERSION,
         "vlakit": __version__,
@@ -63,6 +67,32 @@ def describe(place: Path, options: LoadOptions, *, verify: bool = True) -> dict[
         "evaluations": evaluations,
         "unknown": unknown,
     }
+
+
+def _placeless(
+    training: dict[str, Any] | None, evaluations: Sequence[dict[str, Any]], roots: Mapping[str, str], unknown: list[str]
+) -> dict[str, Any] | None:
+    """The training without paths of the machine; the evaluations lose theirs in place."""
+    left = set[str]()
+    for evaluation in evaluations:
+        if evaluation["settings"].get("suite_settings", {}).pop("assets", None):  # reproduce looks for them anew
+            left.add("suite.assets")
+        evaluation |= {key: portable(evaluation[key], roots, left) for key in PLACED if key in evaluation}
+    training = portable(training, roots, left)
+    if left:
+        unknown.append(f"paths: where on that machine these lay is left out: {', '.join(sorted(left))}")
+    return training
+
+
+def _check_suites(evaluations: Sequence[Mapping[str, Any]], folders: Sequence[Path], place: Path) -> None:
+    by_suite: dict[str, list[str]] = {}
+    for evaluation, folder in zip(evaluations, folders, strict=True):
+        by_suite.setdefault(evaluation["suite"], []).append(str(folder))
+    for suite, same in by_suite.items():
+        if len(same) > 1:
+            raise ConfigError(
+                f"{len(same)} evaluations in {suite}", where=str(place), do=f"name one of: {', '.join(same)}"
+            )
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
@@ -109,35 +139,6 @@ def read_passport(path: Path) -> tuple[Path, dict[str, Any]]:
     return file, content
 
 
-def content_hash(path: Path) -> str:
-    """sha256 (hex) of a file, or of a folder's files with their names, in order of these."""
-    if path.is_dir():
-        parts = [f"{file.name} {content_hash(file)}" for file in sorted(path.iterdir()) if file.is_file()]
-        return sha256("\n".join(parts).encode()).hexdigest()
-    with path.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
-
-
-def relocated(tree: Any, roots: Mapping[str, str]) -> Any:
-    """A copy of plain values in which paths at or below each of `roots` begin otherwise; the deepest root counts.
-
-    >>> relocated({"a": ["/r/x/y", "/rest", 1], "b": "key=/r"}, {"/r": "<runs>", "/r/x": "<output>"})
-    {'a': ['<output>/y', '/rest', 1], 'b': 'key=<runs>'}
-    """
-    if isinstance(tree, Mapping):
-        return {key: relocated(value, roots) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [relocated(value, roots) for value in tree]
-    if not isinstance(tree, str):
-        return tree
-    key, _, value = tree.partition("=")
-    for head, path in (("", tree), (f"{key}=", value)):  # the second: an override
-        for root in sorted(roots, key=len, reverse=True):
-            if path == root or path.startswith(f"{root}/"):
-                return f"{head}{roots[root]}{path[len(root) :]}"
-    return tree
-
-
 def _evaluated(subject: str, evaluation: Mapping[str, Any], folder: Path) -> Path | None:
     """The checkpoint of an evaluation: beside it, where it should be, else where it was; None for a control."""
     if "control" in evaluation["settings"]["policy"]:
@@ -147,7 +148,7 @@ def _evaluated(subject: str, evaluation: Mapping[str, Any], folder: Path) -> Pat
     said = Path(subject).expanduser()
     run = folder.parents[1]
     for place in (run / said.name if said.suffix in {".ckpt", ".pt"} else run, said):
-        found = _weights(place)
+        found = weights_file(place)
         if found is not None:
             return found
     raise CheckpointMismatch(
@@ -155,14 +156,6 @@ def _evaluated(subject: str, evaluation: Mapping[str, Any], folder: Path) -> Pat
         where=str(folder),
         do="put it back into the run's folder",
     )
-
-
-def _weights(place: Path) -> Path | None:
-    """A checkpoint file, or a folder in another kit's layout, at this place."""
-    try:
-        return checkpoint_file(place).resolve()
-    except CheckpointMismatch:
-        return place.resolve() if any(place.glob("*.safetensors")) else None
 
 
 def _config(run: Path) -> dict[str, Any]:
@@ -221,7 +214,6 @@ def _verify(file: Path, evaluation: Mapping[str, Any], options: LoadOptions) -> 
 
 
 def _training(config: dict[str, Any], run: Path, card: Mapping[str, Any], unknown: list[str]) -> dict[str, Any]:
-    roots = {str(config["paths"][key]): f"<{key}>" for key in ("runs", "data", "output")}
     words = run / ".hydra" / "overrides.yaml"
     overrides = yaml.safe_load(words.read_text(encoding="utf-8")) if words.is_file() else None
     if overrides is None:
@@ -232,33 +224,42 @@ def _training(config: dict[str, Any], run: Path, card: Mapping[str, Any], unknow
     return {
         "name": config["name"],
         "seed": config["seed"],
-        "overrides": overrides and relocated([o for o in overrides if not o.startswith("logger")], roots),
-        "config": relocated({**config, "logger": {}}, roots),  # a store's address is nobody else's business
+        "overrides": overrides and [o for o in overrides if not o.lstrip("+~").startswith("logger")],
+        "config": {**config, "logger": {}},  # a store's address is nobody else's business
         "shards": card.get("shards", {}),
-        "weights": _started(config["model"]["weights"], run, roots, unknown),
+        "weights": _started(config["model"]["weights"], run, card, unknown),
         "mlflow_run_id": run_id,
-        "record": _record(config["logger"].get("tracking_uri"), run_id, unknown),
+        "record": _record(config["logger"], run_id, unknown),
     }
 
 
-def _started(weights: str | None, run: Path, roots: Mapping[str, str], unknown: list[str]) -> dict[str, Any] | None:
-    """What training started from; its hash only while the file is as old as the run."""
+def _roots(config: Mapping[str, Any]) -> dict[str, str]:
+    """Folders of a run, as the configuration says them and from the root of the file system, and their names."""
+    said = {key: Path(config["paths"][key]) for key in ("runs", "data", "output")} if config else {}
+    return {form: f"<{key}>" for key, path in said.items() for form in (str(path), str(path.expanduser().absolute()))}
+
+
+def _started(weights: str | None, run: Path, card: Mapping[str, Any], unknown: list[str]) -> dict[str, Any] | None:
+    """What training started from; its hash as the card says it, else only while the file is as old as the run."""
     if weights is None:
         return None
-    file, digest = resolve(weights), None
-    if file.exists() and file.stat().st_mtime <= (run / CONFIG).stat().st_mtime:
-        digest = content_hash(file)
-    else:
-        unknown.append("weights: the file that training started from is gone or newer, so its hash is not known")
-    return {"name": relocated(weights, roots), "sha256": digest}
+    digest = card.get(WEIGHTS)
+    if digest is None:
+        file = weights_file(weights)
+        if file is not None and file.stat().st_mtime <= (run / CONFIG).stat().st_mtime:
+            digest = content_hash(file)
+        else:
+            unknown.append("weights: the file that training started from is gone or newer, so its hash is not known")
+    return {"name": weights, "sha256": digest}
 
 
-def _record(uri: str | None, run_id: str | None, unknown: list[str]) -> dict[str, str]:
+def _record(logger: Mapping[str, Any], run_id: str | None, unknown: list[str]) -> dict[str, str]:
     """The commit and vlakit's version, from MLflow, which alone knows them. InvalidData: the run did not finish."""
     tags: Mapping[str, str] = {}
+    uri = logger.get("tracking_uri")
     if uri is not None and run_id is not None:
         with suppress(StoreUnreachable):
-            tags = next((check_finished(row).tags for row in recorded(uri, run_id)), {})
+            tags = next((check_finished(row).tags for row in recorded(uri, run_id, logger.get("experiment"))), {})
     found = {key: tags[tag] for key, tag in _COMMIT.items() if tags.get(tag, "unknown") != "unknown"}
     if "commit" not in found:
         unknown.append("commit: " + ("vlakit was not run from a checkout" if tags else "no MLflow record was found"))

@@ -285,12 +285,14 @@ def _first_checkpoint(passport: Passport) -> Mapping[str, Any]:
 
 
 def _base(passport: Passport) -> str | None:
-    """The file's name, or its run's where the file is called as every run's is."""
+    """The file's name, or its run's where the file is called as every run's is; None: not known."""
     weights = (passport["training"] or {}).get("weights")
     if weights is None:
         return None
     path = Path(weights["name"])
-    return path.parent.name if path.stem in {"last", "best"} else path.stem if path.suffix == ".ckpt" else path.name
+    if path.stem in {"last", "best"}:
+        return None if path.parent.name.startswith("<") else path.parent.name  # a passport's word for a folder
+    return path.stem if path.suffix == ".ckpt" else path.name
 
 
 def _yaml(content: Any) -> str:

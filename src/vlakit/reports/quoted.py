@@ -6,7 +6,7 @@ Rows are unpaired and one checkpoint each, so a verdict here is on what the prin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import hypot, sqrt
 from typing import Any
@@ -27,7 +27,7 @@ class Quoted:
     """One printed rate over n rollouts; fractions. printed_se: None where none is printed.
 
     se: as `rule` gives it ("sample" or "binomial"), None where no half credits give what is printed; half_credits:
-    their number in the sum, the least of those that give it.
+    their number in the sum, the least of those that give it. confidence: of the interval.
     """
 
     name: str
@@ -38,12 +38,21 @@ class Quoted:
     printed_se: float | None
     se: float | None
     half_credits: int | None
-    interval: tuple[float, float]
+    confidence: float = 0.95
 
     @property
     def error(self) -> float:
         """The +- to test with: what is printed, else what the rule gives."""
         return self.printed_se if self.printed_se is not None else float(self.se or 0.0)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's for whole successes; else Student's t on the error."""
+        if self.half_credits == 0:
+            return wilson(round(self.rate * self.n), self.n, self.confidence)
+        used = self.printed_se if self.se is None else self.se
+        half = float(stdtrit(self.n - 1, 0.5 + self.confidence / 2)) * float(used or 0.0)
+        return max(0.0, self.rate - half), min(1.0, self.rate + half)
 
     @property
     def reproduced(self) -> bool | None:
@@ -57,12 +66,15 @@ Rows = dict[str, Quoted]  # by name
 Scopes = dict[str, Rows]  # by scope; ALL is the whole table
 
 
-def quoted(names: Sequence[str]) -> Scopes:
+def quoted(names: Sequence[str], confidence: float = 0.95) -> Scopes:
     """Rows of one table of paper_tables.yaml, whole and by scope; further tables are scopes. Raises UnknownName."""
     scopes = _read(names[0])
     for name in names[1:]:
-        scopes[name] = {row: _moved(value, name) for row, value in _read(name)[ALL].items()}
-    return scopes
+        scopes[name] = {row: replace(value, scope=name) for row, value in _read(name)[ALL].items()}
+    return {
+        scope: {name: replace(row, confidence=confidence) for name, row in rows.items()}
+        for scope, rows in scopes.items()
+    }
 
 
 def judge_quoted(scopes: Scopes, settings: Settings) -> tuple[list[Judged], list[Judged]]:
@@ -108,30 +120,20 @@ def _read(table: str) -> Scopes:
     raise UnknownName(f"no table of rates {table!r}", where="paper_tables.yaml", do=nearest(table, usable))
 
 
-def _moved(row: Quoted, scope: str) -> Quoted:
-    return Quoted(**{**vars(row), "scope": scope})
-
-
 def _from_counts(name: str, successes: float, n: int, scope: str = ALL, printed_se: float | None = None) -> Quoted:
     """A row whose successes are known: sample standard error, with half credits where the +- betrays them."""
     whole = [round(2 * successes) % 2]
     halves = whole if printed_se is None else half_credits_behind(successes, n, printed_se)
     se = standard_error_of_sum(successes, n, halves[0]) if halves else None
     error = None if printed_se is None else round(printed_se / 100, 6)
-    if halves and halves[0] == 0:
-        interval = wilson(int(successes), n)
-    else:
-        used = error if se is None else se
-        half = float(stdtrit(n - 1, 0.975)) * float(used or 0.0)
-        interval = max(0.0, successes / n - half), min(1.0, successes / n + half)
-    return Quoted(name, scope, successes / n, n, "sample", error, se, halves[0] if halves else None, interval)
+    return Quoted(name, scope, successes / n, n, "sample", error, se, halves[0] if halves else None)
 
 
 def _from_percent(name: str, percent: float, n: int, scope: str, printed_se: float | None = None) -> Quoted:
     """A row of whole successes known by its percentage: binomial standard error."""
     rate = percent / 100
     error = None if printed_se is None else round(printed_se / 100, 6)
-    return Quoted(name, scope, rate, n, "binomial", error, sqrt(rate * (1 - rate) / n), 0, wilson(round(rate * n), n))
+    return Quoted(name, scope, rate, n, "binomial", error, sqrt(rate * (1 - rate) / n), 0)
 
 
 def _counted(table: Mapping[str, Any]) -> Scopes:

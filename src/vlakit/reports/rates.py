@@ -27,7 +27,10 @@ class Rate:
 
 
 def rate_of(arm: Arm, table: Table | None, score: str, confidence: float, letters: str) -> Rate:
-    """Mean score over the starts that are compared, and its interval: Wilson's, a bootstrap, or one over seeds."""
+    """Mean score over the starts that are compared, and its interval: Wilson's, a bootstrap, or one over seeds.
+
+    Trainings whose outcomes never vary count as one (Wilson's over the starts): wider than right, but not absent.
+    """
     values = table.values[arm.name] if table else scores(arm.evaluations[0], score)[None]
     tasks = table.tasks if table else None
     try:
@@ -38,8 +41,9 @@ def rate_of(arm: Arm, table: Table | None, score: str, confidence: float, letter
 
 
 def _interval(values: Float64, tasks: np.ndarray | None, confidence: float) -> tuple[float, float]:
-    if len(values) > 1:
+    if len(values) > 1 and np.ptp(values) > 0:
         return mean_interval(values, confidence)
+    values = values[:1]
     if (values == 0.5).any():
         low, high = bootstrap(values[0], tasks, confidence=confidence)
         return max(0.0, low), high

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import fmean, stdev
+from typing import Any
 
 from scipy.special import stdtrit
 
@@ -14,7 +15,7 @@ from vlakit.reports.pairs import Settings
 from vlakit.reports.paper import PaperPair, PaperRow, agreement, paper_pairs
 from vlakit.reports.quoted import Quoted, Rows, Scopes, judge_quoted, quoted
 from vlakit.reports.rates import Rate
-from vlakit.reports.table_runs import Filled, TableRun
+from vlakit.reports.table_runs import Filled, TableRun, public
 from vlakit.reports.table_spec import Claim, Column, TableRow, TableSpec
 from vlakit.reports.versus import ALL, Comparison, Judged, compare_arms
 
@@ -34,7 +35,8 @@ class Number:
 class RowReport:
     """One row. rate, numbers: measured here; printed, quoted: the paper's; holes: seeds that are absent, and why.
 
-    judged: this row (a) against the reference (b); beside: whether that agrees with the paper.
+    judged: this row (a) against the reference (b); beside: whether that agrees with the paper, empty where the paper
+    has no such row.
     """
 
     row: TableRow
@@ -78,7 +80,7 @@ class TableReport:
 
 def from_paper(spec: TableSpec, settings: Settings) -> TableReport:
     """The paper's own rollouts, analysed as ours would be: unpaired, from printed means and errors."""
-    printed = quoted(spec.paper)
+    printed = quoted(spec.paper, settings.confidence)
     pairs, scopes = judge_quoted(printed, settings)
     rows = [RowReport(row, printed=_printed(row, printed), quoted=_quoted(row, spec.columns)) for row in spec.rows]
     claims = [_claim_report(claim, spec, None, pairs, settings) for claim in spec.claims]
@@ -90,17 +92,17 @@ def from_runs(spec: TableSpec, filled: Filled, settings: Settings, source: str, 
 
     Where rows have several trainings a row with one is shown and not tested: the spread between its seeds is unknown.
     """
-    printed = quoted(spec.paper)
+    printed = quoted(spec.paper, settings.confidence)
     found, notes = _compare(spec, filled, settings, paired)
     rates = {rate.name: rate for part in found for rate in part.rates}
     pairs = [judged for part in found for judged in part.pairs]
-    theirs = Beside(_paper_pairs(spec, printed.get(ALL, {})), printed, settings.margin)
+    theirs = Beside(_paper_pairs(spec, printed.get(ALL, {})), printed, settings)
     rows = [_row_report(row, spec, filled, rates, pairs, theirs) for row in spec.rows]
     paper_judged = judge_quoted(printed, settings)[0]
     claims = [_claim_report(claim, spec, pairs, paper_judged, settings) for claim in spec.claims]
     notes = [*filled.notes, *notes, *(note for part in found for note in part.notes)]
-    said = list(dict.fromkeys(notes))
-    return TableReport(spec, source, settings, rows, pairs, [], claims, printed, said, filled.runs)
+    said = list(dict.fromkeys(map(public, notes)))
+    return TableReport(spec, public(source), settings, rows, pairs, [], claims, printed, said, filled.runs)
 
 
 def _compare(spec: TableSpec, filled: Filled, settings: Settings, paired: str) -> tuple[list[Comparison], list[str]]:
@@ -114,18 +116,19 @@ def _compare(spec: TableSpec, filled: Filled, settings: Settings, paired: str) -
     alone = [arm for arm in arms if arm not in tested]
     names = [arm.name for arm in tested]
     pairs = [(a, b) for a, b in spec.pairs if a in names and b in names]
-    found = [compare_arms(tested, settings, paired=paired, pairs=pairs, by_task=False)] if tested else []
-    found += [compare_arms([arm], settings, pairs=[], by_task=False) for arm in alone]
+    options: dict[str, Any] = {"paired": paired, "by_task": False}
+    found = [compare_arms(tested, settings, pairs=pairs, **options)] if tested else []
+    found += [compare_arms([arm], settings, pairs=[], **options) for arm in alone]
     return found, [f"{arm.name}: one training beside several, so it is shown and not tested" for arm in alone]
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What rows are held against: the paper's pairs and rows, and the difference that counts as none."""
+    """What rows are held against: the paper's pairs and rows, and how to judge."""
 
     pairs: Mapping[tuple[str, str], PaperPair]
     printed: Scopes
-    margin: float
+    settings: Settings
 
 
 def _row_report(
@@ -142,12 +145,12 @@ def _row_report(
     return RowReport(
         row,
         rates.get(row.name),
-        {column.metric: number for column in spec.columns if (number := _number(column, own))},
+        {c.metric: number for c in spec.columns if (number := _number(c, own, beside.settings.confidence))},
         _printed(row, beside.printed),
         _quoted(row, spec.columns),
         _holes(row, own, filled.runs),
         judged,
-        _beside(judged, theirs, beside.margin) if judged and theirs else "",
+        _beside(judged, theirs, beside.settings) if judged and theirs else "",
     )
 
 
@@ -162,7 +165,7 @@ def _holes(row: TableRow, own: Sequence[TableRun], every: Sequence[TableRun]) ->
     return [f"seed {seed}: {of.get(seed, 'no run')}" for seed in seeds if of.get(seed, "no run")]
 
 
-def _number(column: Column, own: Sequence[TableRun]) -> Number | None:
+def _number(column: Column, own: Sequence[TableRun], confidence: float) -> Number | None:
     """Over the trainings that count."""
     values = [run.metrics[column.metric] * column.scale for run in own if not run.why and column.metric in run.metrics]
     if not values:
@@ -170,7 +173,7 @@ def _number(column: Column, own: Sequence[TableRun]) -> Number | None:
     mean, n = fmean(values), len(values)
     if n == 1:
         return Number(mean, 1, None)
-    half = float(stdtrit(n - 1, 0.975)) * stdev(values) / n**0.5
+    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * stdev(values) / n**0.5
     return Number(mean, n, (mean - half, mean + half) if half else None)
 
 
@@ -194,13 +197,13 @@ def _paper_pairs(spec: TableSpec, rows: Rows) -> dict[tuple[str, str], PaperPair
     return paper_pairs(usable) if len(usable) > 1 else {}
 
 
-def _beside(judged: Judged, printed: PaperPair, margin: float) -> str:
+def _beside(judged: Judged, printed: PaperPair, settings: Settings) -> str:
     """ "agrees", "contradicts" or "cannot tell", with what it would take."""
-    said = agreement(judged.finding, printed)
+    said = agreement(judged, printed, settings.alpha)
     if not said.startswith("cannot tell (these"):
         return said
     if judged.verdict.startswith("equivalent"):
-        return _of_equivalent(judged, printed.difference, margin)
+        return _of_equivalent(judged, printed.difference, settings.margin)
     return judged.verdict if judged.verdict.startswith("cannot") else said
 
 

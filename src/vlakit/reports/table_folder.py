@@ -17,7 +17,7 @@ from vlakit.errors import CorruptRecord, InvalidData
 from vlakit.files import write_atomically
 from vlakit.reports.episodes import Episodes, Outcome, Start, columns, outcome_of
 from vlakit.reports.grids import csv_lines
-from vlakit.reports.table_runs import Filled, TableRun
+from vlakit.reports.table_runs import Filled, TableRun, tidy
 from vlakit.reports.table_spec import TableSpec
 
 RUNS, CURVES = "runs.csv", "curves.csv"
@@ -75,7 +75,7 @@ def from_folder(spec: TableSpec, folder: Path) -> Filled:
         for line in about
         if line["experiment"] in known
     ]
-    return Filled(runs, [f"from {folder}"])
+    return tidy(Filled(runs, [f"from {folder}"]))
 
 
 def _curves(file: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:

@@ -37,7 +37,7 @@ def _measured_grid(report: TableReport, level: str) -> Grid:
     header = [
         *("row", "seeds", "n", "success %", level, f"- {spec.reference}", level, "p Holm", *titles),
         *("paper: success %", *(f"paper: {column.title}" for column in spec.columns if column.quoted)),
-        *("verdict", "what"),
+        *("measured", "against the paper", "what"),
     ]
     title, rows = f"{spec.title} (paper: quoted, not measured here)", [_measured(r, report) for r in report.rows]
     return Grid(title, header, rows, [word for word in header if word.startswith("paper: ")])
@@ -52,8 +52,15 @@ def _measured(row: RowReport, report: TableReport) -> list[str]:
         against = [points(f.difference, signed=True), limits(f.interval, signed=True), p_text(judged.p_holm)]
     numbers = [_number(row, column) for column in columns]
     theirs = [_plain(row.quoted.get(column.metric), column) for column in columns if column.quoted]
-    verdict = row.beside or ("reference" if row.row.name == report.spec.reference else "-")
-    return [row.row.name, *own, *against, *numbers, _plus_minus(row.printed), *theirs, verdict, "; ".join(row.holes)]
+    said = [_said(row, report) or "-", row.beside or "-", "; ".join(row.holes)]
+    return [row.row.name, *own, *against, *numbers, _plus_minus(row.printed), *theirs, *said]
+
+
+def _said(row: RowReport, report: TableReport) -> str:
+    """What these data say of a row beside the reference, whatever the paper has."""
+    if row.judged:
+        return {"a better": "better", "b better": "worse"}.get(row.judged.verdict, row.judged.verdict)
+    return "reference" if row.row.name == report.spec.reference else ""
 
 
 def _number(row: RowReport, column: Column) -> str:
@@ -135,7 +142,7 @@ def csv_text(report: TableReport) -> str:
     header = [
         *("row", "seeds", "n", "success", "low", "high", "difference", "difference_low", "difference_high", "p"),
         *("p_holm", *(c.metric for c in columns), "quoted_success", "quoted_se"),
-        *(*(f"quoted_{c.metric}" for c in columns), "verdict", "holes"),
+        *(*(f"quoted_{c.metric}" for c in columns), "measured", "verdict", "holes"),
     ]
     return csv_lines([header, *(_csv_row(row, report) for row in report.rows)])
 
@@ -148,7 +155,8 @@ def _csv_row(row: RowReport, report: TableReport) -> list[object]:
     theirs = [row.printed.rate, row.printed.printed_se] if row.printed else [None, None]
     quoted = [row.quoted.get(c.metric) for c in report.spec.columns]
     p_holm = row.judged.p_holm if row.judged else None
-    return [row.row.name, *own, *against, p_holm, *numbers, *theirs, *quoted, row.beside, "; ".join(row.holes)]
+    said = [_said(row, report), row.beside, "; ".join(row.holes)]
+    return [row.row.name, *own, *against, p_holm, *numbers, *theirs, *quoted, *said]
 
 
 def _paper_csv(report: TableReport) -> str:
@@ -211,7 +219,7 @@ def _row_json(row: RowReport) -> dict[str, Any]:
 
 
 def _printed_json(row: Quoted) -> dict[str, Any]:
-    return {**asdict(row), "reproduced": row.reproduced}
+    return {**asdict(row), "interval": row.interval, "reproduced": row.reproduced}
 
 
 def _notes(report: TableReport) -> list[str]:

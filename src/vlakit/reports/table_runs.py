@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,10 +19,12 @@ from vlakit.reports.table_spec import TableRow, TableSpec
 from vlakit.tracking.mlflow import RunRow, histories, runs
 
 SWEEPS = "tags.`vlakit.kind` = 'sweep'"
-ALIKE = ("steps", "batch_size")  # what runs of one table must share
+ALIKE = ("steps", "batch_size", "model.weights")  # what runs of one table must share, unless a row names it
+LEARNING_RATE = "strategy.optimizer.lr"  # what runs of one row must share
 LEARNING = ("train/loss", "val/loss", "val/token_accuracy", "val/l1")  # metrics whose history is kept
 MOST_POINTS = 200  # of one curve of one run
 Curve = Sequence[tuple[int, float]]  # (step, value)
+Rows = Sequence[tuple[str, RunRow]]  # (row, run)
 
 
 @dataclass(frozen=True)
@@ -51,24 +54,29 @@ class Filled:
 
 
 def from_store(spec: TableSpec, tracking_uri: str, experiment: str, parent: str | Sequence[str]) -> Filled:
-    """The runs of sweeps. parent: "auto" (all sweeps of this table, else all runs), "all", "last", or ids.
+    """The runs of sweeps. parent: "auto" (all sweeps of this table, else all runs), "all", "last" (of them), or ids.
 
-    Of several runs of a row and seed the newest that finished counts. Raises UnknownName, ConfigError for runs of
-    other lengths.
+    Of several runs of a row and seed the newest that finished and was evaluated counts; those that were evaluated in
+    other suites alone are no runs of this table. Raises UnknownName, ConfigError for runs that do not compare: of
+    other lengths, weights or shards in one table, or of other learning rates in one row.
     """
     recorded, notes = _recorded(spec, tracking_uri, experiment, parent)
-    chosen: dict[tuple[str, str], RunRow] = {}
-    superseded = 0
-    for run in sorted(recorded, key=lambda run: (run.status == "FINISHED", run.start_ms)):
+    found: dict[tuple[str, str], list[RunRow]] = {}
+    elsewhere = 0
+    for run in recorded:
         row = _row_of(run, spec.rows)
-        if row is not None:
-            key = row.name, run.params.get("seed", "?")
-            superseded += key in chosen and chosen[key].status == "FINISHED"
-            chosen[key] = run
-    if superseded:
-        notes.append(f"{superseded} older runs of the same row and seed were left out")
-    _check_alike([run for run in chosen.values() if run.status == "FINISHED"], tracking_uri)
-    return Filled([_table_run(run, row, seed, spec) for (row, seed), run in chosen.items()], notes)
+        if row is not None and _is_elsewhere(run, spec):
+            elsewhere += 1
+        elif row is not None:
+            found.setdefault((row.name, run.params.get("seed", "?")), []).append(run)
+    chosen = {k: max(own, key=lambda run: _worth(run, spec)) if own[1:] else own[0] for k, own in found.items()}
+    finished = [(row, run) for (row, _), own in found.items() for run in own if run.status == "FINISHED"]
+    counted = [(row, run) for (row, _), run in chosen.items() if run.status == "FINISHED"]
+    superseded = len(finished) - len(counted)
+    for n, said in ((superseded, "other runs of the same row and seed"), (elsewhere, "runs of other suites")):
+        notes += [f"{n} {said} were left out"] if n else []
+    _check_alike(finished, counted, spec, tracking_uri)
+    return tidy(Filled([_table_run(run, row, seed, spec) for (row, seed), run in chosen.items()], notes))
 
 
 def _recorded(
@@ -77,18 +85,18 @@ def _recorded(
     if parent == "all":
         return _of_rows(spec, uri, experiment), []
     sweeps = runs(uri, experiment, SWEEPS)
+    own = [run.run_id for run in sweeps if f"hparams_search={spec.search}" in run.name.split()]
     if parent == "auto":
-        own = [run.run_id for run in sweeps if f"hparams_search={spec.search}" in run.name.split()]
         if not own:
             return _of_rows(spec, uri, experiment), [f"no sweep of {spec.name} is recorded: runs of any origin"]
         wanted = own
     else:
         given = [parent] if isinstance(parent, str) else list(parent)
-        wanted = [sweeps[-1].run_id if name == "last" and sweeps else str(name) for name in given]
+        wanted = [own[-1] if name == "last" and own else str(name) for name in given]
     known = {run.run_id: run.name for run in sweeps}
     for run_id in wanted:
         if run_id not in known:
-            raise UnknownName(f"no sweep {run_id!r}", where=uri, do=nearest(run_id, known))
+            raise UnknownName(f"no sweep {run_id!r} of {spec.name}", where=uri, do=nearest(run_id, known))
     found = [run for run_id in wanted for run in runs(uri, experiment, f"tags.`mlflow.parentRunId` = '{run_id}'")]
     return found, [f"runs of: {known[run_id]} ({run_id})" for run_id in wanted]
 
@@ -109,12 +117,44 @@ def _row_of(run: RunRow, rows: Iterable[TableRow]) -> TableRow | None:
     return None
 
 
-def _check_alike(chosen: Sequence[RunRow], where: str) -> None:
-    for key in ALIKE:
-        values = sorted({run.params[key] for run in chosen if key in run.params})
-        if len(values) > 1:
+def _is_elsewhere(run: RunRow, spec: TableSpec) -> bool:
+    """Whether its training ended in an evaluation in another suite, and none in the table's followed."""
+    suite = run.params.get("evaluate.suite", "None")
+    return suite not in {"None", *spec.suites} and not any(find(place) for place in _places(run, spec))
+
+
+def _places(run: RunRow, spec: TableSpec) -> list[Path]:
+    output = run.tags.get("vlakit.output")
+    return [Path(output) / "evaluation" / suite for suite in spec.suites] if output else []
+
+
+def _worth(run: RunRow, spec: TableSpec) -> tuple[bool, bool, int]:
+    """A training is marked as finished before its evaluation: of those the evaluated count more, then the newer."""
+    try:
+        evaluated = [_evaluation(place, place.name) for place in _places(run, spec)]
+    except VlakitError:
+        evaluated = []
+    return run.status == "FINISHED", bool(evaluated), run.start_ms
+
+
+def _check_alike(finished: Rows, chosen: Rows, spec: TableSpec, where: str) -> None:
+    """Learning rates within a row; over the table ALIKE (where no row names the key) and shards (or its data)."""
+    named = {row.name: row.where for row in spec.rows}
+    values: dict[str, set[str]] = {}
+    for row, run in finished:
+        if LEARNING_RATE in run.params:
+            values.setdefault(f"row {row} differ in {LEARNING_RATE}", set()).add(run.params[LEARNING_RATE])
+    for row, run in chosen:
+        said = {key: run.params[key] for key in ALIKE if key in run.params and named[row].get(key, "*") == "*"}
+        shards = [f"{key[7:]} {value[:12]}" for key, value in sorted(run.tags.items()) if key.startswith("shards.")]
+        if shards and not any(key.startswith("data.") for key in named[row]):
+            said["shards"] = " and ".join(shards)
+        for key, value in said.items():
+            values.setdefault(f"one table differ in {key}", set()).add(value)
+    for what, several in values.items():
+        if len(several) > 1:
             raise ConfigError(
-                f"runs of one table differ in {key}: {', '.join(values)}",
+                f"runs of {what}: {', '.join(sorted(several))}",
                 where=where,
                 do="parent=ID names the sweep that counts (vlakit compare lists runs), or parent=last",
             )
@@ -130,7 +170,7 @@ def _table_run(run: RunRow, row: str, seed: str, spec: TableSpec) -> TableRun:
     if output is None:
         return replace(found, why="its record names no folder")
     try:
-        parts = [_evaluation(Path(output) / "evaluation" / suite, suite) for suite in spec.suites]
+        parts = [_evaluation(place, suite) for place, suite in zip(_places(run, spec), spec.suites, strict=True)]
     except VlakitError as error:
         return replace(found, why=error.what)
     asked = Path(str(read_header(parts[0].source).get("subject", "")))
@@ -144,6 +184,29 @@ def _facts(run: RunRow) -> dict[str, str]:
     known = {"vlakit": run.tags.get("vlakit.version"), "dirty": run.tags.get("git.dirty")}
     shards = {key: value for key, value in run.tags.items() if key.startswith("shards.")}
     return {"id": run.run_id, "name": run.name, "started": started, **{k: v for k, v in known.items() if v}, **shards}
+
+
+def tidy(filled: Filled) -> Filled:
+    """The same without passwords and places of this machine in what is said of the runs."""
+    said = [
+        replace(run, why=public(run.why), record={key: public(value) for key, value in run.record.items()})
+        for run in filled.runs
+    ]
+    return Filled(said, [public(note) for note in filled.notes])
+
+
+def public(said: str) -> str:
+    """A text without the passwords that addresses may hold, and with the names alone of absolute paths.
+
+    >>> public("http" + "://me:secret@host/x"), public("sqlite:////home/me/runs/mlflow.db")
+    ('http://host/x', 'sqlite:///mlflow.db')
+    """
+    said = re.sub(r"(?<=://)[^/@\s]*@", "", said)
+    return re.sub(r"(?:(?<=:///)|(?<=file://)|(?<![\w/:.~<-]))(?:/[^\s/'\"`,;:|()\[\]{}<>]+){2,}", _name_of, said)
+
+
+def _name_of(place: re.Match[str]) -> str:
+    return place.group().rpartition("/")[2]
 
 
 def with_curves(filled: Filled, tracking_uri: str) -> Filled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from vlakit.data.specs import conf_root
 from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.reports.paper import tables
 
-KEYS = {"title", "paper", "sweep", "suite", "reference", "tolerance", "claims", "rows", "columns"}
+KEYS = {"title", "paper", "sweep", "suite", "reference", "tolerance", "claims", "where", "rows", "columns"}
 ROW_KEYS, COLUMN_KEYS = {"says", "where", "paper", "missing"}, {"title", "metric", "scale", "digits", "paper", "quoted"}
 
 
@@ -104,7 +104,9 @@ def load_table(name: str) -> TableSpec:
 def _spec(name: str, file: Path, content: Mapping[str, Any]) -> TableSpec:
     _check_keys(content, KEYS, file)
     paper = [content["paper"]] if isinstance(content["paper"], str) else list(content["paper"])
+    every = {key: str(value) for key, value in (content.get("where") or {}).items()}
     rows = [_row(key, value or {}, file) for key, value in content["rows"].items()]
+    rows = [replace(row, where={**every, **row.where}) if row.where else row for row in rows]
     names = [row.name for row in rows]
     suites = [content["suite"]] if isinstance(content["suite"], str) else list(content["suite"])
     spec = TableSpec(

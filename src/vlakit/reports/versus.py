@@ -190,7 +190,7 @@ def _verdict(finding: Finding, p: float | None, p_same: float | None, more: floa
     if p_same is not None and p_same <= settings.alpha:
         return f"equivalent within {100 * settings.margin:g} points"
     if more == inf:
-        return "cannot tell (no number of rollouts would)"
+        return f"cannot tell ({'more initial states might' if finding.floor else 'no number of rollouts would'})"
     unit = "rollouts" if finding.seeds == (1, 1) else "trainings of each"
     return f"cannot tell ({more:,.0f} more {unit} would)"
 
@@ -211,4 +211,6 @@ def _notes(arms: Sequence[Arm], table: Table | None) -> list[str]:
     if table is not None:
         left = sum(len(evaluation) - len(table.starts) for evaluation in every)
         notes += [f"{left} episodes whose start is not shared were left out"] if left else []
+        plans = {evaluation.states for evaluation in every if evaluation.states}
+        notes += ["initial states were matched by name: the evaluations planned other sets"] if len(plans) > 1 else []
     return notes

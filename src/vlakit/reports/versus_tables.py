@@ -39,7 +39,7 @@ def grids(found: Comparison, paper: Paper | None) -> list[Grid]:
     if any(judged.finding.seed_se is not None for judged in found.pairs):
         parts.append(_seed_grid(found.pairs))
     if paper:
-        parts.append(_paper_grid(found.pairs, paper))
+        parts.append(_paper_grid(found, paper))
     if found.tasks:
         rows = [[judged.scope, *_pair_row(judged)] for judged in found.tasks]
         parts.append(Grid("task by task", ["task", *header], rows))
@@ -79,15 +79,15 @@ def _seed_grid(pairs: Sequence[Judged]) -> Grid:
     return Grid("where the uncertainty comes from (standard errors)", header, rows)
 
 
-def _paper_grid(pairs: Sequence[Judged], paper: Paper) -> Grid:
+def _paper_grid(found: Comparison, paper: Paper) -> Grid:
     header = ["a", "b", "a - b", "paper a - b", "+-", "paper p Holm", "against the paper"]
     rows: list[list[str]] = []
-    for j in pairs:
+    for j in found.pairs:
         printed = paper.pairs.get((j.a, j.b))
         if printed:
             own = [j.a, j.b, points(j.finding.difference, signed=True)]
             theirs = [points(printed.difference, signed=True), error(printed.se), p_text(printed.p_holm)]
-            rows.append([*own, *theirs, agreement(j.finding, printed)])
+            rows.append([*own, *theirs, agreement(j, printed, found.settings.alpha)])
     return Grid(f"beside the paper's {paper.table} (quoted, not measured here)", header, rows, header[3:6])
 
 
@@ -110,13 +110,13 @@ def to_json(found: Comparison, paper: Paper | None) -> dict[str, Any]:
         "confidence": found.settings.confidence,
         "margin": found.settings.margin,
         "runs": runs,
-        "pairs": [pair_json(judged, paper) for judged in found.pairs],
-        "tasks": [{"task": judged.scope, **pair_json(judged, None)} for judged in found.tasks],
+        "pairs": [{**pair_json(judged), **_paper_json(judged, paper, found.settings.alpha)} for judged in found.pairs],
+        "tasks": [{"task": judged.scope, **pair_json(judged)} for judged in found.tasks],
         "notes": found.notes,
     }
 
 
-def pair_json(judged: Judged, paper: Paper | None = None) -> dict[str, Any]:
+def pair_json(judged: Judged) -> dict[str, Any]:
     """A judged pair as plain values; differences are a minus b, as fractions."""
     f = judged.finding
     content: dict[str, Any] = {
@@ -138,10 +138,14 @@ def pair_json(judged: Judged, paper: Paper | None = None) -> dict[str, Any]:
     if f.seed_se is not None:
         names = ("episode_se", "seed_se", "p_checkpoints", "seeds")
         content |= {name: getattr(f, name) for name in names}
-    printed = paper.pairs.get((judged.a, judged.b)) if paper else None
-    if paper and printed:
-        content["paper"] = {"table": paper.table, **vars(printed), "verdict": agreement(f, printed)}
     return content
+
+
+def _paper_json(judged: Judged, paper: Paper | None, alpha: float) -> dict[str, Any]:
+    printed = paper.pairs.get((judged.a, judged.b)) if paper else None
+    if paper is None or printed is None:
+        return {}
+    return {"paper": {"table": paper.table, **vars(printed), "verdict": agreement(judged, printed, alpha)}}
 
 
 def text(found: Comparison, paper: Paper | None) -> str:

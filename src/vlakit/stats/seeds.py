@@ -20,7 +20,8 @@ class SeedComparison:
     """Difference a minus b over seeds and initial states, as fractions.
 
     episode_se: with these checkpoints and other initial states; seed_se: what other trainings add; interval, p and df
-    take both in; p_checkpoints takes the trainings as given.
+    take both in; p_checkpoints takes the trainings as given (None: too many of them for an exact test); floor: the
+    part of se^2 that any number of trainings on the same states would leave.
     """
 
     difference: float
@@ -28,9 +29,10 @@ class SeedComparison:
     seed_se: float
     interval: tuple[float, float]
     p: float
-    p_checkpoints: float
+    p_checkpoints: float | None
     df: float
     se: float
+    floor: float
 
     def equivalence(self, margin: float) -> float:
         """P of "the strategies differ by `margin` or more": the larger of two one-sided t-tests."""
@@ -72,9 +74,10 @@ def compare_seeds(a: Float64, b: Float64, confidence: float = 0.95) -> SeedCompa
         seed_se=float(np.sqrt(max(0.0, sum(seeds) - twice))),
         interval=(max(-1.0, difference - half), min(1.0, difference + half)),
         p=min(1.0, 2 * float(stdtr(df, -abs(difference) / se))),
-        p_checkpoints=sign_flip(over_states),
+        p_checkpoints=_of_checkpoints(over_states),
         df=df,
         se=se,
+        floor=max(0.0, states - twice),
     )
 
 
@@ -106,6 +109,13 @@ def bootstrap_seeds(
     ]  # fmt: skip
     low, high = np.quantile(means[0] - means[1], [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)
+
+
+def _of_checkpoints(differences: Float64) -> float | None:
+    try:
+        return sign_flip(differences)
+    except InvalidData:  # means over 7 and 9 trainings, or over 61: no lattice to count on
+        return None
 
 
 def _residual(arm: Float64) -> float:

@@ -91,9 +91,14 @@ class MlflowRun(MLFlowLogger):
                 where="logger.alias",
                 do="letters, digits, _ and -; MLflow itself answers to `latest` and to version numbers",
             )
+        store, same = self._mlflow_client, f"name = '{name}'"
         try:
-            if not self._mlflow_client.search_registered_models(f"name = '{name}'"):
-                self._mlflow_client.create_registered_model(name)
+            if not store.search_registered_models(same):
+                try:
+                    store.create_registered_model(name)
+                except MlflowException:  # unless another process has made it at the same moment
+                    if not store.search_registered_models(same):
+                        raise
         except MlflowException as error:
             raise ConfigError(
                 f"no model can be registered: {str(error).splitlines()[0][:200]}",

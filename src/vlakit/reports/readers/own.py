@@ -12,6 +12,8 @@ from vlakit.evaluation.records import EPISODES, HEADER, read_header
 from vlakit.reports.episodes import Episodes, Outcome, Start, columns, digest_of, outcome_of
 from vlakit.reports.readers import Reader
 
+PICKED = {"experiment", "debug", "hparams_search", "ckpt_path", "name", "seed"}  # words that name no other training
+ASIDE = ("paths.", "logger", "callbacks", "evaluate.", "trainer.enable", "hydra.", "data.root", "model.processor.token")
 NEEDED = ("suite", "task", "initial_state", "seed", "success", "credit")
 
 
@@ -93,10 +95,20 @@ def _training(path: Path) -> tuple[str, str | None]:
         config = folder / ".hydra" / "config.yaml"
         if config.is_file():
             top = dict(re.findall(r"^(name|seed): *(\S+)", config.read_text(encoding="utf-8"), re.MULTILINE))
-            return top.get("name", folder.name), top.get("seed")
+            return _named(top.get("name", folder.name), folder), top.get("seed")
     own = path.parents[1] if path.parent.name == "evaluation" else path.parent if path.name == "evaluation" else path
     seed = re.search(r"[\[,]seed=(\d+)", own.name)
     return own.name, seed.group(1) if seed else None
+
+
+def _named(name: str, folder: Path) -> str:
+    """With what was changed on the command line, so that repetitions alone share a name; of weights the last part."""
+    file = folder / ".hydra" / "overrides.yaml"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    words = [line.removeprefix("- ").strip("'\"").lstrip("+~") for line in lines if line.startswith("- ")]
+    said = [word for word in words if word.partition("=")[0] not in PICKED and not word.startswith(ASIDE)]
+    changed = [f"model.weights={Path(w).name}" if w.startswith("model.weights=") else w for w in said]
+    return f"{name}[{','.join(changed)}]" if changed else name
 
 
 READER = Reader("vlakit", f"{EPISODES} and {HEADER}", find, read)
