@@ -21,7 +21,7 @@ _install:
     {{bin}}/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sim,metaworld]'
     @rm -f .venv/.vlakit-* && touch {{stamp}}
 
-# The shipped VLA on a new robot: demonstrations -> three fine-tunings -> 200 episodes each -> paired comparison (6 minutes)
+# The shipped VLA on a new robot: demonstrations -> three fine-tunings -> 200 episodes each -> paired comparison (5 minutes)
 demo: setup
     @{{bin}}/python experiments/demo/demo.py
 
