@@ -27,7 +27,7 @@ def _own_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_success_is_returned_recorded_and_backed_by_episodes(tmp_path: Path) -> None:
     pytest.importorskip("av")
-    found = train_here(tmp_path, *ASKED, "+evaluate.videos=1")
+    found = train_here(tmp_path, *ASKED, "evaluate.videos=1")
     episodes = read_episodes(tmp_path / "runs" / "run" / "evaluation" / "fake")
     assert len(episodes) == 4
     assert found["eval/success"] == sum(episode.success for episode in episodes) / 4

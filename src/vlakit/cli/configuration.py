@@ -180,6 +180,11 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigEr
         return ConfigError(
             f"{group}={choice} does not exist", where=f"conf/{group}", do=nearest(choice, _options(group))
         )
+    taken = re.search(r"An item is already at '([^']+)'", message)
+    if taken:
+        return ConfigError(
+            f"{taken.group(1)!r} is there already", where="command line", do=f"leave the + out: {taken.group(1)}=VALUE"
+        )
     if "Config group override must be" in message:
         return ConfigError(
             "the choice of a group is a name", where=" ".join(overrides), do="leave the word GROUP=null out"
