@@ -27,7 +27,7 @@ VLAKIT = [sys.executable, "-c", "from vlakit.cli.app import main; main()"]
 SWEEP = """
 import json, os, sys, time
 from vlakit.cli import train as module
-inner, spent = module.train, [0.0, 0.0]
+inner, spent, (out, *words) = module.train, [0.0, 0.0], sys.argv[1:]  # main() rewrites sys.argv
 def timed(*args, **options):
     wall, cpu = time.perf_counter(), time.process_time()
     try:
@@ -36,8 +36,8 @@ def timed(*args, **options):
         spent[0] += time.perf_counter() - wall
         spent[1] += time.process_time() - cpu
 module.train = timed
-module.main(["-m", *sys.argv[2:]])
-open(sys.argv[1], "w").write(json.dumps(spent))
+module.main(["-m", *words])
+open(out, "w").write(json.dumps(spent))
 """
 STRATEGIES = ("full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64")
 
