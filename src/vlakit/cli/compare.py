@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.output import check_format, emit
+from vlakit.cli.output import check_format, check_fractions, emit
 from vlakit.errors import ConfigError, nearest
 
 FORMATS = ("text", "json", "csv", "latex", "html")
@@ -56,9 +56,7 @@ def _settings(cfg: dict[str, Any]) -> Any:
     for key, known in (("paired", PAIRED), ("score", SCORES), ("by_task", ("true", "false"))):
         if str(cfg[key]).lower() not in known:
             raise ConfigError(f"{key}={cfg[key]}", where="command line", do=nearest(str(cfg[key]), known))
-    for key in ("margin", "confidence"):
-        if not isinstance(cfg[key], int | float) or not 0 < cfg[key] < 1:
-            raise ConfigError(f"{key}={cfg[key]}", where="command line", do="give a fraction between 0 and 1")
+    check_fractions(margin=cfg["margin"], confidence=cfg["confidence"])
     return Settings(confidence=cfg["confidence"], margin=cfg["margin"])
 
 

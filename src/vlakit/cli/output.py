@@ -19,3 +19,10 @@ def check_format(output_format: str, known: tuple[str, ...] = ("text", "json")) 
     """Raise ConfigError for a format that a verb does not have."""
     if output_format not in known:
         raise ConfigError(f"format={output_format} is unknown", where="command line", do=f"one of {', '.join(known)}")
+
+
+def check_fractions(**values: Any) -> None:
+    """Raise ConfigError for a value that is no number between 0 and 1, both excluded."""
+    for key, value in values.items():
+        if not isinstance(value, int | float) or not 0 < value < 1:
+            raise ConfigError(f"{key}={value}", where="command line", do="give a fraction between 0 and 1")

@@ -75,7 +75,7 @@ def record_run(logger: RunLogger | None, cfg: DictConfig, policy: PolicyModule, 
         "suite_contract": data.contracts,
         "experiment": str(cfg.name),
     }
-    if logger is None or getattr(rank_zero_only, "rank", 0) != 0:  # elsewhere Lightning's logger is a dummy
+    if logger is None or is_helper():  # whose logger is a dummy
         return
     policy.run_record[logger.ID] = str(logger.version)
     commit, dirty = git_state()
@@ -90,6 +90,11 @@ def record_run(logger: RunLogger | None, cfg: DictConfig, policy: PolicyModule, 
     }
     logger.record(flatten(plain), tags, data.hashes, [resolved])
     logger.log_metrics({"params/trainable": trainable, "params/total": total}, step=0)
+
+
+def is_helper() -> bool:
+    """Whether this is one of the further processes that a training on several devices starts."""
+    return getattr(rank_zero_only, "rank", 0) != 0
 
 
 def git_state() -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.output import check_format, emit
+from vlakit.cli.output import check_format, check_fractions, emit
 from vlakit.cli.suites import split_words
 from vlakit.errors import CheckpointMismatch, ConfigError
 
@@ -30,7 +30,8 @@ def main(overrides: Sequence[str]) -> None:
     from vlakit.reports.passport import read_evaluation, read_passport
     from vlakit.reports.passport_check import REPRODUCED, compare
 
-    settings = Settings(confidence=_fraction(cfg, "confidence"), margin=_fraction(cfg, "margin"))
+    check_fractions(confidence=cfg["confidence"], margin=cfg["margin"])
+    settings = Settings(confidence=cfg["confidence"], margin=cfg["margin"])
     file, passport = read_passport(Path(cfg["passport"]).expanduser())
     then, training = passport["evaluations"], _training(cfg, passport, file)
     out = _target(cfg["out"] or f"{cfg['paths']['runs']}/reproduced/{datetime.now():%Y%m%d-%H%M%S-%f}")
@@ -39,8 +40,10 @@ def main(overrides: Sequence[str]) -> None:
     if training is None:
         files = [_stored(cfg, evaluation, file) for evaluation in then]
     else:
+        from vlakit.cli.recording import is_helper
+
         _train(training, cfg, out)
-        if _is_helper():
+        if is_helper():
             return
         files = [out / e["checkpoint"]["name"] if "checkpoint" in e else None for e in then]
     folders = [out / "evaluation" / evaluation["suite"] for evaluation in then]
@@ -52,12 +55,6 @@ def main(overrides: Sequence[str]) -> None:
     emit(report, f"{found}\nepisodes in {out}", cfg["format"])
     if found.verdict != REPRODUCED:
         sys.exit(1)
-
-
-def _fraction(cfg: Mapping[str, Any], key: str) -> float:
-    if not isinstance(cfg[key], float) or not 0 < cfg[key] < 1:
-        raise ConfigError(f"{key}={cfg[key]}", where="command line", do="give a fraction between 0 and 1")
-    return cfg[key]
 
 
 def _training(cfg: Mapping[str, Any], passport: Mapping[str, Any], file: Path) -> dict[str, Any] | None:
@@ -76,17 +73,12 @@ def _training(cfg: Mapping[str, Any], passport: Mapping[str, Any], file: Path) -
 
 
 def _target(out: str) -> Path:
+    from vlakit.cli.recording import is_helper
+
     folder = Path(out).expanduser()
-    if folder.exists() and any(folder.iterdir()) and not _is_helper():
+    if folder.exists() and any(folder.iterdir()) and not is_helper():
         raise ConfigError("the target is there already", where=out, do="choose another out=DIR")
     return folder.absolute()
-
-
-def _is_helper() -> bool:
-    """Whether this is one of the further processes that a training on several devices starts."""
-    from lightning.pytorch.utilities import rank_zero_only
-
-    return getattr(rank_zero_only, "rank", 0) != 0
 
 
 def _suite_words(evaluation: Mapping[str, Any]) -> list[str]:

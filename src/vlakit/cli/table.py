@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.output import check_format
+from vlakit.cli.output import check_format, check_fractions
 from vlakit.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def build(cfg: dict[str, Any]) -> TableReport:
         own = {str(key): str(value) for key, value in cfg["where"].items()}
         spec = replace(spec, rows=[replace(r, where={**r.where, **own}) if r.where else r for r in spec.rows])
     margin = spec.tolerance if cfg["margin"] is None else cfg["margin"]
-    for key, value in (("margin", margin), ("confidence", cfg["confidence"])):
-        if not isinstance(value, int | float) or not 0 < value < 1:
-            raise ConfigError(f"{key}={value}", where="command line", do="give a fraction between 0 and 1")
+    check_fractions(margin=margin, confidence=cfg["confidence"])
     if str(cfg["paired"]).lower() not in PAIRED:
         raise ConfigError(f"paired={cfg['paired']}", where="command line", do=nearest(str(cfg["paired"]), PAIRED))
     settings = Settings(confidence=cfg["confidence"], margin=margin)
