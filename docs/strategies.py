@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 
 from vlakit.accounting.parameters import count_parameters
 from vlakit.cli.configuration import compose_config, to_plain
-from vlakit.models.vla import ModelNames, build_vla
+from vlakit.models.openvla.vla import ModelNames, build_vla
 from vlakit.processing.processor import ProcessorNames, VLAProcessor
 
 STRATEGIES = ("full", "last_layer", "frozen_vision", "sandwich", "lora")

@@ -9,11 +9,11 @@ import simplejpeg
 import torch
 import yaml
 
-from vlakit.data.collate import Collate
-from vlakit.data.datamodule import SAMPLE
-from vlakit.data.shards import convert
-from vlakit.data.specs import load_spec
-from vlakit.models.vla import ModelNames, OpenVLA, build_vla
+from vlakit.data.shards.convert import convert
+from vlakit.data.specs.spec import load_spec
+from vlakit.data.stream.collate import Collate
+from vlakit.data.stream.datamodule import SAMPLE
+from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
 from vlakit.processing.processor import ProcessorNames, VLAProcessor
 from vlakit.schema import Batch, DatasetStatistics, Sample
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vlakit.evaluation.libero_setup import ASSET_FOLDERS
+from vlakit.evaluation.suites.libero.setup import ASSET_FOLDERS
 
 OBJECTS = ("milk", "cream_cheese", "tomato_sauce", "butter", "orange_juice", "chocolate_pudding")
 TEXTURES = ("light-gray-floor-tile.png", "light-gray-plaster.png")

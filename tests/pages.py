@@ -16,11 +16,11 @@ from typing import Any
 
 from table_fills import filled
 
-from vlakit.reports.pairs import Settings
-from vlakit.reports.table import TableReport, from_runs
-from vlakit.reports.table_formats import html_text
-from vlakit.reports.table_runs import Filled, TableRun
-from vlakit.reports.table_spec import load_table
+from vlakit.compare.pairs import Settings
+from vlakit.reports.tables.formats import html_text
+from vlakit.reports.tables.runs import Filled, TableRun
+from vlakit.reports.tables.spec import load_table
+from vlakit.reports.tables.table import TableReport, from_runs
 
 RATES = {"full": 0.8, "last_layer": 0.4, "lora_r32": 0.78, "lora_r64": 0.76}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

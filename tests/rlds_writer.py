@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlakit.data.example_writer import example as example
-from vlakit.data.example_writer import field as field
-from vlakit.data.example_writer import varint as varint
-from vlakit.data.tfrecord import frame_record as record
+from vlakit.data.rlds.example_writer import example as example
+from vlakit.data.rlds.example_writer import field as field
+from vlakit.data.rlds.example_writer import varint as varint
+from vlakit.data.rlds.tfrecord import frame_record as record
 
 
 def floats(*values: float) -> bytes:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vlakit.reports.episodes import Episodes, Start
-from vlakit.reports.table_runs import Filled, TableRun
+from vlakit.compare.episodes import Episodes, Start
+from vlakit.reports.tables.runs import Filled, TableRun
 
 VERSIONS = {"mujoco": "3.3.0", "renderer": "egl"}
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from commands import complaint, says, train_here
 
+from vlakit.checkpoints.card import CARD
 from vlakit.cli.errors import readable_errors
-from vlakit.data.statistics import statistics_to_json
-from vlakit.models.checkpoint import CARD
-from vlakit.models.vla import ModelNames, build_vla
+from vlakit.data.shards.statistics import statistics_to_json
+from vlakit.models.openvla.vla import ModelNames, build_vla
 from vlakit.processing.processor import ProcessorNames
 from vlakit.schema import DatasetStatistics
 

@@ -9,9 +9,9 @@ from hydra.utils import instantiate
 
 from vlakit.cli import configuration
 from vlakit.cli.configuration import check_run, compose_config, invented_keys, single_runs, to_plain, verb_config
-from vlakit.data.specs import conf_root
+from vlakit.configs import conf_root
 from vlakit.errors import ConfigError
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.processor import VLAProcessor
 
 EVERY = sorted(path.stem for path in (conf_root() / "experiment").glob("*.yaml"))

@@ -2,16 +2,15 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from vlakit.cli.app import VERBS
 from vlakit.cli.configuration import check_run, compose_config, verb_config
 from vlakit.cli.suites import split_words
 from vlakit.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMPOSED = {"train", "explain", "plan", "bench", "demonstrate"}  # the other verbs read their file alone
 

@@ -3,11 +3,10 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "lightning", "transformers", "timm", "peft", "mlflow", "numpy")
 TENSORFLOW = re.compile(r"^\s*(import|from) tensorflow", re.MULTILINE)
 

@@ -10,7 +10,7 @@ from tiny_runs import built, saved
 
 from vlakit.errors import CheckpointMismatch, InvalidData, StatisticsMissing
 from vlakit.models.adapters import LoraNumbers, inject_lora
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.policy import VLAPolicy
 from vlakit.processing.processor import ProcessorNames, VLAProcessor
 from vlakit.schema import DatasetStatistics, Observation

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlakit.data.statistics import statistics_to_json
-from vlakit.models.hf_config import read_description
-from vlakit.models.vla import ModelNames, OpenVLA, build_vla
-from vlakit.models.weights import save_weights
+from vlakit.checkpoints.hf_config import read_description
+from vlakit.checkpoints.weights import save_weights
+from vlakit.data.shards.statistics import statistics_to_json
+from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
 from vlakit.policy import VLAPolicy
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import DatasetStatistics

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from vlakit.data.datamodule import VLADataModule
+from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.models.adapters import LoraNumbers, inject_lora
-from vlakit.models.vla import ModelNames, OpenVLA, build_vla
+from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch
 from vlakit.strategies.base import PolicyModule

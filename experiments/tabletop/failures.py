@@ -15,7 +15,7 @@ import yaml
 
 from vlakit.evaluation.gallery import contact_sheet, films
 from vlakit.evaluation.records import EpisodeRecord, read_episodes
-from vlakit.evaluation.tabletop.suite import TabletopEnvironment, TabletopSuite
+from vlakit.evaluation.suites.tabletop.suite import TabletopEnvironment, TabletopSuite
 
 KINDS = ("nothing touched", "only another thing", "another thing first", "only the named thing")
 SUITES = Path(__file__).parents[2] / "conf" / "suite"

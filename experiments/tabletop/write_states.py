@@ -5,10 +5,10 @@ Usage: python experiments/tabletop/write_states.py   (into src/vlakit/assets/tab
 
 from __future__ import annotations
 
-from vlakit.evaluation.tabletop.embodiment import load_embodiment
-from vlakit.evaluation.tabletop.states import draw_state
-from vlakit.evaluation.tabletop.stored import store_states
-from vlakit.evaluation.tabletop.suite import TASK_ORDER, axis_names
+from vlakit.evaluation.suites.tabletop.embodiment import load_embodiment
+from vlakit.evaluation.suites.tabletop.states import draw_state
+from vlakit.evaluation.suites.tabletop.stored import store_states
+from vlakit.evaluation.suites.tabletop.suite import TASK_ORDER, axis_names
 
 EMBODIMENTS = ("d0", "d1", "d2", "d3", "d4", "target")
 PER_TASK, PER_TASK_OF_AN_AXIS = 100, 40

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from vlakit.models.checkpoint import BASE, CARD, checkpoint_file, read_checkpoint
-from vlakit.models.shipped import ASSETS, SHIPPED
+from vlakit.checkpoints.card import BASE, CARD, checkpoint_file, read_checkpoint
+from vlakit.checkpoints.shipped import ASSETS, SHIPPED
 
 OF_THE_RUN = (BASE, "data", "mlflow_run_id")
 

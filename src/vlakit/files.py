@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from vlakit.errors import DiskFull
 
+ASSETS = Path(__file__).parent / "assets"  # what ships with vlakit
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlakit.contract import check_contract
-from vlakit.data.statistics import statistics_from_json
+from vlakit.checkpoints.contract import check_contract
+from vlakit.checkpoints.formats import LoadOptions, load
+from vlakit.data.shards.statistics import statistics_from_json
 from vlakit.errors import InvalidData, StatisticsMissing
-from vlakit.models.decoding import Choice, Decoded, answer_log_probs, generate
-from vlakit.models.formats import LoadOptions, load
-from vlakit.models.vla import ModelNames, OpenVLA
+from vlakit.models.openvla.decoding import Choice, Decoded, answer_log_probs, generate
+from vlakit.models.openvla.vla import ModelNames, OpenVLA
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Float32, Int64, Observation
 

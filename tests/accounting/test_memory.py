@@ -16,7 +16,7 @@ from vlakit.accounting.dry_step import PARTS, DryStep, Functions, Ledger, Numeri
 from vlakit.accounting.memory import CARDS, PRECISIONS, Estimate, Setup, estimate, random_batch, unit_of
 from vlakit.errors import ConfigError
 from vlakit.models.adapters import LoraNumbers, inject_lora
-from vlakit.models.vla import ModelNames, OpenVLA, build_vla
+from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
 from vlakit.strategies.frozen_vision import FrozenVision
 from vlakit.strategies.full import Full
 from vlakit.strategies.last_layer import LastLayer

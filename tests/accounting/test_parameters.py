@@ -6,7 +6,7 @@ import pytest
 from tiny_runs import meta_lora, meta_vla
 
 from vlakit.accounting.parameters import ModuleCount, count_parameters, explain, reached_names, unreached_adapters
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.schema import Batch
 
 TOWERS = {"siglip_so400m": ["siglip"], "dinosiglip_so400m": ["dinov2", "siglip"]}

@@ -9,7 +9,7 @@ from fake_suite import statistics
 from tiny_runs import built, saved
 
 from vlakit.cli import configuration, suites
-from vlakit.data.specs import conf_root
+from vlakit.configs import conf_root
 from vlakit.processing.processor import VLAProcessor
 from vlakit.strategies.full import Full
 

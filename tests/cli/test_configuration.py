@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from vlakit.cli.configuration import compose_config
-from vlakit.data.specs import conf_root
+from vlakit.configs import conf_root
 from vlakit.errors import ConfigError
 
 

@@ -7,16 +7,16 @@ import pytest
 import yaml
 from commands import complaint, report, run, says
 
-from vlakit.data.rlds import open_rlds, parse_episode, read_records
-from vlakit.data.shards import convert
-from vlakit.data.specs import load_spec
+from vlakit.data.rlds.reader import open_rlds, parse_episode, read_records
+from vlakit.data.shards.convert import convert
+from vlakit.data.specs.spec import load_spec
 from vlakit.evaluation.demonstration_folder import RECORD
 
 
 @pytest.fixture
 def conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A conf/ with the verb's own file and the suite of the tests."""
-    from vlakit.data.specs import conf_root
+    from vlakit.configs import conf_root
 
     root = tmp_path / "conf"
     (root / "suite").mkdir(parents=True)
@@ -51,7 +51,7 @@ def test_the_folder_is_read_as_rlds(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.usefixtures("conf")
 def test_shards_keep_images_and_actions_to_the_last_bit(tmp_path: Path) -> None:
-    from vlakit.data.reader import ShardFolder
+    from vlakit.data.shards.reader import ShardFolder
 
     assert run("demonstrate", words(tmp_path)) == 0
     spec = tmp_path / "line.yaml"

@@ -11,7 +11,7 @@ from tiny_runs import built, saved
 
 from vlakit.evaluation.records import EPISODES, HEADER
 from vlakit.processing.processor import VLAProcessor
-from vlakit.reports.passport import PASSPORT
+from vlakit.reports.passport.passport import PASSPORT
 from vlakit.strategies.full import Full
 
 Capture = pytest.CaptureFixture[str]

@@ -9,10 +9,10 @@ import torch
 import yaml
 from commands import complaint, edited, report, says
 
-from vlakit.data.specs import conf_root
+from vlakit.configs import conf_root
 from vlakit.evaluation.records import HEADER
 from vlakit.files import content_hash
-from vlakit.reports.passport import PASSPORT
+from vlakit.reports.passport.passport import PASSPORT
 
 Capture = pytest.CaptureFixture[str]
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
 from commands import complaint, report, run
+from places import FIXTURES
 
 from vlakit.cli.plan import PAPER_BATCH, ROWS, original, table
-from vlakit.data.specs import conf_root
+from vlakit.configs import conf_root
 
 TINY = ("model=tiny", "batch_size=4")
-TABLE1 = yaml.safe_load((Path(__file__).parents[1] / "fixtures" / "paper_tables.yaml").read_text())["table1"]["rows"]
+TABLE1 = yaml.safe_load((FIXTURES / "paper_tables.yaml").read_text())["table1"]["rows"]
 
 
 def test_json_says_what_fits_and_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:

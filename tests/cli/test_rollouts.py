@@ -11,7 +11,7 @@ from fake_suite import statistics
 from tiny_runs import built, saved
 
 from vlakit.cli import configuration, suites
-from vlakit.data.specs import conf_root
+from vlakit.configs import conf_root
 from vlakit.evaluation.records import EPISODES, read_episodes, read_header
 from vlakit.policy import VLAPolicy
 from vlakit.processing.processor import VLAProcessor

@@ -9,14 +9,13 @@ import pytest
 import yaml
 from commands import LIGHT
 from omegaconf import DictConfig, OmegaConf
+from places import ROOT
 
 from vlakit.cli.sweep import Job, SweepRun, closed_early, continued, parent_of, read_note
 from vlakit.cli.train import _run_name
 from vlakit.errors import ConfigError, LossNotFinite
 from vlakit.tracking import mlflow
 from vlakit.tracking.mlflow import runs
-
-ROOT = Path(__file__).parents[2]
 
 
 def sweep(folder: Path, *words: str, light: bool = True) -> subprocess.CompletedProcess[str]:

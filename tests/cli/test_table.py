@@ -13,8 +13,8 @@ from commands import complaint, report, run, says
 from evaluations import outcomes, write_own
 from table_fills import filled
 
-from vlakit.reports.table_folder import save
-from vlakit.reports.table_spec import load_table
+from vlakit.reports.tables.folder import save
+from vlakit.reports.tables.spec import load_table
 from vlakit.tracking.mlflow import client, end_run, experiment_id, log_params
 
 Capture = pytest.CaptureFixture[str]

@@ -15,12 +15,11 @@ import torch
 import yaml
 from commands import LIGHT, report, train_here
 from mlflow import MlflowClient
+from places import ROOT
 
-from vlakit.data.reader import ShardFolder
+from vlakit.data.shards.reader import ShardFolder
 from vlakit.errors import CheckpointMismatch
 from vlakit.policy import VLAPolicy
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from commands import train_here
 
 from vlakit.cli import configuration, suites
-from vlakit.data.specs import conf_root
+from vlakit.configs import conf_root
 from vlakit.errors import ConfigError
 from vlakit.evaluation.records import read_episodes
 from vlakit.tracking.mlflow import client, runs

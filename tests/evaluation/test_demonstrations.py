@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from suites import SIZE, TASKS, LineSuite
 
-from vlakit.data.images import decode_image
+from vlakit.data.rlds.images import decode_image
 from vlakit.errors import ConfigError, InvalidData, UnknownName
 from vlakit.evaluation.demonstrations import Demonstration, DemonstrationPlan, Demonstrator, demonstrate
 

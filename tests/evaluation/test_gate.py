@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_suite import FakeEnvironment, FakeSuite, states_of, statistics
 
-from vlakit.data.specs import DatasetSpec, Segment
+from vlakit.data.specs.spec import DatasetSpec, Segment
 from vlakit.errors import InvalidData, PartMissing, StatisticsMissing
 from vlakit.evaluation.gate import (
     Codec,

@@ -11,8 +11,8 @@ import pytest
 from libero_assets import write_assets
 
 from vlakit.errors import InvalidData, PartMissing
-from vlakit.evaluation import libero_setup
-from vlakit.evaluation.libero import LiberoEnvironment, LiberoSuite
+from vlakit.evaluation.suites.libero import setup as libero_setup
+from vlakit.evaluation.suites.libero.suite import LiberoEnvironment, LiberoSuite
 
 pytestmark = [
     pytest.mark.sim,

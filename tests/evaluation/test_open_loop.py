@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlakit.data.reader import ShardFolder
+from vlakit.data.shards.reader import ShardFolder
 from vlakit.errors import InvalidData, StatisticsMissing
 from vlakit.evaluation.open_loop import MEAN, POLICY, PREVIOUS, EpisodeResult, open_loop, score
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.policy import VLAPolicy
 from vlakit.processing.normalizer import normalize
 from vlakit.processing.processor import VLAProcessor

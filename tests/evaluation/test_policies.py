@@ -22,7 +22,7 @@ from vlakit.evaluation.policies import (
 from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.suite import InitialState
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.policy import VLAPolicy
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Float32, Observation

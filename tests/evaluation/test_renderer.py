@@ -9,7 +9,7 @@ import pytest
 SCRIPT = """
 import logging
 logging.basicConfig(level=logging.INFO)
-from vlakit.evaluation.tabletop.suite import TabletopSuite
+from vlakit.evaluation.suites.tabletop.suite import TabletopSuite
 suite = TabletopSuite("d0")
 suite.environment().reset(suite.initial_states("lift", 1)[0])
 """

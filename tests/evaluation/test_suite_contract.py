@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from tiny_runs import built, saved, trainer_of
 
 from vlakit.cli.recording import record_run
-from vlakit.data.datamodule import VLADataModule
-from vlakit.data.shards import convert
-from vlakit.data.specs import load_spec
+from vlakit.data.shards.convert import convert
+from vlakit.data.specs.spec import load_spec
+from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.errors import CheckpointMismatch
 from vlakit.evaluation.demonstration_folder import write_demonstrations
 from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator

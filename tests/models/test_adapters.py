@@ -8,7 +8,7 @@ import torch
 from vlakit.accounting.parameters import count_parameters
 from vlakit.errors import PatternUnmatched
 from vlakit.models.adapters import OPENVLA_TARGETS, LoraNumbers, inject_lora, merged_state_dict
-from vlakit.models.vla import ModelNames, OpenVLA, build_vla
+from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
 from vlakit.schema import Batch
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlakit.data.statistics import statistics_from_json
-from vlakit.models.decoding import Choice, generate
-from vlakit.models.hf_config import read_description
-from vlakit.models.vla import OpenVLA, build_empty
-from vlakit.models.weights import load_weights
+from vlakit.checkpoints.hf_config import read_description
+from vlakit.checkpoints.weights import load_weights
+from vlakit.data.shards.statistics import statistics_from_json
+from vlakit.models.openvla.decoding import Choice, generate
+from vlakit.models.openvla.vla import OpenVLA, build_empty
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch
 

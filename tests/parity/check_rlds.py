@@ -15,8 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from vlakit.data.features import Leaf
-from vlakit.data.rlds import Episode, RecordHeader, RldsFolder, decode_image, open_rlds, parse_episode, read_records
+from vlakit.data.rlds.features import Leaf
+from vlakit.data.rlds.reader import (
+    Episode,
+    RecordHeader,
+    RldsFolder,
+    decode_image,
+    open_rlds,
+    parse_episode,
+    read_records,
+)
 from vlakit.errors import VlakitError
 
 FILES_AT_ONCE = EPISODES_AT_ONCE = 16  # TFDS has 16 files open and takes 16 episodes of one before the next

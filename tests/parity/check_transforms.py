@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vlakit.data.specs import DatasetSpec, Segment, load_spec
-from vlakit.data.standardize import standardize_raw
+from vlakit.data.specs.spec import DatasetSpec, Segment, load_spec
+from vlakit.data.specs.standardize import standardize_raw
 from vlakit.errors import VlakitError
 
 Recording = dict[str, np.ndarray]

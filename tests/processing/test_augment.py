@@ -1,9 +1,8 @@
 """The training augmentation: TensorFlow's colour arithmetic, and randomness that is a function of the sample alone."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from places import FIXTURES
 
 from vlakit.errors import UnknownName
 from vlakit.processing.augment import (
@@ -20,7 +19,7 @@ from vlakit.processing.augment import (
 from vlakit.processing.images import to_uint8
 from vlakit.schema import UInt8
 
-EXPECTED = np.load(Path(__file__).parents[1] / "fixtures/image_ops/expected.npz")
+EXPECTED = np.load(FIXTURES / "image_ops/expected.npz")
 PICTURES = pytest.mark.parametrize("i", [0, 1], ids=["bridge", "photograph"])
 IMAGE = EXPECTED["decoded_0"]
 

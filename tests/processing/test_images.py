@@ -1,10 +1,9 @@
 """TensorFlow's image arithmetic, held against TensorFlow's own results."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from places import FIXTURES
 
 from vlakit.errors import InvalidData, UnknownName
 from vlakit.processing.images import (
@@ -20,7 +19,7 @@ from vlakit.processing.images import (
 )
 from vlakit.schema import UInt8
 
-EXPECTED = np.load(Path(__file__).parents[1] / "fixtures/image_ops/expected.npz")
+EXPECTED = np.load(FIXTURES / "image_ops/expected.npz")
 PICTURES = pytest.mark.parametrize("i", [0, 1], ids=["bridge", "photograph"])
 
 

@@ -10,7 +10,7 @@ from evaluations import record
 from pages import CHROMIUM, RATES, Browser, chromium, page_of, whole_fill
 
 from vlakit.evaluation.gallery import Film, video
-from vlakit.reports.table_runs import Filled
+from vlakit.reports.tables.runs import Filled
 
 pytestmark = [
     pytest.mark.slow,

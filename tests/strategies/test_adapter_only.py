@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_runs import built, saved
 
+from vlakit.checkpoints.card import read_checkpoint
+from vlakit.checkpoints.formats import LoadOptions
 from vlakit.errors import CheckpointMismatch, ConfigError, PartMissing
-from vlakit.models.checkpoint import read_checkpoint
-from vlakit.models.formats import LoadOptions
 from vlakit.policy import VLAPolicy
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Observation

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_runs import TINY, built, data_of, module_of, saved, trainer_of
 
+from vlakit.checkpoints.card import CARD, read_checkpoint
 from vlakit.errors import CheckpointMismatch, LossNotFinite
-from vlakit.models.checkpoint import CARD, read_checkpoint
-from vlakit.models.vla import ModelNames
+from vlakit.models.openvla.vla import ModelNames
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch
 from vlakit.strategies.full import Full

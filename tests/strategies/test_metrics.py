@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlakit.models.vla import VLAOutput
+from vlakit.models.openvla.vla import VLAOutput
 from vlakit.processing.processor import ProcessorNames, VLAProcessor
 from vlakit.schema import Batch, DatasetStatistics
 from vlakit.strategies.metrics import ActionMetrics

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.schema import Batch
 from vlakit.strategies.muon import MuonAdamW, is_hidden_matrix
 from vlakit.strategies.optim import parameter_groups

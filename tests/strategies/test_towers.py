@@ -8,11 +8,11 @@ import torch
 from scene_folder import write_scenes
 from tiny_runs import built, module_of, saved, trainer_of
 
+from vlakit.checkpoints.formats import load, start_from
 from vlakit.data.scene_data import SceneData
 from vlakit.data.scenes import SceneBatch
 from vlakit.errors import ConfigError
-from vlakit.models.formats import load, start_from
-from vlakit.models.vla import ModelNames
+from vlakit.models.openvla.vla import ModelNames
 from vlakit.processing.processor import VLAProcessor
 from vlakit.strategies.muon import MuonAdamW
 from vlakit.strategies.optim import wsd

@@ -1,15 +1,15 @@
 """What each strategy trains, to the last digit of the paper's Table 1, and what a glob may not do."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from places import FIXTURES
 from tiny_runs import meta_vla, module_of
 
 from vlakit.accounting.parameters import count_parameters
 from vlakit.errors import PatternUnmatched
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.processor import VLAProcessor
 from vlakit.strategies.base import Finetune
 from vlakit.strategies.frozen_vision import FrozenVision
@@ -32,7 +32,7 @@ def test_count_is_golden(vision: str, strategy: str, tiny_processor: VLAProcesso
 
 
 def test_golden_counts_are_those_of_the_papers_tables(golden: dict[str, Any]) -> None:
-    tables = yaml.safe_load((Path(__file__).parents[1] / "fixtures/paper_tables.yaml").read_text())["table1"]
+    tables = yaml.safe_load((FIXTURES / "paper_tables.yaml").read_text())["table1"]
     counts = golden["parameters"]
     assert counts["siglip_so400m"] == {name: row["train_params"] for name, row in tables["rows"].items()}
     assert counts["dinosiglip_so400m"] == tables["counts_fused_dinosiglip"]

@@ -9,8 +9,8 @@ import pytest
 from commands import train_here
 from mlflow import MlflowClient
 
+from vlakit.checkpoints.card import CARD, read_checkpoint
 from vlakit.errors import ConfigError, PartMissing
-from vlakit.models.checkpoint import CARD, read_checkpoint
 from vlakit.tracking import loggers
 from vlakit.tracking.loggers import Begun, MlflowRun, WandbRun, chosen
 from vlakit.tracking.mlflow import EXPERIMENT, client, experiment_id

@@ -14,11 +14,11 @@ from urllib.request import urlopen
 
 import pytest
 from commands import LIGHT
+from places import ROOT
 
 from vlakit.tracking.mlflow import RunRow, client, runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.allow_hosts(["127.0.0.1"])]
-ROOT = Path(__file__).parents[2]
 START_S = 300  # ten on an idle machine
 
 

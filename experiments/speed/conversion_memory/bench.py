@@ -37,8 +37,8 @@ def repeat_sample(folder: Path, copies: int) -> Path:
 
 def convert_and_report(source: Path, out: Path) -> None:
     """The measured process: convert, print one row."""
-    from vlakit.data.shards import convert
-    from vlakit.data.specs import load_spec
+    from vlakit.data.shards.convert import convert
+    from vlakit.data.specs.spec import load_spec
 
     start = time.perf_counter()
     counts = convert(source, out, load_spec("bridge_orig")).counts()

@@ -21,11 +21,11 @@ import simplejpeg
 import torch
 from torch.utils.data import DataLoader
 
-from vlakit.data.loading import MixtureSampler, SampleDataset
-from vlakit.data.mixture import MixtureOrder, mixture_entry
-from vlakit.data.reader import ShardFolder, open_folders
-from vlakit.data.shards import convert
-from vlakit.data.specs import load_spec
+from vlakit.data.shards.convert import convert
+from vlakit.data.shards.reader import ShardFolder, open_folders
+from vlakit.data.specs.spec import load_spec
+from vlakit.data.stream.loading import MixtureSampler, SampleDataset
+from vlakit.data.stream.mixture import MixtureOrder, mixture_entry
 from vlakit.schema import Sample
 
 GOAL = 2000

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vlakit.evaluation.metaworld import LIMIT, MetaWorld
-from vlakit.evaluation.metaworld_world import World
+from vlakit.evaluation.suites.metaworld.suite import LIMIT, MetaWorld
+from vlakit.evaluation.suites.metaworld.world import World
 
 OUT = Path(__file__).with_name("results.csv")
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from shape import BATCH, DATASET, LEARNING_RATE, inputs, seeded, write_config
 
-from vlakit.models.hf_config import read_description
-from vlakit.models.vla import OpenVLA, build_empty
-from vlakit.models.weights import load_weights, released_name
+from vlakit.checkpoints.hf_config import read_description
+from vlakit.checkpoints.weights import load_weights, released_name
+from vlakit.models.openvla.vla import OpenVLA, build_empty
 from vlakit.schema import Batch
 from vlakit.strategies.feature_cache import FeatureCache
 from vlakit.strategies.frozen_vision import FrozenVision

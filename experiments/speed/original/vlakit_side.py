@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from shape import BATCH, DATASET, LEARNING_RATE, PRECISIONS, PROMPT, inputs, seeded, serve
 
-from vlakit.data.statistics import statistics_from_json
-from vlakit.models.decoding import Choice, generate
-from vlakit.models.hf_config import read_description
-from vlakit.models.vla import build_empty
-from vlakit.models.weights import load_weights, released_name
+from vlakit.checkpoints.hf_config import read_description
+from vlakit.checkpoints.weights import load_weights, released_name
+from vlakit.data.shards.statistics import statistics_from_json
+from vlakit.models.openvla.decoding import Choice, generate
+from vlakit.models.openvla.vla import build_empty
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch
 from vlakit.strategies.optim import parameter_groups

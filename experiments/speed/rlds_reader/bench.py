@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from vlakit.data.rlds import open_rlds, parse_episode, read_records
+from vlakit.data.rlds.reader import open_rlds, parse_episode, read_records
 
 HERE = Path(__file__).parent
 VARIANTS = {

@@ -27,11 +27,11 @@ from vlakit.evaluation.policies import longest_prompt
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.starts import shared_states
 from vlakit.evaluation.suite import InitialState
-from vlakit.evaluation.tabletop.expert import expert
-from vlakit.evaluation.tabletop.painter import Painter, painter
-from vlakit.evaluation.tabletop.scene import World
-from vlakit.evaluation.tabletop.states import Start
-from vlakit.evaluation.tabletop.suite import TabletopSuite
+from vlakit.evaluation.suites.tabletop.expert import expert
+from vlakit.evaluation.suites.tabletop.painter import Painter, painter
+from vlakit.evaluation.suites.tabletop.scene import World
+from vlakit.evaluation.suites.tabletop.states import Start
+from vlakit.evaluation.suites.tabletop.suite import TabletopSuite
 from vlakit.policy import VLAPolicy
 
 OUT = Path(__file__).with_name("results.csv")

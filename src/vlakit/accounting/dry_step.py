@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 
 BATCH = 1009  # a prime that divides no width, patch count or vocabulary of a model here
 PARTS = ("vision", "projector", "language model", "logits")

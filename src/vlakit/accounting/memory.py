@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from vlakit.accounting.dry_step import DryStep, Numerics, Workload, dry_step
 from vlakit.errors import ConfigError, nearest
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.schema import NO_LOSS, Batch
 
 # Named as Lightning names them. With FSDP, bf16-mixed gathers weights in bf16 instead of casting float32 ones.

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 
 ADAM_BYTES = 8  # two float32 moments a parameter; torch makes them only for parameters that get a gradient
 

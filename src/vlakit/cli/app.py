@@ -49,7 +49,7 @@ def main() -> None:
 def run_verb(verb: str, overrides: list[str]) -> None:
     """Run one verb on `key=value` words; `--help` prints its configuration file, which says what each key means."""
     if verb != "train" and {"-h", "--help"} & set(overrides):
-        from vlakit.data.specs import conf_root
+        from vlakit.configs import conf_root
 
         print(f"vlakit {verb} key=value ...\n")
         print((Path(conf_root()) / f"{verb}.yaml").read_text(encoding="utf-8").rstrip())

@@ -14,7 +14,7 @@ from vlakit.cli.configuration import compose_config, to_plain
 from vlakit.cli.output import check_format, emit
 
 if TYPE_CHECKING:
-    from vlakit.data.datamodule import VLADataModule
+    from vlakit.data.stream.datamodule import VLADataModule
     from vlakit.schema import Batch
 
 

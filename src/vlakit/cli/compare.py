@@ -28,9 +28,9 @@ def main(overrides: Sequence[str]) -> None:
 def compare_episodes(cfg: dict[str, Any]) -> str:
     """The verdict on evaluations, rendered. Raises what a reader, the pairing and the configuration refuse."""
     settings = _settings(cfg)
-    from vlakit.reports.gather import gather
-    from vlakit.reports.paper import check_names, paper_pairs, paper_rows
-    from vlakit.reports.versus import compare_arms
+    from vlakit.compare.gather import gather
+    from vlakit.compare.versus import compare_arms
+    from vlakit.reports.tables.paper import check_names, paper_pairs, paper_rows
     from vlakit.reports.versus_tables import FORMATS as RENDERERS
     from vlakit.reports.versus_tables import Paper
 
@@ -50,8 +50,8 @@ def compare_episodes(cfg: dict[str, Any]) -> str:
 
 
 def _settings(cfg: dict[str, Any]) -> Any:
-    from vlakit.reports.pairs import Settings
-    from vlakit.reports.versus import PAIRED, SCORES
+    from vlakit.compare.pairs import Settings
+    from vlakit.compare.versus import PAIRED, SCORES
 
     for key, known in (("paired", PAIRED), ("score", SCORES), ("by_task", ("true", "false"))):
         if str(cfg[key]).lower() not in known:
@@ -67,7 +67,7 @@ def _is_place(run: str) -> bool:
 
 def _recorded(cfg: dict[str, Any]) -> None:
     check_format(cfg["format"], ("text", "json", "csv"))
-    from vlakit.reports.compare import compare_runs, render, to_json
+    from vlakit.reports.recorded import compare_runs, render, to_json
 
     rows = compare_runs(
         cfg["tracking_uri"], parent=cfg["parent"], names=cfg["runs"], experiment=cfg["experiment"], sort=cfg["sort"]

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vlakit.data.specs import conf_root
+from vlakit.configs import conf_root
 from vlakit.errors import ConfigError, nearest
 
 LAYERED = ("experiment", "debug", "hparams_search", "scale")  # groups whose files write into the whole configuration

@@ -18,7 +18,7 @@ from vlakit.cli.suites import split_words
 from vlakit.errors import CheckpointMismatch, ConfigError, nearest
 
 if TYPE_CHECKING:
-    from vlakit.data.reader import ShardFolder
+    from vlakit.data.shards.reader import ShardFolder
     from vlakit.evaluation.open_loop import OpenLoopResult
     from vlakit.policy import VLAPolicy
 
@@ -60,7 +60,7 @@ def evaluate_trained(asked: Mapping[str, Any], ckpt: Path, tracking_uri: str | N
 
 def load_policy(cfg: dict[str, Any]) -> VLAPolicy:
     """The policy that the keys ckpt, device, constrain, strict, base and trusted describe."""
-    from vlakit.models.formats import LoadOptions
+    from vlakit.checkpoints.formats import LoadOptions
     from vlakit.policy import VLAPolicy
 
     return VLAPolicy.from_checkpoint(
@@ -110,7 +110,7 @@ def open_loop_report(cfg: dict[str, Any]) -> None:
 
 def shard_folders(policy: VLAPolicy, data: str | None) -> list[ShardFolder]:
     """The folders to evaluate on: `data`, or those that the checkpoint's run trained on, checked by their hashes."""
-    from vlakit.data.reader import ShardFolder
+    from vlakit.data.shards.reader import ShardFolder
 
     card, known = policy.card, policy.processor.statistics
     if data is None and not card.get("data"):

@@ -15,7 +15,7 @@ def main(overrides: Sequence[str]) -> None:
     cfg = compose_config("explain", overrides)
     check_format(cfg.format)
     from vlakit.accounting.parameters import ModuleCount, explain, unreached_adapters
-    from vlakit.models.vla import ModelNames, build_vla
+    from vlakit.models.openvla.vla import ModelNames, build_vla
     from vlakit.processing.processor import ProcessorNames, VLAProcessor
 
     names = to_plain(cfg.model.names)

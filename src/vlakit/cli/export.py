@@ -20,8 +20,8 @@ def main(overrides: Sequence[str]) -> None:
         raise ConfigError(f"no dtype {cfg['dtype']!r}", where="command line", do=nearest(cfg["dtype"], DTYPES))
     import torch
 
-    from vlakit.export import ExportOptions, check_target, export
-    from vlakit.models.formats import LoadOptions
+    from vlakit.checkpoints.export import ExportOptions, check_target, export
+    from vlakit.checkpoints.formats import LoadOptions
     from vlakit.policy import VLAPolicy
 
     out = Path(cfg["out"])

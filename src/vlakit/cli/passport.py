@@ -15,9 +15,9 @@ def main(overrides: Sequence[str]) -> None:
     """Gather, check, write; prints the files and what is not known."""
     cfg = verb_config("passport", overrides)
     check_format(cfg["format"])
-    from vlakit.models.formats import LoadOptions
-    from vlakit.reports.passport import describe
-    from vlakit.reports.passport_files import Card, write_passport
+    from vlakit.checkpoints.formats import LoadOptions
+    from vlakit.reports.passport.files import Card, write_passport
+    from vlakit.reports.passport.passport import describe
 
     card = Card(**cfg["card"])
     place = _located(cfg)
@@ -39,7 +39,7 @@ def main(overrides: Sequence[str]) -> None:
 def _located(cfg: dict[str, Any]) -> Path:
     """The folder that run= means. Raises UnknownName, InvalidData."""
     from vlakit.cli.sweep import FINISHED, read_note
-    from vlakit.reports.passport import check_finished, recorded
+    from vlakit.reports.passport.passport import check_finished, recorded
 
     word = str(cfg["run"])
     place = Path(word).expanduser()

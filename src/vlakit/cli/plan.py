@@ -15,7 +15,7 @@ from vlakit.errors import ConfigError, PartMissing, nearest
 if TYPE_CHECKING:
     from vlakit.accounting.dry_step import Workload
     from vlakit.accounting.memory import Estimate, Setup
-    from vlakit.models.vla import OpenVLA
+    from vlakit.models.openvla.vla import OpenVLA
     from vlakit.strategies.base import PolicyModule
 
 ROWS = {  # of Table 1
@@ -101,7 +101,7 @@ def _time(cfg: DictConfig, counted: Estimate) -> dict[str, float]:
 def prepared(cfg: DictConfig) -> tuple[PolicyModule, OpenVLA]:
     """The strategy, and its network on the meta device."""
     from vlakit.accounting.dry_step import Uninitialised
-    from vlakit.models.vla import ModelNames, build_vla
+    from vlakit.models.openvla.vla import ModelNames, build_vla
     from vlakit.processing.processor import ProcessorNames, VLAProcessor
 
     names = to_plain(cfg.model.names)
@@ -132,7 +132,7 @@ def measured(cfg: DictConfig, policy: PolicyModule, setup: Setup, workload: Work
 
     from vlakit.accounting.dry_step import set_checkpointing
     from vlakit.accounting.memory import measured_peak, random_batch
-    from vlakit.models.vla import build_vla
+    from vlakit.models.openvla.vla import build_vla
     from vlakit.strategies.optim import parameter_groups
 
     before = torch.get_default_dtype()

@@ -14,15 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlakit import __version__
 from vlakit.accounting.parameters import count_parameters
+from vlakit.checkpoints.card import CARD, WEIGHTS, read_checkpoint, weights_file
+from vlakit.checkpoints.contract import N_FRAMES
 from vlakit.cli.configuration import to_plain
-from vlakit.contract import N_FRAMES
 from vlakit.errors import CheckpointMismatch
 from vlakit.files import content_hash
-from vlakit.models.checkpoint import CARD, WEIGHTS, read_checkpoint, weights_file
 from vlakit.tracking.loggers import Begun, RunLogger
 
 if TYPE_CHECKING:
-    from vlakit.data.datamodule import VLADataModule
+    from vlakit.data.stream.datamodule import VLADataModule
     from vlakit.strategies.base import PolicyModule
 
 log = logging.getLogger(__name__)

@@ -49,7 +49,7 @@ def _processor(cfg: dict[str, Any], suite: Suite) -> VLAProcessor | None:
         return load_policy(cfg).processor
     if cfg["data"] is None:
         return None
-    from vlakit.data.reader import ShardFolder
+    from vlakit.data.shards.reader import ShardFolder
     from vlakit.processing.processor import ProcessorNames, VLAProcessor
 
     folder = ShardFolder.open(cfg["data"])

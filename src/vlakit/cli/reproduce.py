@@ -25,10 +25,10 @@ def main(overrides: Sequence[str]) -> None:
     own, suite_words = split_words(overrides)
     cfg = verb_config("reproduce", own)
     check_format(cfg["format"])
+    from vlakit.compare.pairs import Settings
     from vlakit.files import write_atomically
-    from vlakit.reports.pairs import Settings
-    from vlakit.reports.passport import read_evaluation, read_passport
-    from vlakit.reports.passport_check import REPRODUCED, compare
+    from vlakit.reports.passport.check import REPRODUCED, compare
+    from vlakit.reports.passport.passport import read_evaluation, read_passport
 
     check_fractions(confidence=cfg["confidence"], margin=cfg["margin"])
     settings = Settings(confidence=cfg["confidence"], margin=cfg["margin"])
@@ -93,7 +93,7 @@ def _check_worlds(then: Sequence[Mapping[str, Any]], words: Sequence[list[str]])
     """Before hours of training: are the initial states and the simulator those of the passport?"""
     from vlakit.cli.suites import build_suite, suite_settings
     from vlakit.evaluation.starts import digest, shared_states
-    from vlakit.reports.passport_check import check_world
+    from vlakit.reports.passport.check import check_world
 
     for evaluation, inner in zip(then, words, strict=True):
         suite, asked = build_suite(suite_settings(evaluation["suite"], inner)), evaluation["settings"]
@@ -103,8 +103,8 @@ def _check_worlds(then: Sequence[Mapping[str, Any]], words: Sequence[list[str]])
 
 def _stored(cfg: Mapping[str, Any], evaluation: Mapping[str, Any], file: Path) -> Path | str | None:
     """The checkpoint that was evaluated, None for a control. Raises CheckpointMismatch for another."""
+    from vlakit.checkpoints.shipped import is_shipped, resolve
     from vlakit.files import content_hash
-    from vlakit.models.shipped import is_shipped, resolve
 
     recorded = evaluation.get("checkpoint")
     if recorded is None:
@@ -127,10 +127,10 @@ def _stored(cfg: Mapping[str, Any], evaluation: Mapping[str, Any], file: Path) -
 
 def _train(training: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> None:
     """Train as recorded: the same composed configuration on the same data, without a record in MLflow."""
+    from vlakit.checkpoints.card import weights_file
     from vlakit.cli.train import train
     from vlakit.files import content_hash
-    from vlakit.models.checkpoint import weights_file
-    from vlakit.reports.passport_paths import relocated
+    from vlakit.reports.passport.paths import relocated
 
     roots = {"<runs>": cfg["paths"]["runs"], "<data>": cfg["paths"]["data"], "<output>": str(out)}
     plain = relocated(training["config"], roots)
@@ -155,7 +155,7 @@ def _check_data(training: Mapping[str, Any], composed: Any) -> None:
 
     from vlakit.cli.configuration import to_plain
     from vlakit.processing.processor import ProcessorNames, VLAProcessor
-    from vlakit.reports.passport_check import check_data
+    from vlakit.reports.passport.check import check_data
 
     root = Path(composed.data.root)
     if not root.is_dir() and not composed.data.get("sources"):

@@ -31,9 +31,9 @@ def main(overrides: Sequence[str]) -> None:
             where="command line",
             do="vlakit shards dataset=bridge_orig source=DIR out=DIR",
         )
-    from vlakit.data.datamodule import source_folder
-    from vlakit.data.shards import convert
-    from vlakit.data.specs import load_spec
+    from vlakit.data.shards.convert import convert
+    from vlakit.data.specs.spec import load_spec
+    from vlakit.data.stream.datamodule import source_folder
 
     spec = load_spec(cfg["dataset"])
     out = Path(cfg["out"] or Path("data") / spec.name)
@@ -56,7 +56,7 @@ def main(overrides: Sequence[str]) -> None:
 
 def verify_shards(folder: Path, output_format: str) -> None:
     """Print what is wrong with which file; exit 1 when anything is."""
-    from vlakit.data.verify import verify
+    from vlakit.data.shards.verify import verify
 
     problems = verify(folder)
     verdict = f"{folder}: {len(problems)} problems" if problems else f"{folder}: no problem found"

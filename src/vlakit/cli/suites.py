@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import compose_config, to_plain
-from vlakit.data.specs import conf_root
+from vlakit.configs import conf_root
 from vlakit.errors import ConfigError, UnknownName, nearest
 
 if TYPE_CHECKING:

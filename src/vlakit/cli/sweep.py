@@ -173,7 +173,7 @@ class SweepRun(Callback):
 
             end_run(config.logger.tracking_uri, parent, "FAILED" if failed else "FINISHED")
             if len(failed) < len(notes):
-                from vlakit.reports.compare import compare_runs, render
+                from vlakit.reports.recorded import compare_runs, render
 
                 table = compare_runs(config.logger.tracking_uri, parent=parent, experiment=config.logger.experiment)
                 print(f"\n{render(table, 'text')}\nagain: vlakit compare parent={parent}")

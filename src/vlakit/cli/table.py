@@ -14,9 +14,9 @@ from vlakit.cli.output import check_format, check_fractions
 from vlakit.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from vlakit.reports.pairs import Settings
-    from vlakit.reports.table import TableReport
-    from vlakit.reports.table_spec import TableSpec
+    from vlakit.compare.pairs import Settings
+    from vlakit.reports.tables.spec import TableSpec
+    from vlakit.reports.tables.table import TableReport
 
 FORMATS = ("text", "markdown", "latex", "csv", "json", "html")
 SOURCES = ("runs", "paper")
@@ -30,21 +30,21 @@ def main(overrides: Sequence[str]) -> None:
     if cfg["source"] not in SOURCES:
         raise ConfigError(f"source={cfg['source']}", where="command line", do=nearest(str(cfg["source"]), SOURCES))
     report = replace(build(cfg), command=shlex.join(["vlakit", "table", *overrides]))
-    from vlakit.reports.table_formats import FORMATS as RENDERERS
+    from vlakit.reports.tables.formats import FORMATS as RENDERERS
 
     print(RENDERERS[cfg["format"]](report))
     if cfg["png"]:
-        from vlakit.reports.forest import draw_forest
+        from vlakit.reports.tables.forest import draw_forest
 
         log.info("picture: %s", draw_forest(report, Path(cfg["png"])))
 
 
 def build(cfg: dict[str, Any]) -> TableReport:
     """The table that the keys of conf/table.yaml ask for. Raises UnknownName, ConfigError, InvalidData."""
-    from vlakit.reports.pairs import Settings
-    from vlakit.reports.table import from_paper
-    from vlakit.reports.table_spec import load_table
-    from vlakit.reports.versus import PAIRED
+    from vlakit.compare.pairs import Settings
+    from vlakit.compare.versus import PAIRED
+    from vlakit.reports.tables.spec import load_table
+    from vlakit.reports.tables.table import from_paper
 
     spec = load_table(str(cfg["name"]))
     if cfg["where"] is not None:
@@ -63,9 +63,9 @@ def build(cfg: dict[str, Any]) -> TableReport:
 
 
 def _measured(cfg: dict[str, Any], spec: TableSpec, settings: Settings) -> TableReport:
-    from vlakit.reports.table import from_runs
-    from vlakit.reports.table_folder import from_folder, save
-    from vlakit.reports.table_runs import from_store, with_curves
+    from vlakit.reports.tables.folder import from_folder, save
+    from vlakit.reports.tables.runs import from_store, with_curves
+    from vlakit.reports.tables.table import from_runs
 
     if cfg["from"]:
         filled, source = from_folder(spec, Path(cfg["from"])), str(cfg["from"])

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from vlakit.cli.configuration import check_run, to_plain
 from vlakit.cli.errors import quiet_libraries, readable_errors
 from vlakit.cli.sweep import PLACES, Job, closed_early, continued, parent_of, without
-from vlakit.data.specs import conf_root
+from vlakit.configs import conf_root
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -37,9 +37,9 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     import lightning  # noqa: F401  first, so that its loggers exist when they are told to be quiet
     import torch
 
+    from vlakit.checkpoints.card import checkpoint_file
     from vlakit.cli.evaluate import evaluate_trained
     from vlakit.cli.recording import build_logger, record_run
-    from vlakit.models.checkpoint import checkpoint_file
     from vlakit.processing.processor import ProcessorNames, VLAProcessor
     from vlakit.seeding import seed_everything
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vlakit.data.images import decode_image
-from vlakit.data.rlds import open_rlds, parse_episode, read_record, record_headers
+from vlakit.data.rlds.images import decode_image
+from vlakit.data.rlds.reader import open_rlds, parse_episode, read_record, record_headers
 from vlakit.errors import ConfigError, InvalidData
 from vlakit.evaluation.gate import Codec, GateResult, replay_recorded
 from vlakit.evaluation.rollout import Options

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlakit import __version__
-from vlakit.data.rlds_writer import RldsWriter
+from vlakit.data.rlds.writer import RldsWriter
 from vlakit.errors import ConfigError, CorruptRecord
 from vlakit.evaluation.demonstrations import Demonstrator
 from vlakit.evaluation.suite import Suite

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from vlakit.data.specs import DatasetSpec, load_spec, spec_names
-from vlakit.data.standardize import standardize_raw
+from vlakit.data.specs.spec import DatasetSpec, load_spec, spec_names
+from vlakit.data.specs.standardize import standardize_raw
 from vlakit.errors import InvalidData, VlakitError
 from vlakit.evaluation.policies import Expert, Replay
 from vlakit.evaluation.rollout import Options, rollout

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vlakit.data.reader import EpisodeRow, SampleRef, ShardFolder
+from vlakit.data.shards.reader import EpisodeRow, SampleRef, ShardFolder
 from vlakit.errors import InvalidData
 from vlakit.policy import VLAPolicy
 from vlakit.processing.images import decode_jpeg

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vlakit.data.journal import FolderBusy, locked
+from vlakit.data.shards.journal import FolderBusy, locked
 from vlakit.errors import ConfigError, CorruptRecord, InvalidData
 from vlakit.files import disk_full_as_error, flush_to_disk, write_atomically
 from vlakit.schema import Float32

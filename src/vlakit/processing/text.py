@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
 from vlakit.errors import PartMissing
+from vlakit.files import ASSETS
 from vlakit.registry import Registry
 
 TOKENIZERS: Registry["TextTokenizer"] = Registry("tokenizer")
-ASSETS = Path(__file__).parent.parent / "assets"
 
 
 @dataclass

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from math import isinf
 from typing import Any
 
-from vlakit.reports.grids import Grid, aligned, csv_lines, error, limits, p_text, points
-from vlakit.reports.grids import latex as tabular
-from vlakit.reports.paper import PaperPair, PaperRow, agreement
-from vlakit.reports.versus import Comparison, Judged
+from vlakit.compare.grids import Grid, aligned, csv_lines, error, limits, p_text, points
+from vlakit.compare.grids import latex as tabular
+from vlakit.compare.versus import Comparison, Judged
+from vlakit.reports.tables.paper import PaperPair, PaperRow, agreement
 from vlakit.stats.intervals import quantile
 
 
@@ -177,8 +177,8 @@ def latex(found: Comparison, paper: Paper | None) -> str:
 
 def html_page(found: Comparison, paper: Paper | None) -> str:
     """One self-contained page: the tables, and the differences as a picture."""
-    from vlakit.reports.forest import Difference
-    from vlakit.reports.html_page import render, typeset_forest
+    from vlakit.reports.page.html_page import render, typeset_forest
+    from vlakit.reports.tables.forest import Difference
 
     z = quantile(found.settings.confidence)
     drawn: list[Difference] = []

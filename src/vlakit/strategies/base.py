@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vlakit import __version__
-from vlakit.contract import make_contract
-from vlakit.data.statistics import statistics_to_json
+from vlakit.checkpoints.card import CARD
+from vlakit.checkpoints.contract import make_contract
+from vlakit.checkpoints.formats import start_from
+from vlakit.data.shards.statistics import statistics_to_json
 from vlakit.errors import ConfigError, LossNotFinite
-from vlakit.models.checkpoint import CARD
-from vlakit.models.formats import start_from
-from vlakit.models.vla import ModelNames, OpenVLA, build_vla
+from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch, Sample
 from vlakit.strategies.feature_cache import FeatureCache, check_frozen

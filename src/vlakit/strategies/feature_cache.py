@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vlakit.errors import ConfigError
 from vlakit.files import disk_full_as_error, write_atomically
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.schema import Batch
 
 

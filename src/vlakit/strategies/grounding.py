@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlakit.data.scenes import SceneBatch, SceneFolder
 from vlakit.errors import ConfigError
-from vlakit.models.vla import OpenVLA, VLAOutput
+from vlakit.models.openvla.vla import OpenVLA, VLAOutput
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import NO_LOSS, Batch
 from vlakit.strategies.scene_metrics import Means, scene_data

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from vlakit.checkpoints.card import BASE, CARD
 from vlakit.errors import ConfigError
 from vlakit.models.adapters import OPENVLA_TARGETS, LoraNumbers, inject_lora
-from vlakit.models.checkpoint import BASE, CARD
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.strategies.base import PolicyModule
 
 

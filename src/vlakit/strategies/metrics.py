@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from vlakit.models.vla import VLAOutput
+from vlakit.models.openvla.vla import VLAOutput
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from vlakit.errors import PartMissing
-from vlakit.models.linear import PLAIN
-from vlakit.models.vla import OpenVLA
+from vlakit.models.cpu import PLAIN
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.strategies.lora import Lora
 
 

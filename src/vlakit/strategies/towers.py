@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vlakit.data.scenes import SceneBatch
 from vlakit.errors import ConfigError
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.strategies.optim import parameter_groups
 from vlakit.strategies.scene_metrics import Means, check_scenes
 from vlakit.strategies.scene_module import SceneModule

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from vlakit.errors import PatternUnmatched, nearest
-from vlakit.models.vla import OpenVLA
+from vlakit.models.openvla.vla import OpenVLA
 
 
 def select(patterns: Iterable[str], names: Sequence[str]) -> set[str]:

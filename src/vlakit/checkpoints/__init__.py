@@ -1,0 +1,1 @@
+"""Files to (network, processor) and back."""

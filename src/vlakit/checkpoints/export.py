@@ -1,0 +1,145 @@
+"""A policy as a folder for others: the Hugging Face OpenVLA layout with adapters merged, or the adapter alone."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vlakit.checkpoints.adapter_files import save_adapter
+from vlakit.checkpoints.card import BASE, CARD
+from vlakit.checkpoints.contract import CONTRACT_FILE, make_contract, with_new_answers
+from vlakit.checkpoints.formats import load
+from vlakit.checkpoints.hf_config import STATISTICS_FILE, write_config
+from vlakit.checkpoints.weights import save_weights
+from vlakit.data.shards.statistics import statistics_to_json
+from vlakit.errors import CheckpointMismatch, ConfigError, UnknownName
+from vlakit.files import atomic_writer, disk_full_as_error, flush_to_disk, publish
+from vlakit.models.adapters import LoraNumbers, merged_tensors
+from vlakit.policy import VLAPolicy
+from vlakit.registry import Registry
+
+EXPORTS: Registry[None] = Registry("export layout")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+_OF_THE_RUN = (BASE, "data", "mlflow_run_id")  # paths and numbers of the machine that trained
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """dtype of the weights (None: as they are), size limit of a shard, and what an adapter names as its base.
+
+    A shard is what merging and converting hold beside the model, so that 1 GB keeps 7B models within a tenth more.
+    """
+
+    dtype: torch.dtype | None = None
+    shard_bytes: int = 1_000_000_000
+    base: str | None = None
+
+
+Writer = Callable[[VLAPolicy, Path, ExportOptions], None]
+
+
+def export(policy: VLAPolicy, folder: Path, layout: str, options: ExportOptions) -> None:
+    """Write `policy` to a new folder; it appears whole or not at all. Raises ConfigError when it is there already."""
+    check_target(folder, layout)
+    write: Writer = EXPORTS.get(layout)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with disk_full_as_error(folder):
+            partial.mkdir(parents=True)
+            write(policy, partial, options)
+            _write_neighbours(policy, partial, options)
+            for file in partial.iterdir():
+                with file.open("rb") as stream:
+                    flush_to_disk(stream.fileno())
+            publish(partial, folder)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ConfigError(
+            f"cannot be written: {error.strerror}", where=str(folder), do="choose another out=DIR"
+        ) from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def check_target(folder: Path, layout: str) -> None:
+    """Refuse a folder that is there already, and an unknown layout, before a model is loaded for them."""
+    if folder.exists() or folder.is_symlink():
+        raise ConfigError("the target is there already", where=str(folder), do="choose another out=DIR, or remove it")
+    try:
+        EXPORTS.get(layout)
+    except UnknownName as error:
+        raise UnknownName(error.what, where=f"layout={layout}", do=error.do) from error
+
+
+@EXPORTS.register("hf")
+def write_hugging_face(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+    """config.json, preprocessor_config.json, sharded safetensors with their index; adapters merged into the weights."""
+    if policy.names is None:
+        raise CheckpointMismatch(
+            "the policy does not say its model's names", do="load it with VLAPolicy.from_checkpoint"
+        )
+    tensors = merged_tensors(policy.model)
+    converted = ((name, tensor.to(options.dtype or tensor.dtype)) for name, tensor in tensors)
+    save_weights(folder, converted, shard_bytes=options.shard_bytes)
+    llama = policy.model.language_model.config.to_dict()
+    write_config(folder, policy.names, policy.processor.names, llama, statistics_to_json(policy.processor.statistics))
+
+
+@EXPORTS.register("adapter")
+def write_adapter(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+    """adapter_config.json and adapter_model.safetensors: MBs, to be put on the base model again."""
+    if policy.adapter is None:
+        raise CheckpointMismatch("the checkpoint has no adapter", do="export it whole: layout=hf")
+    save_adapter(folder, policy.model, LoraNumbers.from_dict(policy.adapter), options.base)
+
+
+@EXPORTS.register("ckpt")
+def write_checkpoint(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+    """last.ckpt with the weights and the card alone: what training needed, and where it ran, is left behind."""
+    if policy.names is None:
+        raise CheckpointMismatch(
+            "the policy does not say its model's names", do="load it with VLAPolicy.from_checkpoint"
+        )
+    model = policy.model if options.dtype is None else copy.deepcopy(policy.model).to(options.dtype)
+    contract = policy.card.get("contract") or make_contract(model, policy.processor, ())
+    if options.dtype is not None:
+        contract = with_new_answers(contract, model, policy.processor)
+    kept = {key: value for key, value in policy.card.items() if key not in _OF_THE_RUN}
+    card = kept | {
+        "model": policy.names.to_dict(),
+        "processor": policy.processor.names.to_dict(),
+        "adapter": policy.adapter,
+        "statistics": statistics_to_json(policy.processor.statistics),
+        "contract": contract,
+    }
+    weights = {f"model.{name}": tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    with atomic_writer(folder / "last.ckpt") as stream:
+        torch.save({CARD: card, "state_dict": weights}, stream)
+
+
+def _write_neighbours(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+    """Statistics, tokenizer files if the policy came with some, and its contract: of fields alone if it had none."""
+    statistics = statistics_to_json(policy.processor.statistics)
+    (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
+    source = policy.processor.names.tokenizer_path
+    for name in _TOKENIZER_FILES if source else ():
+        if (Path(str(source)) / name).is_file():
+            shutil.copyfile(Path(str(source)) / name, folder / name)
+    contract = policy.card.get("contract") or make_contract(policy.model, policy.processor, ())
+    if options.dtype is not None and contract["frames"] and (folder / "config.json").is_file():
+        contract = with_new_answers(contract, load(folder).model, policy.processor)  # rounding may move a close answer
+    (folder / CONTRACT_FILE).write_text(json.dumps(contract) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Anybody's episodes to a verdict; NumPy and SciPy only."""

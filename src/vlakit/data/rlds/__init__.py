@@ -1,0 +1,1 @@
+"""RLDS without TensorFlow: records, features, episodes, in and out."""

@@ -1,0 +1,1 @@
+"""WebDataset shards: written, indexed, verified, read frame by frame."""

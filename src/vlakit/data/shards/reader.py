@@ -1,0 +1,199 @@
+"""Random access to the frames of a shard folder; history windows and action chunks are made here, at load time.
+
+Past the end of an episode a relative action is zero and an absolute one, the gripper, repeats, as OpenVLA pads.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import cached_property
+from hashlib import sha256
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vlakit.data.shards.index import STATISTICS_NAME, ShardIndex, load_index
+from vlakit.data.shards.statistics import load_statistics
+from vlakit.data.shards.table import ShardTable
+from vlakit.errors import ConfigError, InvalidData, StatisticsMissing, UnknownName, nearest
+from vlakit.schema import DatasetStatistics, Float32, Sample
+
+OPEN_SHARDS = 24  # 1.5 shuffle groups of 16; each costs a file descriptor and 0.3 MB per 2,000 frames
+
+
+class SampleRef(NamedTuple):
+    """One frame by place: dataset, number of the shard in its index, frame in that shard; position in the stream."""
+
+    dataset: str
+    shard: int
+    frame: int
+    position: int = 0
+
+
+class EpisodeRow(NamedTuple):
+    """Where one demonstration lies."""
+
+    episode: str
+    shard: int
+    first_frame: int
+    n_frames: int
+
+
+class ShardFolder:
+    """One finished dataset on disk; cheap to open, and to send to a worker process, which opens its own files."""
+
+    def __init__(
+        self, path: Path, index: ShardIndex, statistics: DatasetStatistics, open_shards: int = OPEN_SHARDS
+    ) -> None:
+        self.path, self.index, self.statistics, self.open_shards = path, index, statistics, open_shards
+        self._tables: OrderedDict[int, ShardTable] = OrderedDict()
+
+    @classmethod
+    def open(cls, path: str | Path, *, open_shards: int = OPEN_SHARDS) -> ShardFolder:
+        """Read index and statistics of a folder that `convert` wrote; at most `open_shards` tars stay open a process.
+
+        Fewer open shards than a shuffle group has make every read scan a tar again.
+        Raises NotAShardFolder (an unfinished one says so), InvalidData, StatisticsMissing.
+        """
+        folder = Path(path)
+        index = load_index(folder)
+        statistics = load_statistics(folder / STATISTICS_NAME)
+        if index.dataset not in statistics:
+            raise StatisticsMissing(
+                f"no action statistics for dataset {index.dataset!r}",
+                where=f"{folder / STATISTICS_NAME} (has: {', '.join(statistics) or 'none'})",
+                do="convert the dataset again",
+            )
+        return cls(folder, index, statistics[index.dataset], open_shards)
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.index.dataset
+
+    @property
+    def splits(self) -> list[str]:
+        """Splits that hold at least one frame."""
+        return self.index.splits
+
+    @property
+    def hash(self) -> str:
+        """sha256 (hex) over the hashes of all shards: the same data, in the same order."""
+        return sha256("\n".join(shard.sha256 for shard in self.index.shards).encode()).hexdigest()
+
+    @cached_property
+    def first_rows(self) -> list[int]:
+        """Frames in front of each shard, in the order of the index, and all frames at the end."""
+        return [0, *accumulate(shard.nsamples for shard in self.index.shards)]
+
+    def shards(self, split: str) -> list[tuple[int, int]]:
+        """(number in the index, frames) of each shard of a split, in order; InvalidData when there is none."""
+        found = [(number, shard.nsamples) for number, shard in enumerate(self.index.shards) if shard.split == split]
+        if not sum(n_frames for _, n_frames in found):
+            raise InvalidData(
+                f"dataset {self.dataset!r} has no {split} frames",
+                where=str(self.path),
+                do=f"it has {', '.join(self.splits)}; convert again with another val_fraction",
+            )
+        return found
+
+    def episodes(self, split: str) -> list[EpisodeRow]:
+        """All demonstrations of a split, in order."""
+        rows = []
+        for number, shard in enumerate(self.index.shards):
+            first = 0
+            for episode, n_frames in shard.episodes if shard.split == split else ():
+                rows.append(EpisodeRow(episode, number, first, n_frames))
+                first += n_frames
+        return rows
+
+    def read_sample(self, ref: SampleRef, *, window: int = 1, chunk: int = 1) -> Sample:
+        """The frame `ref` with the window - 1 frames before it and the chunk of actions from it on; still encoded.
+
+        Raises InvalidData for a frame that the shard lacks, CorruptRecord when the shard is damaged.
+        """
+        table = self._table(ref.shard)
+        if not 0 <= ref.frame < len(table.action):
+            raise InvalidData(f"no frame {ref.frame}, it has {len(table.action)}", where=str(table.path))
+        if window < 1 or chunk < 1:
+            raise ConfigError(f"window {window} and chunk {chunk} must be at least 1")
+        first, end = table.episode_of(ref.frame)
+        wanted = np.arange(ref.frame - window + 1, ref.frame + 1)
+        frames = np.maximum(wanted, first)
+        images = {}
+        for camera in self.index.cameras:
+            encoded = {int(frame): table.image(camera, int(frame)) for frame in set(frames.tolist())}
+            images[camera] = [encoded[int(frame)] for frame in frames]
+        ahead = ref.frame + np.arange(chunk)
+        return Sample(
+            key=table.keys[ref.frame],
+            dataset=self.dataset,
+            instruction=table.instructions[ref.frame],
+            images=images,
+            actions=self._chunk(table.action, ahead, end),
+            window_mask=wanted >= first,
+            chunk_mask=ahead < end,
+            previous_action=table.action[ref.frame - 1].copy() if ref.frame > first else None,
+            proprio={name: values[frames] for name, values in table.proprio.items()},
+            position=ref.position,
+            row=self.first_rows[ref.shard] + ref.frame,
+        )
+
+    def read_instruction(self, shard: int, frame: int) -> str:
+        """What the person said at one frame."""
+        return self._table(shard).instructions[frame]
+
+    def read_actions(self, row: EpisodeRow) -> Float32:
+        """Actions (T, A) of one demonstration in physical units."""
+        return self._table(row.shard).action[row.first_frame : row.first_frame + row.n_frames].copy()
+
+    def close(self) -> None:
+        """Close all open shards."""
+        while self._tables:
+            self._tables.popitem()[1].close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tables": OrderedDict()}
+
+    def _chunk(self, action: Float32, ahead: np.ndarray, end: int) -> Float32:
+        actions = action[np.minimum(ahead, end - 1)]  # (H, A)
+        neutral = np.where(np.array(self.index.absolute_action_mask), action[end - 1], 0)
+        actions[ahead >= end] = neutral
+        return actions.astype(np.float32, copy=False)
+
+    def _table(self, shard: int) -> ShardTable:
+        table = self._tables.get(shard)
+        if table is not None:
+            self._tables.move_to_end(shard)
+            return table
+        if not 0 <= shard < len(self.index.shards):
+            raise InvalidData(f"no shard {shard}, there are {len(self.index.shards)}", where=str(self.path))
+        while len(self._tables) >= max(self.open_shards, 1):
+            self._tables.popitem(last=False)[1].close()
+        entry = self.index.shards[shard]
+        table = self._tables[shard] = ShardTable(self.path / entry.url, entry, self.index.cameras)
+        return table
+
+
+def open_folders(paths: list[Path]) -> dict[str, ShardFolder]:
+    """Open several folders by dataset name; ConfigError when two hold the same dataset."""
+    folders: dict[str, ShardFolder] = {}
+    for path in paths:
+        folder = ShardFolder.open(path)
+        if folder.dataset in folders:
+            raise ConfigError(
+                f"two folders hold dataset {folder.dataset!r}",
+                where=f"{folders[folder.dataset].path} and {path}",
+                do="name one of them only",
+            )
+        folders[folder.dataset] = folder
+    return folders
+
+
+def folder_of(folders: dict[str, ShardFolder], dataset: str) -> ShardFolder:
+    """The folder of a dataset; UnknownName with the nearest names."""
+    if dataset not in folders:
+        raise UnknownName(f"no shard folder holds dataset {dataset!r}", do=nearest(dataset, folders))
+    return folders[dataset]

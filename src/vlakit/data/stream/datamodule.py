@@ -1,0 +1,183 @@
+"""`VLADataModule`: shard folders to batches, and the stream's position into every checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from vlakit.data.shards.convert import convert
+from vlakit.data.shards.index import INDEX_NAME
+from vlakit.data.shards.journal import FolderBusy
+from vlakit.data.shards.reader import SampleRef, ShardFolder
+from vlakit.data.specs.spec import load_mixture, load_spec, spec_names
+from vlakit.data.stream.collate import Collate
+from vlakit.data.stream.loading import MixtureSampler, SampleDataset
+from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry
+from vlakit.errors import ConfigError
+from vlakit.files import ASSETS
+from vlakit.processing.augment import augmentation
+from vlakit.processing.processor import VLAProcessor
+from vlakit.schema import Batch, Sample
+
+log = logging.getLogger(__name__)
+SAMPLE = ASSETS / "bridge_dataset"
+
+
+def source_folder(source: str) -> Path:
+    """The RLDS folder that `source` means: the shipped Bridge episodes for "sample", a path otherwise."""
+    return SAMPLE if source == "sample" else Path(source).expanduser()
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How samples are made at load time: history `window` W, action `chunk` H, augmentation, shards shuffled together.
+
+    augment: a name of processing/augment.py; true means OpenVLA's. val_fraction is for a dataset that is converted on
+    the way.
+    """
+
+    augment: bool | str = False
+    window: int = 1
+    chunk: int = 1
+    shuffle_shards: int = 16
+    val_fraction: float = 0.05
+
+
+class VLADataModule(LightningDataModule):
+    """Batches of a mixture: {dataset: weight}, or the name of one in conf/mixture, under `root`, one folder a dataset.
+
+    A dataset that is not there yet is converted from `sources[dataset]` if that names an RLDS folder. batch_size counts
+    the samples of one device. `processor` leaves with the datasets' statistics: take `self.processor` from here on.
+    """
+
+    def __init__(
+        self,
+        processor: VLAProcessor,
+        mixture: str | Mapping[str, float],
+        root: str,
+        *,
+        batch_size: int,
+        seed: int,
+        num_workers: int = 0,
+        sources: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.options = LoadOptions(**options)
+        self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
+        weights = load_mixture(mixture).datasets if isinstance(mixture, str) else dict(mixture)
+        self.weights = {name: float(weight) for name, weight in weights.items()}
+        self.shards = {name: self._open(Path(root) / name, name, sources or {}) for name in self.weights}
+        statistics = {name: s.statistics for name, s in self.shards.items()}
+        self.processor = processor.for_training(statistics, augmentation(self.options.augment))
+        self._sampler: MixtureSampler | None = None
+        self._restored: dict[str, Any] | None = None
+        self._first_step = 0
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Dataset -> sha256 over its shards."""
+        return {name: folder.hash for name, folder in self.shards.items()}
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Dataset -> its shard folder."""
+        return {name: str(folder.path) for name, folder in self.shards.items()}
+
+    @property
+    def contracts(self) -> dict[str, dict[str, Any]]:
+        """Dataset -> which camera the policy sees, and the control rate where the dataset's spec says it."""
+        rates = {name: load_spec(name).control_hz for name in self.shards if name in spec_names()}
+        camera = {"camera": self.processor.names.camera}
+        return {
+            name: camera if rates.get(name) is None else {**camera, "control_hz": rates[name]} for name in self.shards
+        }
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Endless shuffled batches, from the position of the checkpoint that was restored, if any."""
+        world_size, rank = self._world()
+        order = MixtureOrder(
+            [mixture_entry(self.shards[name], weight) for name, weight in self.weights.items()],
+            seed=self.seed,
+            batch_size=self.batch_size * world_size,
+            shuffle_shards=self.options.shuffle_shards,
+            rank=rank,
+            world_size=world_size,
+        )
+        self._sampler = MixtureSampler(order)
+        if self._restored is not None:
+            self._sampler.load_state_dict(self._restored)
+        self._first_step = self.trainer.global_step if self.trainer else 0
+        return self._loader(self.processor, self._sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every held-out frame once, in order, never augmented."""
+        world_size, rank = self._world()
+        entries = [mixture_entry(folder, split="val") for folder in self.shards.values()]
+        order = SequentialOrder(entries, batch_size=self.batch_size, rank=rank, world_size=world_size)
+        return self._loader(self.processor.for_validation(), order)
+
+    def golden_samples(self, n_samples: int) -> list[Sample]:
+        """Frames spread evenly over the held-out ones, for a checkpoint's contract; over training ones without any."""
+        episodes = [
+            (folder, row)
+            for folder in self.shards.values()
+            for row in folder.episodes("val" if "val" in folder.splits else "train")
+        ]
+        n_samples = min(n_samples, len(episodes))
+        chosen = [episodes[i * len(episodes) // n_samples] for i in range(n_samples)]
+        frames = [(folder, row.shard, row.first_frame + row.n_frames // 2) for folder, row in chosen]
+        return [folder.read_sample(SampleRef(folder.dataset, shard, frame)) for folder, shard, frame in frames]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stream's state behind the last batch that an optimizer step used, though workers have read further."""
+        if self._sampler is None or self.trainer is None:
+            return {}
+        steps = self.trainer.global_step - self._first_step
+        return self._sampler.state_after(steps * self.trainer.accumulate_grad_batches)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember where to go on; applied when the loader is built."""
+        self._restored = state_dict or None
+
+    def _loader(self, processor: VLAProcessor, order: MixtureSampler | SequentialOrder) -> DataLoader[Batch]:
+        # torch's types know neither references in place of row numbers nor that collate changes the type of a batch.
+        dataset: Any = SampleDataset(
+            self.shards, processor.encode, window=self.options.window, chunk=self.options.chunk
+        )
+        sampler: Any = order
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=Collate(processor.actions.padding_id),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _open(self, folder: Path, dataset: str, sources: Mapping[str, str]) -> ShardFolder:
+        fraction = self.options.val_fraction
+        while dataset in sources and not (folder / INDEX_NAME).is_file():
+            log.info("making shards of %s in %s", dataset, folder)
+            try:
+                convert(source_folder(sources[dataset]), folder, load_spec(dataset), val_fraction=fraction)
+            except FolderBusy:
+                time.sleep(1)  # another run, or another rank of this one, is making the same shards
+        shards = ShardFolder.open(folder)
+        held_out = shards.index.plan.get("options", {}).get("val_fraction", fraction)
+        if dataset in sources and held_out != fraction:
+            raise ConfigError(
+                f"data.val_fraction is {fraction}, the shards that are there were made with {held_out}",
+                where=str(folder),
+                do=f"set data.val_fraction={held_out}, or paths.data to another folder",
+            )
+        return shards

@@ -1,0 +1,1 @@
+"""Towers, projector, Llama: OpenVLA."""

@@ -1,0 +1,141 @@
+"""Batched decoding: rows are padded on the left, so that prompts of mixed lengths end together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from vlakit.models.cpu import PLAIN
+from vlakit.models.openvla.vla import OpenVLA
+
+Ids = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the next id is chosen. allowed: (first, past the last) id, None = any; temperature 0 = the largest logit."""
+
+    allowed: tuple[int, int] | None = None
+    temperature: float = 0.0
+    generator: torch.Generator | None = None
+
+    def __call__(self, log_probs: Tensor) -> Tensor:
+        """Column numbers (B,) of log-probabilities (B, V)."""
+        if self.temperature == 0:
+            return log_probs.argmax(dim=-1)
+        weights = torch.softmax(log_probs / self.temperature, dim=-1)
+        return torch.multinomial(weights, 1, generator=self.generator)[:, 0]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """ids (B, n) int64 and their log-probabilities (B, n) float32 at temperature 1, among the allowed ids."""
+
+    ids: Tensor
+    log_probs: Tensor
+
+
+@torch.inference_mode()
+def generate(
+    model: OpenVLA, pixel_values: Tensor, prompt_ids: Ids, n_tokens: int, choice: Choice, *, pad_to: int = 0
+) -> Decoded:
+    """The n_tokens ids that follow each prompt; a row's result does not depend on the other rows.
+
+    Prompts are padded to `pad_to` ids or the longest. Padding changes a result in its last bits (1e-6), as the number
+    of rows does: who needs the same bits keeps both.
+    """
+    sequence, mask = left_padded(model, pixel_values, prompt_ids, pad_to)
+    cache = DynamicCache()
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    seen = whole_mask(mask)
+    ids: list[Tensor] = []
+    log_probs: list[Tensor] = []
+    for _ in range(n_tokens):
+        hidden = model.language_model.model(
+            inputs_embeds=sequence, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        row_log_probs = log_probs_of(model, hidden[:, -1], choice.allowed)
+        column = choice(row_log_probs)
+        log_probs.append(row_log_probs.gather(1, column[:, None])[:, 0])
+        ids.append(column + (choice.allowed[0] if choice.allowed else 0))
+        sequence = model.language_model.get_input_embeddings()(ids[-1][:, None])  # (B, 1, D)
+        if seen is not None:
+            seen = torch.cat([seen[:, :, -1:], seen.new_ones(len(seen), 1, 1, 1)], dim=3)  # (B, 1, 1, L + n)
+        positions = positions[:, -1:] + 1
+    return Decoded(torch.stack(ids, dim=1), torch.stack(log_probs, dim=1))
+
+
+def whole_mask(mask: Tensor) -> Tensor | None:
+    """Who sees whom (B, 1, L, L) bool from a mask (B, L) of real positions; None, which is causal, without padding.
+
+    Made once, where transformers would make it at every step: at one row a third of a decoding step. Padding sees
+    itself, because a softmax over nothing is NaN.
+    """
+    real = mask.bool()
+    if bool(real.all()):
+        return None
+    length = mask.shape[1]
+    square = torch.ones(length, length, dtype=torch.bool, device=mask.device)
+    return ((square.tril() & real[:, None]) | square.diag().diag())[:, None]
+
+
+def answer_log_probs(
+    model: OpenVLA, pixel_values: Tensor, prompt_ids: Ids, answers: Tensor, allowed: tuple[int, int] | None
+) -> Tensor:
+    """Log-probabilities (B, n) of given answers (B, n) int64 after each prompt, in one forward; gradients flow."""
+    rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompt_ids, answers.tolist(), strict=True)]
+    sequence, mask = left_padded(model, pixel_values, rows)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    hidden = model.language_model.model(
+        inputs_embeds=sequence, attention_mask=mask, position_ids=positions, use_cache=False
+    ).last_hidden_state
+    log_probs = log_probs_of(model, hidden[:, -answers.shape[1] :], allowed)  # (B, n, V)
+    columns = answers - (allowed[0] if allowed else 0)
+    return log_probs.gather(2, columns.to(log_probs.device)[..., None])[..., 0]
+
+
+def log_probs_of(model: OpenVLA, hidden: Tensor, allowed: tuple[int, int] | None) -> Tensor:
+    """(..., D) -> log-probabilities (..., V) float32 among the allowed ids, whose rows of the head alone are run."""
+    head = model.language_model.lm_head
+    logits = head(hidden) if allowed is None else head_rows(head, hidden, *allowed)
+    return F.log_softmax(logits.float(), dim=-1)
+
+
+def head_rows(head: nn.Module, hidden: Tensor, first: int, last: int) -> Tensor:
+    """Columns first to last of head(hidden): 256 of 32,064 when only actions are allowed."""
+    if isinstance(head, PLAIN) and type(head) in PLAIN:
+        return F.linear(hidden, head.weight[first:last], None if head.bias is None else head.bias[first:last])
+    if isinstance(head, LoraLinear) and not head.merged and not head.disable_adapters:
+        logits = head_rows(head.base_layer, hidden, first, last)
+        for name in head.active_adapters:
+            down, up = cast(nn.Linear, head.lora_A[name]), cast(nn.Linear, head.lora_B[name])
+            low_rank = down(hidden.to(down.weight.dtype))
+            logits = logits + F.linear(low_rank, up.weight[first:last]) * head.scaling[name]
+        return logits
+    return head(hidden)[..., first:last]  # quantised, or otherwise wrapped
+
+
+def left_padded(model: OpenVLA, pixel_values: Tensor, prompt_ids: Ids, pad_to: int = 0) -> tuple[Tensor, Tensor]:
+    """Embeddings (B, L, D) of BOS, image, prompt, with zeros in front of shorter rows; mask (B, L), 1 where real."""
+    patches = model.encode_image(pixel_values)  # (B, N, D)
+    by_length: dict[int, list[int]] = {}
+    for row, ids in enumerate(prompt_ids):
+        by_length.setdefault(len(ids), []).append(row)
+    longest = max(pad_to, *by_length)
+    parts = []
+    for length, rows in by_length.items():
+        ids = torch.tensor([list(prompt_ids[row]) for row in rows], device=patches.device)
+        images = patches if len(by_length) == 1 else patches[rows]
+        parts.append(F.pad(model.splice(images, ids), (0, 0, longest - length, 0)))  # (b, L, D)
+    order = torch.tensor([row for rows in by_length.values() for row in rows]).argsort().to(patches.device)
+    sequence = parts[0] if len(parts) == 1 else torch.cat(parts)[order]
+    padding = torch.tensor([longest - len(ids) for ids in prompt_ids], device=patches.device)
+    mask = torch.arange(sequence.shape[1], device=patches.device) >= padding[:, None]
+    return sequence, mask.long()

@@ -1,0 +1,186 @@
+"""A table: measured beside quoted, holes named, claims judged by what the data can carry."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scipy.special import stdtrit
+from table_fills import filled
+
+from vlakit.compare.pairs import Settings
+from vlakit.errors import ConfigError, InvalidData, UnknownName
+from vlakit.reports.tables import spec as table_spec
+from vlakit.reports.tables.forest import draw_forest
+from vlakit.reports.tables.formats import csv_text, grids, to_json
+from vlakit.reports.tables.runs import Filled
+from vlakit.reports.tables.spec import folders, load_table
+from vlakit.reports.tables.table import TableReport, from_paper, from_runs
+
+RATES = {"full": 0.8, "last_layer": 0.4, "frozen_vision": 0.78, "sandwich": 0.79, "lora_r32": 0.8, "lora_r64": 0.8}
+
+
+def measured(fill: Filled, margin: float = 0.2) -> TableReport:
+    return from_runs(load_table("table1"), fill, Settings(margin=margin), "test")
+
+
+@pytest.mark.parametrize("name", sorted(folders()))
+def test_every_table_loads_and_its_paper_rows_exist(name: str) -> None:
+    spec = load_table(name)
+    report = from_paper(spec, Settings(margin=spec.tolerance))
+    for row in report.rows:
+        assert (row.printed is None) == (row.row.paper is None), row.row.name
+    assert all(claim.verdict.startswith(("agrees", "contradicts", "cannot tell")) for claim in report.claims)
+    assert all(column.quoted or not column.metric.startswith("memory") for column in spec.columns)
+
+
+def test_a_table_is_found_by_its_first_word() -> None:
+    assert load_table("table1").folder == load_table("table1_finetuning").folder
+    with pytest.raises(UnknownName) as caught:
+        load_table("tabel1")
+    assert "table1" in caught.value.do
+
+
+def test_a_misspelt_key_and_an_unknown_row_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (load_table("table10").folder / "table.yaml").read_text()
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr(table_spec, "folders", lambda: {"t": tmp_path / "t"})
+    for before, after, said in (
+        ("claims:", "claim:", "'claim'"),
+        ("[finetuned, frozen]", "[tuned, frozen]", "'tuned'"),
+    ):
+        (tmp_path / "t" / "table.yaml").write_text(text.replace(before, after))
+        with pytest.raises(ConfigError, match=said):
+            load_table("t")
+
+
+def test_a_row_is_judged_against_the_reference_and_the_paper() -> None:
+    report = measured(filled(RATES))
+    rows = {row.row.name: row for row in report.rows}
+    last = rows["last_layer"]
+    assert last.judged is not None
+    assert last.judged.finding.difference == pytest.approx(-0.4, abs=0.07)
+    assert last.judged.finding.seeds == (3, 3)
+    assert last.beside == "agrees"
+    assert rows["lora_r32"].beside.startswith("cannot tell (the paper's rollouts")
+    assert {claim.claim.says: claim.verdict for claim in report.claims}["LoRA matches full fine-tuning"] == "agrees"
+
+
+def test_the_opposite_of_the_paper_contradicts_it() -> None:
+    report = measured(filled({**RATES, "full": 0.3, "last_layer": 0.8}))
+    assert next(row for row in report.rows if row.row.name == "last_layer").beside == "contradicts"
+    assert report.claims[0].verdict == "contradicts"
+
+
+def test_equal_where_the_paper_claims_a_large_difference_contradicts_it() -> None:
+    report = measured(filled({**RATES, "last_layer": 0.8}))
+    assert report.claims[0].verdict == "contradicts (equivalent within 20 points)"
+
+
+def test_too_few_rollouts_say_how_many_more() -> None:
+    report = measured(filled({"full": 0.7, "last_layer": 0.5}, n=8, seeds=[0]))
+    verdict = next(row for row in report.rows if row.row.name == "last_layer").beside
+    assert verdict.startswith("cannot tell (")
+    assert "more rollouts would" in verdict
+
+
+def test_measured_and_quoted_never_share_a_cell() -> None:
+    rows = {row["row"]: row for row in to_json(measured(filled({"full": 0.8, "last_layer": 0.4})))["rows"]}
+    full = rows["full"]
+    assert full["measured"]["success"]["n"] == 600
+    assert full["measured"]["success"]["interval"][0] < full["measured"]["success"]["rate"]
+    assert full["quoted"]["success"]["rate"] == pytest.approx(23 / 33)
+    assert (full["measured"]["params/trainable"]["mean"], full["quoted"]["params/trainable"]) == (1.0, 7188.1)
+    assert rows["sandwich"]["measured"] == {}
+    assert rows["sandwich"]["holes"] == ["no run yet"]
+
+
+def test_a_failed_seed_is_a_hole_with_its_reason_and_the_others_count() -> None:
+    fill = filled(RATES)
+    broken = replace(fill.runs[5], episodes=None, why="LossNotFinite: the loss is nan")
+    report = measured(Filled([*fill.runs[:5], broken, *fill.runs[6:17]], []))
+    rows = {row.row.name: row for row in report.rows}
+    assert rows["last_layer"].holes == ["seed 2: LossNotFinite: the loss is nan"]
+    assert rows["lora_r64"].holes == ["seed 2: no run"]
+    assert rows["last_layer"].judged is not None
+    assert rows["last_layer"].judged.finding.seeds == (2, 3)
+
+
+def test_one_training_beside_several_is_shown_and_not_tested() -> None:
+    fill = filled({"full": 0.8, "last_layer": 0.4})
+    report = measured(Filled(fill.runs[:4], []))
+    last = next(row for row in report.rows if row.row.name == "last_layer")
+    assert last.rate is not None
+    assert last.rate.seeds == 1
+    assert (last.judged, last.beside) == (None, "")
+    assert any("shown and not tested" in note for note in report.notes)
+
+
+def test_other_initial_states_are_refused() -> None:
+    short, whole = filled({"full": 0.8}, n=50), filled({"last_layer": 0.8}, n=60)
+    with pytest.raises(InvalidData, match="not paired"):
+        measured(Filled([*short.runs, *whole.runs], []))
+
+
+def test_rows_that_always_fail_get_no_p_value() -> None:
+    report = measured(filled({"full": 0.0 - 9, "last_layer": 0.0 - 9}))
+    last = next(row for row in report.rows if row.row.name == "last_layer")
+    assert last.judged is not None
+    assert last.judged.finding.p is None
+    assert last.beside.startswith("cannot tell (")
+
+
+def test_the_forest_is_drawn_and_an_empty_one_refused(tmp_path: Path) -> None:
+    spec = load_table("table1")
+    file = draw_forest(measured(filled(RATES, n=40)), tmp_path / "deep" / "x.png")
+    assert file.read_bytes()[:4] == b"\x89PNG"
+    bare = replace(from_paper(spec, Settings()), rows=[], printed={})
+    with pytest.raises(InvalidData, match="no difference to draw"):
+        draw_forest(bare, tmp_path / "y.png")
+
+
+def test_a_row_without_a_row_of_the_paper_is_judged_too() -> None:
+    report = from_runs(load_table("lora_rank"), filled({"r2": 0.3, "r32": 0.8, "r64": 0.78}), Settings(), "test")
+    grid = grids(report)[0]
+    cells = {row[0]: dict(zip(grid.header, row, strict=True)) for row in grid.rows}
+    assert (cells["r2"]["measured"], cells["r2"]["against the paper"]) == ("worse", "-")
+    assert cells["r32"]["measured"] == "reference"
+    assert cells["r64"]["measured"].startswith(("cannot tell (", "equivalent"))
+    assert cells["r64"]["against the paper"].startswith("cannot tell (the paper's")
+    assert "worse" in csv_text(report).splitlines()[1]
+
+
+def test_a_row_agrees_no_sooner_than_its_corrected_p_allows() -> None:
+    fill, spec = filled({**RATES, "last_layer": 0.55}, n=24, seeds=[0]), load_table("table1")
+    judged = next(j for j in from_runs(spec, fill, Settings(), "test").pairs if (j.a, j.b) == ("last_layer", "full"))
+    p, corrected = judged.finding.p, judged.p_holm
+    assert p is not None
+    assert corrected is not None
+    assert p < corrected
+    for alpha, said in ((0.5 * (p + corrected), "cannot tell ("), (1.01 * corrected, "agrees")):
+        rows = from_runs(spec, fill, Settings(confidence=1 - alpha), "test").rows
+        last = next(row for row in rows if row.row.name == "last_layer")
+        assert last.judged is not None
+        assert last.judged.finding.interval is not None
+        assert last.judged.finding.interval[1] < 0
+        assert last.beside.startswith(said)
+
+
+def test_numbers_have_intervals_of_the_confidence_asked_for() -> None:
+    spec, fill = load_table("table1"), filled({"full": 0.8, "last_layer": 0.4}, n=60)
+    widths = []
+    for confidence in (0.5, 0.95):
+        interval = (
+            from_runs(spec, fill, Settings(confidence=confidence), "test").rows[0].numbers["memory/peak_bytes"].interval
+        )
+        assert interval is not None
+        widths.append(interval[1] - interval[0])
+    assert widths[1] / widths[0] == pytest.approx(float(stdtrit(2, 0.975) / stdtrit(2, 0.75)))
+
+
+def test_a_row_that_stands_alone_is_paired_on_the_users_word_too() -> None:
+    fill = filled({"full": 0.8, "last_layer": 0.4}, n=20)
+    runs = [replace(r, episodes=replace(r.episodes, doubt="no seeds")) if r.episodes else r for r in fill.runs[:4]]
+    with pytest.raises(InvalidData, match="not known to be paired"):
+        measured(Filled(runs, []))
+    report = from_runs(load_table("table1"), Filled(runs, []), Settings(), "test", "true")
+    assert [row.rate.seeds for row in report.rows if row.rate] == [3, 1]
