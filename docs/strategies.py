@@ -10,8 +10,9 @@ from hydra.utils import instantiate
 
 from vlakit.accounting.parameters import count_parameters
 from vlakit.cli.configuration import compose_config, to_plain
-from vlakit.models.openvla.vla import ModelNames, build_vla
-from vlakit.processing.processor import ProcessorNames, VLAProcessor
+from vlakit.models.openvla.vla import VLASettings, build_vla
+from vlakit.processing.settings import TokenSettings
+from vlakit.processing.tokens import TokenProcessor
 
 STRATEGIES = ("full", "last_layer", "frozen_vision", "sandwich", "lora")
 PARTS = {
@@ -29,9 +30,9 @@ def trained_parts(strategy: str) -> tuple[dict[str, str], int]:
     """Colour of each part, and the number of trainable parameters."""
     cfg = compose_config("explain", ["model=siglip_7b", f"strategy={strategy}"])
     names = to_plain(cfg.model.names)
-    processor = VLAProcessor(ProcessorNames.from_dict(to_plain(cfg.model.processor)))
+    processor = TokenProcessor(TokenSettings.from_dict(to_plain(cfg.model.processor)))
     policy = instantiate(cfg.strategy, model=names, processor=processor, _convert_="all")
-    model = build_vla(ModelNames.from_dict(names), "meta")
+    model = build_vla(VLASettings.from_dict(names), "meta")
     policy.prepare(model)
     colours = {}
     for part, prefix in PARTS.items():

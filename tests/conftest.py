@@ -11,10 +11,10 @@ import yaml
 
 from vlakit.data.shards.convert import convert
 from vlakit.data.specs.spec import load_spec
-from vlakit.data.stream.collate import Collate
 from vlakit.data.stream.datamodule import SAMPLE
-from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
-from vlakit.processing.processor import ProcessorNames, VLAProcessor
+from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
+from vlakit.processing.settings import TokenSettings
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch, DatasetStatistics, Sample
 
 TESTS = Path(__file__).parent
@@ -39,13 +39,13 @@ def bridge_statistics() -> DatasetStatistics:
 @pytest.fixture
 def tiny_vla() -> OpenVLA:
     torch.manual_seed(0)
-    return build_vla(ModelNames("tiny_dinosiglip", "tiny_llama")).eval()
+    return build_vla(VLASettings("tiny_dinosiglip", "tiny_llama")).eval()
 
 
 @pytest.fixture
-def tiny_processor(bridge_statistics: DatasetStatistics) -> VLAProcessor:
-    names = ProcessorNames(64, ("imagenet", "half"), "words")
-    return VLAProcessor(names, {"bridge_orig": bridge_statistics})
+def tiny_processor(bridge_statistics: DatasetStatistics) -> TokenProcessor:
+    names = TokenSettings(image_size=64, channel_statistics=("imagenet", "half"), tokenizer="words")
+    return TokenProcessor(names, {"bridge_orig": bridge_statistics})
 
 
 @pytest.fixture
@@ -65,8 +65,8 @@ def samples(bridge_statistics: DatasetStatistics) -> list[Sample]:
 
 
 @pytest.fixture
-def tiny_batch(tiny_processor: VLAProcessor, samples: list[Sample]) -> Batch:
-    return Collate(tiny_processor.text.padding_id)([tiny_processor.encode(sample) for sample in samples])
+def tiny_batch(tiny_processor: TokenProcessor, samples: list[Sample]) -> Batch:
+    return tiny_processor.collate([tiny_processor.encode(sample) for sample in samples])
 
 
 @pytest.fixture(scope="session")

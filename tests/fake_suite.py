@@ -101,7 +101,7 @@ class FakeEnvironment:
         pass
 
     def _observation(self) -> Observation:
-        return Observation(self.picture(64), self.state.instruction, self.suite.dataset)
+        return Observation.of(self.picture(64), self.state.instruction, self.suite.dataset)
 
 
 def states_of(suite: FakeSuite, n: int) -> list[InitialState]:

@@ -54,7 +54,7 @@ class LineEnvironment:
         self.closed = True
 
     def _observation(self) -> Observation:
-        return Observation(self.picture(SIZE), self.instruction, "line")
+        return Observation.of(self.picture(SIZE), self.instruction, "line")
 
 
 @dataclass

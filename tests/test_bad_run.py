@@ -11,8 +11,8 @@ from commands import complaint, says, train_here
 from vlakit.checkpoints.card import CARD
 from vlakit.cli.errors import readable_errors
 from vlakit.data.shards.statistics import statistics_to_json
-from vlakit.models.openvla.vla import ModelNames, build_vla
-from vlakit.processing.processor import ProcessorNames
+from vlakit.models.openvla.vla import VLASettings, build_vla
+from vlakit.processing.settings import TokenSettings
 from vlakit.schema import DatasetStatistics
 
 
@@ -53,11 +53,11 @@ def training_fails(capsys: pytest.CaptureFixture[str], folder: Path, *words: obj
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, bridge_statistics: DatasetStatistics) -> Path:
     """A checkpoint file as a run of the tiny model on another dataset leaves it."""
-    names = ModelNames("tiny_dinosiglip", "tiny_llama")
+    names = VLASettings("tiny_dinosiglip", "tiny_llama")
     card = {
         **{"version": "0", "strategy": "full", "model": names.to_dict(), "adapter": None},
         "statistics": statistics_to_json({"other_robot": bridge_statistics}),
-        "processor": ProcessorNames(64, ("imagenet", "half"), "words").to_dict(),
+        "processor": TokenSettings(image_size=64, channel_statistics=("imagenet", "half"), tokenizer="words").to_dict(),
     }
     state = {f"model.{name}": value for name, value in build_vla(names).state_dict().items()}
     file = tmp_path_factory.mktemp("checkpoint") / "last.ckpt"

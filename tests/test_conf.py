@@ -12,7 +12,7 @@ from vlakit.cli.configuration import check_run, compose_config, invented_keys, s
 from vlakit.configs import conf_root
 from vlakit.errors import ConfigError
 from vlakit.models.openvla.vla import OpenVLA
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 
 EVERY = sorted(path.stem for path in (conf_root() / "experiment").glob("*.yaml"))
 RECIPE = [name for name in EVERY if name.startswith("tiny_")]  # the shipped model's own stages, of one size
@@ -71,7 +71,7 @@ def test_debug_and_search_files_invent_no_key(words: str) -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_prepares_a_tiny_model(
-    experiment: str, tiny_vla: OpenVLA, tiny_processor: VLAProcessor
+    experiment: str, tiny_vla: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     cfg = compose_config("train", [f"experiment={experiment}", "model=tiny"])
     policy = instantiate(cfg.strategy, model=cfg.model.names, processor=tiny_processor, _convert_="all")

@@ -10,12 +10,12 @@ from torch import Tensor
 from vlakit.checkpoints.hf_config import read_description
 from vlakit.checkpoints.weights import save_weights
 from vlakit.data.shards.statistics import statistics_to_json
-from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
-from vlakit.policy import VLAPolicy
-from vlakit.processing.processor import VLAProcessor
+from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics
 
-NAMES = ModelNames("tiny_dinosiglip", "tiny_llama")
+NAMES = VLASettings("tiny_dinosiglip", "tiny_llama")
 
 
 def released_config(towers: int = 1, size: int = 64, act: str | None = None, **text: Any) -> dict[str, Any]:
@@ -60,9 +60,9 @@ def logits_of(model: OpenVLA) -> Tensor:
     return model.all_logits(pixels.to(next(model.parameters()).dtype), ids, torch.ones_like(ids))
 
 
-def policy_of(model: OpenVLA, processor: VLAProcessor, **adapter: Any) -> VLAPolicy:
+def policy_of(model: OpenVLA, processor: TokenProcessor, **adapter: Any) -> TrainedPolicy:
     """A policy over the tiny model that knows its names, as one from a checkpoint does."""
-    policy = VLAPolicy(model, processor)
+    policy = TrainedPolicy(model, processor)
     policy.names, policy.adapter = NAMES, adapter or None
     return policy
 

@@ -9,8 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 
 from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.models.adapters import LoraNumbers, inject_lora
-from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
-from vlakit.processing.processor import VLAProcessor
+from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch
 from vlakit.strategies.base import PolicyModule
 from vlakit.strategies.optim import constant
@@ -19,13 +19,13 @@ TINY = {"vision": "tiny_dinosiglip", "llm": "tiny_llama"}
 MODULE = TypeVar("MODULE", bound=PolicyModule)
 
 
-def module_of(kind: type[MODULE], processor: VLAProcessor, **options: Any) -> MODULE:
+def module_of(kind: type[MODULE], processor: TokenProcessor, **options: Any) -> MODULE:
     """A strategy over the tiny model, its network not yet built."""
     options = {"model": TINY, "optimizer": partial(torch.optim.AdamW, lr=1e-3), "scheduler": constant} | options
     return kind(processor=processor, **options)
 
 
-def built(kind: type[MODULE], processor: VLAProcessor, *, seed: int = 0, **options: Any) -> MODULE:
+def built(kind: type[MODULE], processor: TokenProcessor, *, seed: int = 0, **options: Any) -> MODULE:
     """The same with its network, seeded."""
     torch.manual_seed(seed)
     module = module_of(kind, processor, **options)
@@ -44,13 +44,13 @@ def saved(module: PolicyModule, file: Path) -> Path:
 @lru_cache
 def meta_vla(vision: str) -> OpenVLA:
     """The 7B model with these towers; shared, so set what trains before each use."""
-    return build_vla(ModelNames(vision, "llama2_7b"), device="meta")
+    return build_vla(VLASettings(vision, "llama2_7b"), device="meta")
 
 
 @lru_cache
 def meta_lora(vision: str, rank: int) -> OpenVLA:
     """A 7B model with adapters; shared."""
-    model = build_vla(ModelNames(vision, "llama2_7b"), device="meta")
+    model = build_vla(VLASettings(vision, "llama2_7b"), device="meta")
     inject_lora(model, LoraNumbers(rank, min(rank, 16)))
     return model
 
@@ -76,7 +76,7 @@ def trainer_of(n_steps: int, *callbacks: Callback, **options: Any) -> Trainer:
     return Trainer(max_steps=n_steps, callbacks=list(callbacks), **options)
 
 
-def data_of(shards: Path, processor: VLAProcessor, **options: Any) -> VLADataModule:
+def data_of(shards: Path, processor: TokenProcessor, **options: Any) -> VLADataModule:
     """The shipped sample in batches of four."""
     options = {"batch_size": 4, "seed": 5} | options
     return VLADataModule(processor, {"bridge_orig": 1.0}, str(shards.parent), **options)

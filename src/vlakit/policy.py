@@ -1,28 +1,34 @@
-"""`Policy`: anything that answers observations with actions; `VLAPolicy` is made from a checkpoint, without Hydra."""
+"""`Policy`: anything that answers observations with actions. `TrainedPolicy` comes from a checkpoint, without Hydra."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vlakit.checkpoints.card import Card
 from vlakit.checkpoints.contract import check_contract
 from vlakit.checkpoints.formats import LoadOptions, load
-from vlakit.data.shards.statistics import statistics_from_json
-from vlakit.errors import InvalidData, StatisticsMissing
-from vlakit.models.openvla.decoding import Choice, Decoded, answer_log_probs, generate
-from vlakit.models.openvla.vla import ModelNames, OpenVLA
-from vlakit.processing.processor import VLAProcessor
-from vlakit.schema import Float32, Int64, Observation
+from vlakit.errors import PartMissing, StatisticsMissing
+from vlakit.models.cpu import use_onednn
+from vlakit.models.network import HasFeatures, Likelihood, Network, capability
+from vlakit.processing.processor import Processor
+from vlakit.schema import Float32, Inputs, Int64, Observation
 
 
 class Policy(Protocol):
     """What evaluation, serving and baselines agree on."""
+
+    @property
+    def window(self) -> int:
+        """Frames of history that an observation must show, the present one included."""
+        ...
 
     def act(self, observations: Sequence[Observation]) -> Float32:
         """(B, H, A) float32 for B observations: metres, radians, gripper 0 to 1; one forward pass for the batch."""
@@ -35,28 +41,38 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Sampled:
-    """Actions (B, H, A) with the ids (B, H * A) they are made of and each id's log-probability (B, H * A)."""
+    """Actions (B, H, A) with the ids (B, n) they are made of and each id's log-probability (B, n)."""
 
     actions: Float32
     ids: Int64
     log_probs: Float32
 
 
-class VLAPolicy:
-    """A vision-language-action model and its processor.
+class TrainedPolicy:
+    """A network, the processor that feeds it, and what its checkpoint says of them: observe, predict, physical units.
 
-    constrain: decode action ids only (default); False leaves all ids open, as the released code does.
+    constrain: a network that decodes tokens chooses among action ids only (default); False leaves all ids open, as
+    OpenVLA's released code does.
 
-    >>> policy = VLAPolicy.from_checkpoint("runs/lora_r32/last.ckpt")  # doctest: +SKIP
-    >>> policy.act([Observation(image, "put carrot on plate")])  # doctest: +SKIP
+    >>> policy = TrainedPolicy.from_checkpoint("runs/lora_r32/last.ckpt")  # doctest: +SKIP
+    >>> policy.act([Observation.of(image, "put carrot on plate")])  # doctest: +SKIP
     """
 
-    def __init__(self, model: OpenVLA, processor: VLAProcessor, *, constrain: bool = True) -> None:
-        self.model, self.processor, self.constrain = model.eval(), processor, constrain
-        self.card: dict[str, Any] = {}
-        self.names: ModelNames | None = None
-        self.adapter: dict[str, Any] | None = None
+    def __init__(
+        self, network: Network, processor: Processor, card: Card | None = None, *, constrain: bool = True
+    ) -> None:
+        self.network, self.processor, self.constrain = network.eval(), processor, constrain
+        self.card = card or Card(network.description, processor.description, {})
         self.pad_to = 0  # ids that prompts are padded to at least: the same for all batches keeps answers to the bit
+        use_onednn(network)
+        if hasattr(network, "constrain"):
+            network.constrain = constrain  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        elif not constrain:
+            raise PartMissing(
+                f"constrain=false opens all ids of a vocabulary, and {network.kind} answers without one",
+                where="constrain",
+                do="leave it out",
+            )
 
     @classmethod
     def from_checkpoint(
@@ -67,94 +83,84 @@ class VLAPolicy:
         constrain: bool = True,
         strict: bool = True,
         options: LoadOptions | None = None,
-    ) -> VLAPolicy:
+    ) -> TrainedPolicy:
         """The policy of a vlakit checkpoint or run folder, a Hugging Face folder, an adapter folder or a native .pt.
 
         Local paths only. The checkpoint's contract is replayed: a policy that answers otherwise than when it was saved
         raises ContractBroken (strict=False: warns). Raises CheckpointMismatch.
         """
         loaded = load(path, options)
-        if not loaded.statistics:
+        if not loaded.processor.statistics:
             raise StatisticsMissing(
                 "the checkpoint says no action statistics, so that its answers have no units",
                 where=str(path),
                 do="put the dataset_statistics.json of its training beside it",
             )
-        statistics = statistics_from_json(loaded.statistics, where=str(path))
-        policy = cls(loaded.model.to(device), VLAProcessor(loaded.processor, statistics), constrain=constrain)
-        policy.card, policy.names, policy.adapter = loaded.card, loaded.names, loaded.adapter
-        contract = loaded.card.get("contract")
-        if contract is not None:
-            check_contract(contract, policy.model, policy.processor, where=str(path), strict=strict)
+        policy = cls(loaded.network.to(device), loaded.processor, loaded.card, constrain=constrain)
+        if loaded.card.contract is not None:
+            check_contract(loaded.card.contract, policy.network, policy.processor, where=str(path), strict=strict)
         return policy
 
+    @property
+    def window(self) -> int:
+        """Frames of history that an observation must show, the present one included."""
+        return self.processor.settings.window
+
+    @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> Float32:
         """(B, H, A) float32 in the physical units of each observation's dataset."""
-        return self._actions(self.action_ids(observations), observations)
-
-    def action_ids(self, observations: Sequence[Observation]) -> Int64:
-        """The greedy token ids (B, H * A) int64."""
-        return self._decode(observations, Choice(self._allowed)).ids.cpu().numpy()
+        return self._physical(self.network.predict(self.observed(observations)), observations)
 
     def sample(
         self, observations: Sequence[Observation], *, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Sampled:
-        """Actions drawn at random; the recorded log-probabilities are those that `log_prob` computes again."""
-        decoded = self._decode(observations, Choice(self._allowed, temperature, generator))
-        ids = decoded.ids.cpu().numpy()
-        return Sampled(self._actions(ids, observations), ids, decoded.log_probs.cpu().numpy())
+        """Actions drawn at random; the recorded log-probabilities are those that `log_prob` computes again.
+
+        Raises PartMissing for a network without a likelihood.
+        """
+        network = capability(self.network, Likelihood, purpose="sampling")
+        drawn = network.sample(self.observed(observations), temperature=temperature, generator=generator)
+        actions = self._physical(drawn.actions, observations)
+        return Sampled(actions, drawn.ids.cpu().numpy(), drawn.log_probs.float().cpu().numpy())
 
     def log_prob(self, observations: Sequence[Observation], ids: Int64) -> Tensor:
-        """(B, H * A) log-probability of each of the ids (B, H * A), given those before it; gradients flow."""
-        pixels, prompts = self.processor.encode_observations(observations)
-        answers = torch.as_tensor(ids, device=self._device)
-        self._check_answers(answers, observations)
-        return answer_log_probs(self.model, self._placed(pixels), prompts, answers, self._allowed)
+        """(B, n) log-probability of each of the ids (B, n), given those before it; gradients flow.
+
+        Raises PartMissing for a network without a likelihood.
+        """
+        network = capability(self.network, Likelihood, purpose="log_prob")
+        return network.log_prob(self.observed(observations), torch.as_tensor(ids, device=self.device))
 
     @torch.inference_mode()
     def features(self, observations: Sequence[Observation]) -> Float32:
-        """(B, N, D_v) patch features of the vision towers."""
-        pixels, _ = self.processor.encode_observations(observations)
-        return self.model.vision_backbone(self._placed(pixels)).float().cpu().numpy()
+        """(B, N, D) features of the network's encoder. Raises PartMissing where it has none."""
+        network = capability(self.network, HasFeatures, purpose="features")
+        return network.features(self.observed(observations)).float().cpu().numpy()
 
     def reset(self, slots: Sequence[int]) -> None:
         """Nothing is remembered between observations."""
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def _placed(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self._device, next(self.model.vision_backbone.parameters()).dtype)
-
-    def _check_answers(self, answers: Tensor, observations: Sequence[Observation]) -> None:
-        first, last = self._allowed or (0, self.model.language_model.config.vocab_size)
-        shape_fits = answers.ndim == 2 and len(answers) == len(observations) and answers.shape[1] > 0
-        if not shape_fits or ((answers < first) | (answers >= last)).any():
-            raise InvalidData(
-                f"answers {tuple(answers.shape)} to {len(observations)} observations, or an id outside {first}:{last}",
-                where="ids",
-                do="pass one row of ids an observation, as `sample` returns them",
-            )
+    def observed(self, observations: Sequence[Observation]) -> Inputs:
+        """What the network sees, on its device."""
+        return self.processor.observe(observations, pad_to=self.pad_to).to(self.device)
 
     @property
-    def _allowed(self) -> tuple[int, int] | None:
-        tokens = self.processor.actions
-        return (tokens.begin, tokens.padding_id) if self.constrain else None
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
 
-    def _decode(self, observations: Sequence[Observation], choice: Choice) -> Decoded:
-        pixels, prompts = self.processor.encode_observations(observations)
-        sizes = {len(self.processor.statistics_of(o.dataset).q01) for o in observations}
-        if len(sizes) != 1:
-            raise InvalidData(
-                f"a batch of {len(observations)} observations of datasets with {sorted(sizes)} action dimensions",
-                where="observations",
-                do="ask for datasets of the same action size together, and for at least one observation",
-            )
-        n_tokens = sizes.pop() * self.processor.names.chunk
-        return generate(self.model, self._placed(pixels), prompts, n_tokens, choice, pad_to=self.pad_to)
+    def content_hash(self) -> str:
+        """sha256 (hex) of all that decides the policy's answers: weights, processor, statistics, decoding."""
+        settings: Mapping[str, object] = {**self.processor.description, "tokenizer_path": None}  # where a file lies
+        digest = sha256(repr((settings, self.constrain)).encode())
+        for name, one in sorted(self.processor.statistics.items()):
+            digest.update(name.encode())
+            digest.update(np.stack([one.q01, one.q99, one.mask, one.min, one.max]).tobytes())
+        for name, tensor in self.network.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            plain = tensor.detach().cpu().contiguous().reshape(-1)  # a scalar has no bytes of its own to view
+            digest.update(plain.view(torch.uint8).numpy())
+        return digest.hexdigest()
 
-    def _actions(self, ids: Int64, observations: Sequence[Observation]) -> Float32:
-        decode = self.processor.decode_actions
-        pairs = zip(ids, observations, strict=True)
-        return np.concatenate([decode(row[None], o.dataset, strict=self.constrain) for row, o in pairs])
+    def _physical(self, normalized: Tensor, observations: Sequence[Observation]) -> Float32:
+        return self.processor.physical(normalized.float().cpu().numpy(), [one.dataset for one in observations])

@@ -1,6 +1,6 @@
 """Constructors of one kind of thing, by name: what a checkpoint must say to be rebuilt is a name, never a code path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -13,9 +13,11 @@ B = TypeVar("B", bound=Callable[..., Any])
 class Registry(Generic[T]):
     """Name -> constructor; 'package.module:function' reaches outside code without an edit here."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, shipped: Mapping[str, str] | None = None) -> None:
+        """shipped: name -> 'module:attribute' of what comes with vlakit and is imported when it is first asked for."""
         self.kind = kind
         self._builders: dict[str, Callable[..., T]] = {}
+        self._shipped = dict(shipped or {})
 
     def register(self, name: str) -> Callable[[B], B]:
         """Decorator that files a constructor under `name`; a name taken twice is a programming error."""
@@ -30,21 +32,22 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
-        return sorted(self._builders)
+        return sorted({*self._builders, *self._shipped})
 
     def get(self, name: str) -> Callable[..., T]:
         """The constructor of `name`; raises UnknownName with the nearest names."""
         if name in self._builders:
             return self._builders[name]
-        if ":" in name:
-            module, _, attribute = name.partition(":")
+        place = self._shipped.get(name, name)
+        if ":" in place:
+            module, _, attribute = place.partition(":")
             try:
                 return getattr(import_module(module), attribute)
             except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: ".x:f", ":f"
                 raise UnknownName(
                     f"cannot import {self.kind} {name!r}: {error}", do="check the spelling of module:function"
                 ) from error
-        raise UnknownName(f"no {self.kind} called {name!r}", do=nearest(name, self._builders))
+        raise UnknownName(f"no {self.kind} called {name!r}", do=nearest(name, self.names()))
 
     def build(self, name: str, **kwargs: Any) -> T:
         """Call the constructor of `name`."""

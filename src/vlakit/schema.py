@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +16,35 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 Int64: TypeAlias = npt.NDArray[np.int64]
 UInt8: TypeAlias = npt.NDArray[np.uint8]
+Bool: TypeAlias = npt.NDArray[np.bool_]
 
 NO_LOSS = -100  # the label of an id that the loss ignores
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a policy sees: `image` (H, W, 3) uint8 RGB, what a person says, and whose statistics apply."""
+    """What a policy sees at one moment. images: camera -> (W, H, W', 3) uint8 RGB, its last W frames, oldest first.
 
-    image: UInt8
+    proprio (W, P) float32 in the units of the dataset. window_mask (W,): False where the window begins before the
+    episode and repeats its first frame; None: every frame is real. dataset: whose statistics apply; None: the
+    checkpoint knows one dataset only.
+    """
+
+    images: Mapping[str, UInt8]
     instruction: str
-    dataset: str | None = None  # None: the checkpoint knows one dataset only
+    dataset: str | None = None
+    proprio: Float32 | None = None
+    window_mask: Bool | None = None
+
+    @classmethod
+    def of(cls, image: UInt8, instruction: str, dataset: str | None = None, *, camera: str = "primary") -> Observation:
+        """One picture (H, W, 3) of one camera, without a past."""
+        return cls({camera: image[None]}, instruction, dataset)
+
+    @property
+    def image(self) -> UInt8:
+        """(H, W, 3), the latest picture of the first camera."""
+        return next(iter(self.images.values()))[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +81,10 @@ class Sample:
     instruction: str
     images: dict[str, list[bytes]]
     actions: Float32
-    window_mask: npt.NDArray[np.bool_]
-    chunk_mask: npt.NDArray[np.bool_]
+    window_mask: Bool
+    chunk_mask: Bool
     previous_action: Float32 | None = None  # (A,) the step before; None at the start of an episode
-    proprio: dict[str, Float32] = field(default_factory=dict[str, Float32])  # key -> (W, P)
+    proprio: Float32 | None = None  # (W, P), in the order of the dataset's statistics
     position: int = 0
     row: int = -1  # the frame's number among all frames of its dataset's shards; -1: not from shards
 
@@ -81,7 +99,7 @@ class DatasetStatistics:
     std: Float64
     min: Float64
     max: Float64
-    mask: npt.NDArray[np.bool_]
+    mask: Bool
     num_transitions: int
     num_trajectories: int
     proprio: dict[str, Float64] | None = None  # the same names; None: written as zeros, as OpenVLA does
@@ -89,52 +107,94 @@ class DatasetStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One encoded sample before padding: pixel_values (3k, S, S) float32, input_ids and labels (T,) int64."""
+    """One encoded sample before it joins a batch: pixels camera -> (W, C, S, S), proprio (W, P), both normalised.
+
+    prompt and answer (t,) int64 for policies that read text; the loss is on the answer.
+    """
 
     key: str
     dataset: str
-    pixel_values: Tensor
-    input_ids: Int64
-    labels: Int64
+    pixels: dict[str, Tensor]
+    window_mask: Bool
     actions: Float32  # (H, A) physical units
     normalized: Float32  # (H, A) in [-1, 1], gripper as it is
-    chunk_mask: npt.NDArray[np.bool_]
+    chunk_mask: Bool
+    proprio: Float32 | None = None
+    prompt: Int64 | None = None
+    answer: Int64 | None = None
     position: int = 0
     row: int = -1
 
 
 @dataclass(slots=True)
-class Batch:
-    """Right-padded examples: pixel_values (B, 3k, S, S), input_ids, attention_mask, labels (B, T), actions (B, H, A).
+class TextBatch:
+    """Right-padded ids (B, T) int64 with a mask, 1 where real, and labels, NO_LOSS where there is no loss.
 
-    labels are -100 where there is no loss; position is the number of the first sample in the stream. rows: the samples'
-    `row`. features (B, N, D_v), where they are known, take the place of the vision towers.
+    Of an observation there is a prompt and no answer, so that no label is set.
     """
 
-    pixel_values: Tensor
-    input_ids: Tensor
-    attention_mask: Tensor
+    ids: Tensor
+    mask: Tensor
     labels: Tensor
+
+    def prompts(self) -> list[list[int]]:
+        """The ids of each row that carry no loss: what an answer follows."""
+        kept = (self.mask > 0) & (self.labels == NO_LOSS)
+        rows: list[list[int]] = [ids[keep].tolist() for ids, keep in zip(self.ids, kept, strict=True)]  # pyright: ignore[reportUnknownMemberType]
+        return rows
+
+
+@dataclass(slots=True, kw_only=True)
+class Inputs:
+    """What a network sees of B moments. pixels: camera -> (B, W, C, S, S) float32; window_mask (B, W) bool.
+
+    proprio (B, W, P) and text where the policy takes them. action_shape: (H, A) of the answer that is asked for.
+    features (B, N, D), where they are known, take the place of the frozen encoder.
+    """
+
+    pixels: dict[str, Tensor]
+    window_mask: Tensor
+    datasets: list[str]
+    action_shape: tuple[int, int]
+    proprio: Tensor | None = None
+    text: TextBatch | None = None
+    features: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.datasets)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move every tensor, as `torch.Tensor.to`; Lightning calls this."""
+        return _mapped(self, lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self) -> Self:
+        """Pin every tensor; the DataLoader calls this."""
+        return _mapped(self, lambda tensor: tensor.pin_memory())
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch(Inputs):
+    """Inputs and what was done: actions (B, H, A) in physical units, normalized (B, H, A), chunk_mask (B, H) bool.
+
+    A row whose chunk_mask is all False has no action: it is a question about a picture. position: number of the first
+    sample in the stream; rows: the samples' `row`.
+    """
+
     actions: Tensor
     normalized: Tensor
     chunk_mask: Tensor
     keys: list[str]
-    datasets: list[str]
     position: int = 0
     rows: list[int] = field(default_factory=list[int])
-    features: Tensor | None = None
 
-    def __len__(self) -> int:
-        return len(self.keys)
 
-    def to(self, *args: Any, **kwargs: Any) -> Batch:
-        """Move every tensor, as `torch.Tensor.to`; Lightning calls this."""
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
-
-    def pin_memory(self) -> Batch:
-        """Pin every tensor; the DataLoader calls this."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors = {f.name: value for f in fields(self) if hasattr(value := getattr(self, f.name), "dim")}
-        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A copy of a batch, or of what is in it, with every tensor changed."""
+    if hasattr(value, "dim"):
+        return change(value)
+    if isinstance(value, dict):
+        tensors = cast("dict[str, Any]", value)
+        return {key: _mapped(one, change) for key, one in tensors.items()}
+    if isinstance(value, TextBatch | Inputs):
+        return replace(value, **{f.name: _mapped(getattr(value, f.name), change) for f in fields(value)})
+    return value

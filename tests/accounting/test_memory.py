@@ -16,7 +16,7 @@ from vlakit.accounting.dry_step import PARTS, DryStep, Functions, Ledger, Numeri
 from vlakit.accounting.memory import CARDS, PRECISIONS, Estimate, Setup, estimate, random_batch, unit_of
 from vlakit.errors import ConfigError
 from vlakit.models.adapters import LoraNumbers, inject_lora
-from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
+from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
 from vlakit.strategies.frozen_vision import FrozenVision
 from vlakit.strategies.full import Full
 from vlakit.strategies.last_layer import LastLayer
@@ -32,7 +32,7 @@ FLOAT32 = PRECISIONS["32-true"]
 
 def tiny(strategy: str, device: str) -> OpenVLA:
     torch.manual_seed(0)
-    model = build_vla(ModelNames.from_dict(TINY), device)
+    model = build_vla(VLASettings.from_dict(TINY), device)
     STRATEGIES[strategy](model)
     return model
 

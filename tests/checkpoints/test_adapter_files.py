@@ -17,8 +17,8 @@ from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.adapters import OPENVLA_TARGETS, LoraNumbers, inject_lora, merged_state_dict
 from vlakit.models.openvla.vla import OpenVLA, build_vla
-from vlakit.policy import VLAPolicy
-from vlakit.processing.processor import VLAProcessor
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.tokens import TokenProcessor
 
 NUMBERS = LoraNumbers(4, 8)
 
@@ -126,9 +126,9 @@ def test_a_copy_of_the_head_that_differs_means_another_base(folder: Path, base: 
 
 
 def test_an_adapter_of_another_size_means_another_base(folder: Path) -> None:
-    from vlakit.models.openvla.vla import ModelNames
+    from vlakit.models.openvla.vla import VLASettings
 
-    single = build_vla(ModelNames("tiny_siglip", "tiny_llama"))
+    single = build_vla(VLASettings("tiny_siglip", "tiny_llama"))
     assert "lora" in refused(single, folder, "does not fit this base").what
 
 
@@ -190,7 +190,7 @@ def test_a_truncated_file_is_named(folder: Path, base: OpenVLA) -> None:
 
 
 def test_an_exported_adapter_is_small_and_answers_on_its_base(
-    tiny_vla: OpenVLA, base: OpenVLA, tiny_processor: VLAProcessor, tmp_path: Path
+    tiny_vla: OpenVLA, base: OpenVLA, tiny_processor: TokenProcessor, tmp_path: Path
 ) -> None:
     export(policy_of(base, tiny_processor), tmp_path / "base", "hf", ExportOptions())
     numbers = LoraNumbers(1, 2)
@@ -200,14 +200,14 @@ def test_an_exported_adapter_is_small_and_answers_on_its_base(
         sum(file.stat().st_size for file in (tmp_path / name).glob("*.safetensors")) for name in ("adapter", "base")
     )
     assert small < whole / 20
-    again = VLAPolicy.from_checkpoint(tmp_path / "adapter")
-    assert torch.equal(logits_of(again.model), logits_of(policy.model))
+    again = TrainedPolicy.from_checkpoint(tmp_path / "adapter")
+    assert torch.equal(logits_of(again.model), logits_of(policy.network))
     assert again.adapter is not None
     assert {"dataset_statistics.json", "contract.json"} <= {file.name for file in (tmp_path / "adapter").iterdir()}
 
 
 def test_an_adapter_of_an_adapted_base_stands_on_the_merged_weights(
-    tiny_vla: OpenVLA, base: OpenVLA, tiny_processor: VLAProcessor, tmp_path: Path
+    tiny_vla: OpenVLA, base: OpenVLA, tiny_processor: TokenProcessor, tmp_path: Path
 ) -> None:
     export(policy_of(base, tiny_processor), tmp_path / "base", "hf", ExportOptions())
     policy = policy_of(trained(tiny_vla), tiny_processor, **NUMBERS.to_dict())

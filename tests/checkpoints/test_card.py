@@ -11,19 +11,19 @@ from tiny_runs import TINY, built, saved
 from vlakit.checkpoints.card import CARD, load_model, model_state, read_checkpoint
 from vlakit.checkpoints.formats import start_from
 from vlakit.errors import CheckpointMismatch
-from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
-from vlakit.processing.processor import VLAProcessor
+from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch
 from vlakit.strategies.full import Full
 from vlakit.strategies.lora import Lora
 
 
 @pytest.fixture
-def checkpoint(tiny_processor: VLAProcessor, tmp_path: Path) -> Path:
+def checkpoint(tiny_processor: TokenProcessor, tmp_path: Path) -> Path:
     return saved(built(Full, tiny_processor), tmp_path / "last.ckpt")
 
 
-def trained_lora(processor: VLAProcessor) -> Lora:
+def trained_lora(processor: TokenProcessor) -> Lora:
     """Adapters that change the outputs: a fresh B is zero."""
     module = built(Lora, processor, rank=4)
     for name, parameter in module.model.named_parameters():
@@ -35,7 +35,7 @@ def trained_lora(processor: VLAProcessor) -> Lora:
 @pytest.mark.parametrize("strategy", ["full", "lora"])
 @torch.no_grad()
 def test_a_reloaded_model_is_the_same_bit_for_bit(
-    strategy: str, tiny_processor: VLAProcessor, tiny_batch: Batch, tmp_path: Path
+    strategy: str, tiny_processor: TokenProcessor, tiny_batch: Batch, tmp_path: Path
 ) -> None:
     module = built(Full, tiny_processor) if strategy == "full" else trained_lora(tiny_processor)
     torch.manual_seed(99)
@@ -45,7 +45,7 @@ def test_a_reloaded_model_is_the_same_bit_for_bit(
 
 
 @pytest.mark.parametrize("below", [".", "checkpoints"])
-def test_a_runs_folder_means_its_last_checkpoint(tiny_processor: VLAProcessor, tmp_path: Path, below: str) -> None:
+def test_a_runs_folder_means_its_last_checkpoint(tiny_processor: TokenProcessor, tmp_path: Path, below: str) -> None:
     (tmp_path / below).mkdir(exist_ok=True)
     saved(built(Full, tiny_processor), tmp_path / below / "last.ckpt")
     assert read_checkpoint(tmp_path)[CARD]["strategy"] == "full"
@@ -148,7 +148,7 @@ def test_tensors_of_another_model_are_named_with_the_file(checkpoint: Path) -> N
 
 
 def test_another_models_checkpoint_does_not_initialize(checkpoint: Path) -> None:
-    names = ModelNames("tiny_siglip", "tiny_llama")
+    names = VLASettings("tiny_siglip", "tiny_llama")
     with pytest.raises(CheckpointMismatch, match="tiny_dinosiglip") as caught:
         start_from(checkpoint, names)
     assert "tiny_siglip" in caught.value.what
@@ -157,25 +157,25 @@ def test_another_models_checkpoint_does_not_initialize(checkpoint: Path) -> None
 
 def fresh() -> OpenVLA:
     torch.manual_seed(99)
-    return build_vla(ModelNames(**TINY)).eval()
+    return build_vla(VLASettings(**TINY)).eval()
 
 
 @torch.no_grad()
 def test_a_start_has_every_tensor_and_all_of_it_can_train(checkpoint: Path) -> None:
-    model, names = start_from(checkpoint, ModelNames(**TINY))
+    model, names = start_from(checkpoint, VLASettings(**TINY))
     state = model_state(read_checkpoint(checkpoint))
-    assert names == ModelNames(**TINY)
+    assert names == VLASettings(**TINY)
     assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
     assert all(p.requires_grad for p in model.parameters())
 
 
 @torch.no_grad()
 def test_initializing_from_lora_merges_its_adapters(
-    tiny_processor: VLAProcessor, tiny_batch: Batch, tmp_path: Path
+    tiny_processor: TokenProcessor, tiny_batch: Batch, tmp_path: Path
 ) -> None:
     module = trained_lora(tiny_processor)
     expected = module.model.eval()(tiny_batch).logits
-    model, _ = start_from(saved(module, tmp_path / "lora.ckpt"), ModelNames(**TINY))
+    model, _ = start_from(saved(module, tmp_path / "lora.ckpt"), VLASettings(**TINY))
     model.eval()
     assert set(model.state_dict()) == set(fresh().state_dict())
     torch.testing.assert_close(model(tiny_batch).logits, expected, atol=1e-5, rtol=1e-5)

@@ -19,8 +19,9 @@ from vlakit.checkpoints.formats import LoadOptions
 from vlakit.checkpoints.hf_config import OWN_KEY
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.openvla.vla import OpenVLA, build_vla
-from vlakit.policy import VLAPolicy
-from vlakit.processing.processor import ProcessorNames, VLAProcessor
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.settings import TokenSettings
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics, Sample
 from vlakit.strategies.full import Full
 from vlakit.strategies.lora import Lora
@@ -41,12 +42,12 @@ def model(tiny_vla: OpenVLA) -> OpenVLA:
 
 
 @pytest.fixture
-def contract(model: OpenVLA, tiny_processor: VLAProcessor, samples: list[Sample]) -> dict[str, Any]:
+def contract(model: OpenVLA, tiny_processor: TokenProcessor, samples: list[Sample]) -> dict[str, Any]:
     return json.loads(json.dumps(make_contract(model, tiny_processor, samples)))
 
 
-def changed(processor: VLAProcessor, **names: Any) -> VLAProcessor:
-    return VLAProcessor(replace(processor.names, **names), processor.statistics)
+def changed(processor: TokenProcessor, **names: Any) -> TokenProcessor:
+    return TokenProcessor(replace(processor.settings, **names), processor.statistics)
 
 
 def test_a_contract_says_all_that_decides_what_a_policy_sees(contract: dict[str, Any]) -> None:
@@ -59,13 +60,13 @@ def test_a_contract_says_all_that_decides_what_a_policy_sees(contract: dict[str,
 
 
 def test_the_same_policy_keeps_its_contract(
-    contract: dict[str, Any], model: OpenVLA, tiny_processor: VLAProcessor
+    contract: dict[str, Any], model: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     check_contract(contract, model, tiny_processor, where="here")
 
 
 def test_replaying_leaves_the_models_mode(
-    contract: dict[str, Any], model: OpenVLA, tiny_processor: VLAProcessor
+    contract: dict[str, Any], model: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     check_contract(contract, model.train(), tiny_processor, where="here")
     assert model.training
@@ -83,7 +84,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_a_field_that_differs_breaks_it_and_is_named(
-    field: str, model: OpenVLA, tiny_processor: VLAProcessor, samples: list[Sample]
+    field: str, model: OpenVLA, tiny_processor: TokenProcessor, samples: list[Sample]
 ) -> None:
     import numpy as np
     import simplejpeg
@@ -99,7 +100,9 @@ def test_a_field_that_differs_breaks_it_and_is_named(
     assert caught.value.do
 
 
-def test_other_weights_break_it_though_no_field_differs(contract: dict[str, Any], tiny_processor: VLAProcessor) -> None:
+def test_other_weights_break_it_though_no_field_differs(
+    contract: dict[str, Any], tiny_processor: TokenProcessor
+) -> None:
     torch.manual_seed(5)
     with pytest.raises(ContractBroken, match="golden frames otherwise") as caught:
         check_contract(contract, attentive(build_vla(NAMES)), tiny_processor, where="here")
@@ -107,16 +110,16 @@ def test_other_weights_break_it_though_no_field_differs(contract: dict[str, Any]
 
 
 def test_a_dataset_that_is_gone_breaks_it(
-    contract: dict[str, Any], model: OpenVLA, tiny_processor: VLAProcessor
+    contract: dict[str, Any], model: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
-    other = VLAProcessor(tiny_processor.names, {"kuka": tiny_processor.statistics["bridge_orig"]})
+    other = TokenProcessor(tiny_processor.settings, {"kuka": tiny_processor.statistics["bridge_orig"]})
     with pytest.raises(ContractBroken, match="bridge_orig") as caught:
         check_contract(contract, model, other, where="here")
     assert "datasets was ['bridge_orig'], is ['kuka']" in caught.value.where
 
 
 def test_a_version_that_differs_is_named_when_the_answers_differ(
-    contract: dict[str, Any], model: OpenVLA, tiny_processor: VLAProcessor
+    contract: dict[str, Any], model: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     contract["versions"]["timm"] = "0.9.10"
     check_contract(contract, model, tiny_processor, where="here")
@@ -128,7 +131,7 @@ def test_a_version_that_differs_is_named_when_the_answers_differ(
 
 @pytest.mark.parametrize(("off", "broken"), [(1, False), (-1, False), (2, True), (-2, True)])
 def test_one_bin_is_forgiven_and_two_are_not(
-    off: int, broken: bool, contract: dict[str, Any], model: OpenVLA, tiny_processor: VLAProcessor
+    off: int, broken: bool, contract: dict[str, Any], model: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     contract["frames"][1]["ids"][6] += off
     if not broken:
@@ -143,7 +146,7 @@ def test_not_strict_warns_and_goes_on(
     field: str,
     contract: dict[str, Any],
     model: OpenVLA,
-    tiny_processor: VLAProcessor,
+    tiny_processor: TokenProcessor,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     check_contract(contract, model, changed(tiny_processor, **CHANGES[field]), where="here", strict=False)
@@ -152,7 +155,7 @@ def test_not_strict_warns_and_goes_on(
     assert f"{field} was " in record.message
 
 
-def test_without_frames_there_is_nothing_to_break(tiny_vla: OpenVLA, tiny_processor: VLAProcessor) -> None:
+def test_without_frames_there_is_nothing_to_break(tiny_vla: OpenVLA, tiny_processor: TokenProcessor) -> None:
     contract = make_contract(tiny_vla, tiny_processor, [])
     assert contract["frames"] == []
     check_contract(contract, tiny_vla, changed(tiny_processor, image_size=96), where="here")
@@ -170,7 +173,7 @@ GARBLED: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("kind", GARBLED)
 def test_a_garbled_contract_is_refused_by_name(
-    kind: str, contract: dict[str, Any], model: OpenVLA, tiny_processor: VLAProcessor
+    kind: str, contract: dict[str, Any], model: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     GARBLED[kind](contract)
     with pytest.raises(CheckpointMismatch, match="contract") as caught:
@@ -181,26 +184,26 @@ def test_a_garbled_contract_is_refused_by_name(
 
 @pytest.mark.parametrize("kind", [Full, Lora], ids=["full", "lora"])
 def test_every_ckpt_carries_it_and_a_change_of_the_file_is_noticed(
-    kind: type[Full] | type[Lora], tiny_processor: VLAProcessor, samples: list[Sample], tmp_path: Path
+    kind: type[Full] | type[Lora], tiny_processor: TokenProcessor, samples: list[Sample], tmp_path: Path
 ) -> None:
     module = built(kind, tiny_processor, **({"rank": 2} if kind is Lora else {}))
     attentive(module.model)
     module.golden = samples
     file = saved(module, tmp_path / "a.ckpt")
-    assert len(VLAPolicy.from_checkpoint(file).card["contract"]["frames"]) == 3
+    assert len(TrainedPolicy.from_checkpoint(file).card["contract"]["frames"]) == 3
     content = torch.load(file, weights_only=True)
     content[CARD]["processor"]["prompt"] = "openvla_v01"
     torch.save(content, file)
     with pytest.raises(ContractBroken) as caught:
-        VLAPolicy.from_checkpoint(file)
+        TrainedPolicy.from_checkpoint(file)
     assert "prompt was openvla, is openvla_v01" in caught.value.where
     assert str(file) in caught.value.where
-    VLAPolicy.from_checkpoint(file, strict=False)
+    TrainedPolicy.from_checkpoint(file, strict=False)
 
 
 @pytest.fixture
 def exported(
-    model: OpenVLA, tiny_processor: VLAProcessor, contract: dict[str, Any], tmp_path: Path
+    model: OpenVLA, tiny_processor: TokenProcessor, contract: dict[str, Any], tmp_path: Path
 ) -> Callable[..., Path]:
     def make(**options: Any) -> Path:
         policy = policy_of(model, tiny_processor)
@@ -216,25 +219,25 @@ def test_an_exported_folder_carries_it_and_a_change_of_its_config_is_noticed(
 ) -> None:
     folder = exported()
     assert json.loads((folder / "contract.json").read_text()) == contract
-    VLAPolicy.from_checkpoint(folder)
+    TrainedPolicy.from_checkpoint(folder)
     config = json.loads((folder / "config.json").read_text())
     own = config[OWN_KEY]
     own["processor"]["channel_statistics"] = ["half", "imagenet"]
     rewrite(folder / "config.json", **{OWN_KEY: own})
     with pytest.raises(ContractBroken) as caught:
-        VLAPolicy.from_checkpoint(folder)
+        TrainedPolicy.from_checkpoint(folder)
     assert "channel_statistics was ['imagenet', 'half']" in caught.value.where
 
 
 def test_a_folder_in_another_precision_keeps_a_contract_of_its_own(exported: Callable[..., Path]) -> None:
     folder = exported(dtype=torch.bfloat16)
-    policy = VLAPolicy.from_checkpoint(folder)
-    assert next(policy.model.parameters()).dtype == torch.bfloat16
+    policy = TrainedPolicy.from_checkpoint(folder)
+    assert next(policy.network.parameters()).dtype == torch.bfloat16
     assert len(policy.card["contract"]["frames"]) == 3
 
 
 def test_an_adapter_on_another_base_is_noticed(
-    tiny_processor: VLAProcessor, bridge_statistics: DatasetStatistics, samples: list[Sample], tmp_path: Path
+    tiny_processor: TokenProcessor, bridge_statistics: DatasetStatistics, samples: list[Sample], tmp_path: Path
 ) -> None:
     """The tensors of the adapter fit, the answers do not."""
     numbers = {"rank": 2, "alpha": 2, "dropout": 0.0, "targets": ["fc1", "q_proj"]}
@@ -243,26 +246,26 @@ def test_an_adapter_on_another_base_is_noticed(
         export(policy_of(attentive(build_vla(NAMES)), tiny_processor), tmp_path / name, "hf", ExportOptions())
     from vlakit.models.adapters import LoraNumbers, inject_lora
 
-    policy = VLAPolicy.from_checkpoint(tmp_path / "base")
-    inject_lora(policy.model, LoraNumbers.from_dict(numbers))
-    policy.adapter, policy.card = numbers, {"contract": make_contract(policy.model, policy.processor, samples)}
+    policy = TrainedPolicy.from_checkpoint(tmp_path / "base")
+    inject_lora(policy.network, LoraNumbers.from_dict(numbers))
+    policy.adapter, policy.card = numbers, {"contract": make_contract(policy.network, policy.processor, samples)}
     export(policy, tmp_path / "adapter", "adapter", ExportOptions(base=str(tmp_path / "base")))
-    VLAPolicy.from_checkpoint(tmp_path / "adapter")
+    TrainedPolicy.from_checkpoint(tmp_path / "adapter")
     with pytest.raises(ContractBroken):
-        VLAPolicy.from_checkpoint(tmp_path / "adapter", options=LoadOptions(base=str(tmp_path / "other")))
+        TrainedPolicy.from_checkpoint(tmp_path / "adapter", options=LoadOptions(base=str(tmp_path / "other")))
 
 
-def test_names_of_a_processor_survive_the_fields(contract: dict[str, Any], tiny_processor: VLAProcessor) -> None:
+def test_names_of_a_processor_survive_the_fields(contract: dict[str, Any], tiny_processor: TokenProcessor) -> None:
     names = {"camera": contract["cameras"][0]} | contract
-    known = tiny_processor.names.to_dict().keys()
-    assert ProcessorNames.from_dict({k: v for k, v in names.items() if k in known}) == tiny_processor.names
+    known = tiny_processor.settings.to_dict().keys()
+    assert TokenSettings.from_dict({k: v for k, v in names.items() if k in known}) == tiny_processor.settings
 
 
 def test_other_statistics_break_it_though_the_tokens_are_the_same(
-    model: OpenVLA, tiny_processor: VLAProcessor, contract: dict[str, Any]
+    model: OpenVLA, tiny_processor: TokenProcessor, contract: dict[str, Any]
 ) -> None:
     one = tiny_processor.statistics["bridge_orig"]
-    wider = VLAProcessor(tiny_processor.names, {"bridge_orig": replace(one, q99=one.q99 * 1.5)})
+    wider = TokenProcessor(tiny_processor.settings, {"bridge_orig": replace(one, q99=one.q99 * 1.5)})
     with pytest.raises(ContractBroken, match="other actions of bridge_orig") as caught:
         check_contract(contract, model, wider, where="here")
     assert "statistics was" in caught.value.where

@@ -14,19 +14,19 @@ from vlakit.checkpoints.export import ExportOptions, export
 from vlakit.errors import CheckpointMismatch, ConfigError, DiskFull, UnknownName
 from vlakit.models.adapters import LoraNumbers, inject_lora, merged_state_dict
 from vlakit.models.openvla.vla import OpenVLA
-from vlakit.policy import VLAPolicy
-from vlakit.processing.processor import VLAProcessor
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.tokens import TokenProcessor
 
 NUMBERS = LoraNumbers(4, 8)
 
 
 @pytest.fixture
-def policy(tiny_vla: OpenVLA, tiny_processor: VLAProcessor) -> VLAPolicy:
+def policy(tiny_vla: OpenVLA, tiny_processor: TokenProcessor) -> TrainedPolicy:
     return policy_of(tiny_vla, tiny_processor)
 
 
 @pytest.fixture
-def adapted(tiny_vla: OpenVLA, tiny_processor: VLAProcessor) -> VLAPolicy:
+def adapted(tiny_vla: OpenVLA, tiny_processor: TokenProcessor) -> TrainedPolicy:
     inject_lora(tiny_vla, NUMBERS)
     for name, parameter in tiny_vla.named_parameters():
         if ".lora_B." in name:
@@ -34,11 +34,11 @@ def adapted(tiny_vla: OpenVLA, tiny_processor: VLAProcessor) -> VLAPolicy:
     return policy_of(tiny_vla, tiny_processor, **NUMBERS.to_dict())
 
 
-def test_a_whole_policy_reloads_to_equal_logits(policy: VLAPolicy, tmp_path: Path) -> None:
+def test_a_whole_policy_reloads_to_equal_logits(policy: TrainedPolicy, tmp_path: Path) -> None:
     export(policy, tmp_path / "a", "hf", ExportOptions(shard_bytes=1_000_000))
-    again = VLAPolicy.from_checkpoint(tmp_path / "a")
-    assert torch.equal(logits_of(again.model), logits_of(policy.model))
-    assert again.processor.names == policy.processor.names
+    again = TrainedPolicy.from_checkpoint(tmp_path / "a")
+    assert torch.equal(logits_of(again.model), logits_of(policy.network))
+    assert again.processor.settings == policy.processor.settings
     assert again.names == policy.names
     export(again, tmp_path / "b", "hf", ExportOptions(shard_bytes=1_000_000))
     assert {f.name: f.read_bytes() for f in (tmp_path / "a").iterdir()} == {
@@ -46,10 +46,10 @@ def test_a_whole_policy_reloads_to_equal_logits(policy: VLAPolicy, tmp_path: Pat
     }
 
 
-def test_an_adapted_policy_reloads_merged(adapted: VLAPolicy, tmp_path: Path) -> None:
+def test_an_adapted_policy_reloads_merged(adapted: TrainedPolicy, tmp_path: Path) -> None:
     expected = logits_of(adapted.model)
     export(adapted, tmp_path / "a", "hf", ExportOptions())
-    again = VLAPolicy.from_checkpoint(tmp_path / "a")
+    again = TrainedPolicy.from_checkpoint(tmp_path / "a")
     assert again.adapter is None
     torch.testing.assert_close(logits_of(again.model), expected, atol=1e-5, rtol=1e-5)
     merged = merged_state_dict(adapted.model)
@@ -58,7 +58,7 @@ def test_an_adapted_policy_reloads_merged(adapted: VLAPolicy, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("layout", ["hf", "adapter"])
-def test_exporting_leaves_the_policy_as_it_was(layout: str, adapted: VLAPolicy, tmp_path: Path) -> None:
+def test_exporting_leaves_the_policy_as_it_was(layout: str, adapted: TrainedPolicy, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in adapted.model.state_dict().items()}
     logits = logits_of(adapted.model)
     export(adapted, tmp_path / "a", layout, ExportOptions(dtype=torch.bfloat16))
@@ -68,7 +68,7 @@ def test_exporting_leaves_the_policy_as_it_was(layout: str, adapted: VLAPolicy, 
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
-def test_merging_twice_gives_the_same_and_changes_nothing(adapted: VLAPolicy) -> None:
+def test_merging_twice_gives_the_same_and_changes_nothing(adapted: TrainedPolicy) -> None:
     before = logits_of(adapted.model)
     once = merged_state_dict(adapted.model)
     twice = merged_state_dict(adapted.model)
@@ -79,13 +79,13 @@ def test_merging_twice_gives_the_same_and_changes_nothing(adapted: VLAPolicy) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_dtype_is_that_of_every_tensor(dtype: torch.dtype, policy: VLAPolicy, tmp_path: Path) -> None:
+def test_a_dtype_is_that_of_every_tensor(dtype: torch.dtype, policy: TrainedPolicy, tmp_path: Path) -> None:
     export(policy, tmp_path / "a", "hf", ExportOptions(dtype=dtype))
-    again = VLAPolicy.from_checkpoint(tmp_path / "a").model.state_dict()
-    assert all(torch.equal(t.to(dtype), again[name]) for name, t in policy.model.state_dict().items())
+    again = TrainedPolicy.from_checkpoint(tmp_path / "a").model.state_dict()
+    assert all(torch.equal(t.to(dtype), again[name]) for name, t in policy.network.state_dict().items())
 
 
-def test_a_folder_names_what_the_original_code_reads(policy: VLAPolicy, tmp_path: Path) -> None:
+def test_a_folder_names_what_the_original_code_reads(policy: TrainedPolicy, tmp_path: Path) -> None:
     export(policy, tmp_path / "a", "hf", ExportOptions())
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert config["architectures"] == ["OpenVLAForActionPrediction"]
@@ -100,21 +100,21 @@ def test_a_folder_names_what_the_original_code_reads(policy: VLAPolicy, tmp_path
     assert json.loads((tmp_path / "a" / "contract.json").read_text())["frames"] == []
 
 
-def test_tokenizer_files_go_along(policy: VLAPolicy, tmp_path: Path) -> None:
+def test_tokenizer_files_go_along(policy: TrainedPolicy, tmp_path: Path) -> None:
     from dataclasses import replace
 
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
     (tmp_path / "tokenizer" / "secret.txt").write_text("")
-    names = replace(policy.processor.names, tokenizer_path=str(tmp_path / "tokenizer"))
-    policy.processor = VLAProcessor(names, policy.processor.statistics)
+    names = replace(policy.processor.settings, tokenizer_path=str(tmp_path / "tokenizer"))
+    policy.processor = TokenProcessor(names, policy.processor.statistics)
     export(policy, tmp_path / "a", "hf", ExportOptions())
     assert (tmp_path / "a" / "tokenizer.json").read_text() == "{}"
     assert not (tmp_path / "a" / "secret.txt").exists()
     assert str(tmp_path) not in (tmp_path / "a" / "config.json").read_text()
 
 
-def refused(error: type[Exception], policy: VLAPolicy, folder: Path, layout: str = "hf", **options: Any) -> Any:
+def refused(error: type[Exception], policy: TrainedPolicy, folder: Path, layout: str = "hf", **options: Any) -> Any:
     """What an export that fails says; it must leave no trace beside the target either."""
     before = {path: path.lstat().st_mtime_ns for path in folder.parent.rglob("*")}
     with pytest.raises(error) as caught:
@@ -124,7 +124,7 @@ def refused(error: type[Exception], policy: VLAPolicy, folder: Path, layout: str
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "broken link"])
-def test_what_is_there_already_is_untouched(kind: str, policy: VLAPolicy, tmp_path: Path) -> None:
+def test_what_is_there_already_is_untouched(kind: str, policy: TrainedPolicy, tmp_path: Path) -> None:
     target = tmp_path / "a"
     if kind == "folder":
         target.mkdir()
@@ -136,7 +136,7 @@ def test_what_is_there_already_is_untouched(kind: str, policy: VLAPolicy, tmp_pa
     assert str(target) in refused(ConfigError, policy, target).where
 
 
-def test_a_target_below_a_file_is_refused(policy: VLAPolicy, tmp_path: Path) -> None:
+def test_a_target_below_a_file_is_refused(policy: TrainedPolicy, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ConfigError, match="cannot be written") as caught:
         export(policy, tmp_path / "file" / "a", "hf", ExportOptions())
@@ -144,22 +144,24 @@ def test_a_target_below_a_file_is_refused(policy: VLAPolicy, tmp_path: Path) -> 
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_an_unknown_layout_names_the_known(policy: VLAPolicy, tmp_path: Path) -> None:
+def test_an_unknown_layout_names_the_known(policy: TrainedPolicy, tmp_path: Path) -> None:
     assert "adapter" in refused(UnknownName, policy, tmp_path / "a", "adaptr").do
 
 
-def test_a_policy_without_adapter_exports_none(policy: VLAPolicy, tmp_path: Path) -> None:
+def test_a_policy_without_adapter_exports_none(policy: TrainedPolicy, tmp_path: Path) -> None:
     assert "layout=hf" in refused(CheckpointMismatch, policy, tmp_path / "a", "adapter").do
 
 
-def test_a_policy_that_does_not_know_its_names_is_refused(policy: VLAPolicy, tmp_path: Path) -> None:
+def test_a_policy_that_does_not_know_its_names_is_refused(policy: TrainedPolicy, tmp_path: Path) -> None:
     policy.names = None
     refused(CheckpointMismatch, policy, tmp_path / "a")
 
 
 @pytest.mark.parametrize("limit", [100, 20_000, 3_000_000], ids=str)
 @pytest.mark.parametrize("layout", ["hf", "adapter"])
-def test_a_full_disk_leaves_nothing_and_says_so(limit: int, layout: str, adapted: VLAPolicy, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_and_says_so(
+    limit: int, layout: str, adapted: TrainedPolicy, tmp_path: Path
+) -> None:
     if layout == "adapter":
         limit = min(limit, 20_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -173,7 +175,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(limit: int, layout: str, adapted
 
 
 def test_a_full_disk_at_the_last_file_leaves_nothing_either(
-    policy: VLAPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: TrainedPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Path.write_text
 
@@ -186,7 +188,7 @@ def test_a_full_disk_at_the_last_file_leaves_nothing_either(
     refused(DiskFull, policy, tmp_path / "a")
 
 
-def test_what_an_interrupted_export_left_is_replaced(policy: VLAPolicy, tmp_path: Path) -> None:
+def test_what_an_interrupted_export_left_is_replaced(policy: TrainedPolicy, tmp_path: Path) -> None:
     (tmp_path / ".a.partial").mkdir()
     (tmp_path / ".a.partial" / "model-00009-of-00009.safetensors").write_text("old")
     export(policy, tmp_path / "a", "hf", ExportOptions())

@@ -12,8 +12,8 @@ from tiny_runs import built, saved
 from vlakit.checkpoints.formats import LoadOptions, load, native_description
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.openvla.vla import OpenVLA, build_vla
-from vlakit.policy import VLAPolicy
-from vlakit.processing.processor import VLAProcessor
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics
 from vlakit.strategies.full import Full
 
@@ -142,7 +142,7 @@ def test_a_garbled_neighbour_is_named(
     folder = released_folder(tmp_path / "a", bridge_statistics)
     (folder / name).write_text(text)
     with pytest.raises(CheckpointMismatch) as caught:
-        VLAPolicy.from_checkpoint(folder)
+        TrainedPolicy.from_checkpoint(folder)
     assert name in caught.value.where
     assert caught.value.do
 
@@ -155,7 +155,7 @@ def test_a_path_that_holds_nothing_is_named(name: str, tmp_path: Path) -> None:
     assert name in caught.value.where
 
 
-def test_a_ckpt_loads_as_its_own_format(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_a_ckpt_loads_as_its_own_format(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     module = built(Full, tiny_processor)
     file = saved(module, tmp_path / "a.ckpt")
     expected = logits_of(module.model.eval())

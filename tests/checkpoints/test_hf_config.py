@@ -13,8 +13,8 @@ from vlakit.checkpoints.export import ExportOptions, export
 from vlakit.checkpoints.hf_config import OWN_KEY, read_description
 from vlakit.errors import CheckpointMismatch, StatisticsMissing
 from vlakit.models.openvla.vla import OpenVLA, build_vla
-from vlakit.policy import VLAPolicy
-from vlakit.processing.processor import VLAProcessor
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics, Observation
 
 VARIANTS = {
@@ -39,22 +39,22 @@ def described(folder: Path, config: object) -> Any:
 def test_any_variant_survives_export_and_reload_bit_for_bit(
     variant: str, tmp_path: Path, bridge_statistics: DatasetStatistics
 ) -> None:
-    policy = VLAPolicy.from_checkpoint(released_folder(tmp_path / "a", bridge_statistics, VARIANTS[variant]))
+    policy = TrainedPolicy.from_checkpoint(released_folder(tmp_path / "a", bridge_statistics, VARIANTS[variant]))
     export(policy, tmp_path / "b", "hf", ExportOptions(shard_bytes=3_000_000))
-    expected = logits_of(policy.model)
-    assert torch.equal(logits_of(VLAPolicy.from_checkpoint(tmp_path / "b").model), expected)
+    expected = logits_of(policy.network)
+    assert torch.equal(logits_of(TrainedPolicy.from_checkpoint(tmp_path / "b").model), expected)
     config = json.loads((tmp_path / "b" / "config.json").read_text())
     del config[OWN_KEY]  # what a reader that does not know vlakit sees
     (tmp_path / "b" / "config.json").write_text(json.dumps(config))
-    assert torch.equal(logits_of(VLAPolicy.from_checkpoint(tmp_path / "b").model), expected)
+    assert torch.equal(logits_of(TrainedPolicy.from_checkpoint(tmp_path / "b").model), expected)
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("other") and "size" not in name])
 def test_the_numbers_of_the_configuration_decide_the_outputs(
     variant: str, tmp_path: Path, bridge_statistics: DatasetStatistics
 ) -> None:
-    plain = VLAPolicy.from_checkpoint(released_folder(tmp_path / "a", bridge_statistics)).model
-    other = VLAPolicy.from_checkpoint(released_folder(tmp_path / "b", bridge_statistics, VARIANTS[variant])).model
+    plain = TrainedPolicy.from_checkpoint(released_folder(tmp_path / "a", bridge_statistics)).model
+    other = TrainedPolicy.from_checkpoint(released_folder(tmp_path / "b", bridge_statistics, VARIANTS[variant])).model
     assert all(torch.equal(t, other.state_dict()[name]) for name, t in plain.state_dict().items())
     assert not torch.equal(logits_of(plain), logits_of(other))
 
@@ -105,7 +105,7 @@ def test_vicuna_means_its_own_prompt_there_and_back(
 ) -> None:
     found = described(tmp_path / "in", released_config() | {"llm_backbone_id": "vicuna-v15-7b"})
     assert found.processor.prompt == "openvla_v01"
-    processor = VLAProcessor(found.processor, {"bridge_orig": bridge_statistics})
+    processor = TokenProcessor(found.processor, {"bridge_orig": bridge_statistics})
     export(policy_of(tiny_vla, processor), tmp_path / "out", "hf", ExportOptions())
     assert json.loads((tmp_path / "out" / "config.json").read_text())["llm_backbone_id"] == "vicuna-v15-7b"
 
@@ -152,7 +152,7 @@ def test_numbers_that_no_model_has_are_refused(
     folder = released_folder(tmp_path / "a", bridge_statistics)
     rewrite(folder / "config.json", text_config=released_config(**text)["text_config"])
     with pytest.raises(CheckpointMismatch, match=r"config.json|needs") as caught:
-        VLAPolicy.from_checkpoint(folder)
+        TrainedPolicy.from_checkpoint(folder)
     assert str(folder) in caught.value.where
 
 
@@ -181,7 +181,7 @@ def test_code_that_a_configuration_names_is_never_run(trap: Path, tmp_path: Path
     rewrite(trap / "config.json", auto_map=auto, trust_remote_code=True)
     rewrite_new = {"auto_map": {"AutoProcessor": "processing_prismatic.PrismaticProcessor"}}
     (trap / "preprocessor_config.json").write_text(json.dumps(rewrite_new))
-    VLAPolicy.from_checkpoint(trap)
+    TrainedPolicy.from_checkpoint(trap)
     assert not (tmp_path / "marker").exists()
 
 
@@ -192,7 +192,7 @@ def test_vlakits_own_names_reach_no_outside_code_either(key: str, trap: Path, tm
     (model if key in model else processor)[key] = "modeling_prismatic:build"
     rewrite(trap / "config.json", **{OWN_KEY: {"model": model, "processor": processor}})
     with pytest.raises(CheckpointMismatch, match="code outside vlakit") as caught:
-        VLAPolicy.from_checkpoint(trap)
+        TrainedPolicy.from_checkpoint(trap)
     assert str(trap) in caught.value.where
     assert not (tmp_path / "marker").exists()
 
@@ -201,19 +201,19 @@ def test_absent_statistics_are_an_error_with_a_remedy(tmp_path: Path, bridge_sta
     folder = released_folder(tmp_path / "a", bridge_statistics)
     (folder / "dataset_statistics.json").unlink()
     with pytest.raises(StatisticsMissing) as caught:
-        VLAPolicy.from_checkpoint(folder)
+        TrainedPolicy.from_checkpoint(folder)
     assert str(folder) in caught.value.where
     assert "dataset_statistics.json" in caught.value.do
 
 
 def test_several_datasets_demand_a_name(
-    tiny_vla: OpenVLA, tiny_processor: VLAProcessor, bridge_statistics: DatasetStatistics, tmp_path: Path
+    tiny_vla: OpenVLA, tiny_processor: TokenProcessor, bridge_statistics: DatasetStatistics, tmp_path: Path
 ) -> None:
-    both = VLAProcessor(tiny_processor.names, {"bridge_orig": bridge_statistics, "kuka": bridge_statistics})
+    both = TokenProcessor(tiny_processor.settings, {"bridge_orig": bridge_statistics, "kuka": bridge_statistics})
     export(policy_of(tiny_vla, both), tmp_path / "hf", "hf", ExportOptions())
-    policy = VLAPolicy.from_checkpoint(tmp_path / "hf")
+    policy = TrainedPolicy.from_checkpoint(tmp_path / "hf")
     image = torch.zeros(64, 64, 3, dtype=torch.uint8).numpy()
     with pytest.raises(StatisticsMissing, match="several") as caught:
-        policy.act([Observation(image, "lift the pot")])
+        policy.act([Observation.of(image, "lift the pot")])
     assert "bridge_orig, kuka" in caught.value.where
-    assert policy.act([Observation(image, "lift the pot", "kuka")]).shape == (1, 1, 7)
+    assert policy.act([Observation.of(image, "lift the pot", "kuka")]).shape == (1, 1, 7)

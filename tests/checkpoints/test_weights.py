@@ -16,7 +16,7 @@ from torch import Tensor
 from vlakit.checkpoints.weights import INDEX, SINGLE, hf_name, load_weights, released_name, safetensors_of, save_weights
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.openvla.vla import OpenVLA, build_empty, build_vla
-from vlakit.policy import VLAPolicy
+from vlakit.policy import TrainedPolicy
 from vlakit.schema import DatasetStatistics
 
 NORM = "language_model.model.norm.weight"
@@ -108,7 +108,7 @@ def test_a_user_hears_of_tensors_left_out(
 ) -> None:
     folder = released_folder(tmp_path / "a", bridge_statistics)
     save_file(load_file(folder / SINGLE) | {"proprio.fc1.bias": torch.zeros(1)}, folder / SINGLE)
-    VLAPolicy.from_checkpoint(folder)
+    TrainedPolicy.from_checkpoint(folder)
     (record,) = [record for record in caplog.records if "proprio.fc1.bias" in record.message]
     assert record.levelname == "WARNING"
     assert str(folder) in record.message

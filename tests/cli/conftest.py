@@ -10,7 +10,7 @@ from tiny_runs import built, saved
 
 from vlakit.cli import configuration, suites
 from vlakit.configs import conf_root
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.full import Full
 
 Capture = pytest.CaptureFixture[str]
@@ -40,7 +40,7 @@ def expert(own_suites: None, tmp_path: Path, capsys: Capture) -> Path:
 
 
 @pytest.fixture
-def evaluated(own_suites: None, tiny_processor: VLAProcessor, tmp_path: Path, capsys: Capture) -> Path:
+def evaluated(own_suites: None, tiny_processor: TokenProcessor, tmp_path: Path, capsys: Capture) -> Path:
     """A checkpoint of random weights, and its evaluation in the folder."""
     folder = tmp_path / "copied"
     folder.mkdir()

@@ -8,8 +8,8 @@ from commands import complaint, report, run, says
 from tiny_folders import logits_of
 from tiny_runs import built, saved
 
-from vlakit.policy import VLAPolicy
-from vlakit.processing.processor import VLAProcessor
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Sample
 from vlakit.strategies.full import Full
 from vlakit.strategies.lora import Lora
@@ -18,7 +18,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def checkpoint(tiny_processor: VLAProcessor, samples: list[Sample], tmp_path: Path) -> Path:
+def checkpoint(tiny_processor: TokenProcessor, samples: list[Sample], tmp_path: Path) -> Path:
     module = built(Lora, tiny_processor, rank=2)
     module.golden = samples
     return saved(module, tmp_path / "lora.ckpt")
@@ -30,13 +30,13 @@ def test_a_whole_folder_reloads_and_its_files_are_listed(checkpoint: Path, tmp_p
     assert {"config.json", "contract.json", "dataset_statistics.json", "model.safetensors.index.json"} <= set(
         found["files"]
     )
-    policy = VLAPolicy.from_checkpoint(tmp_path / "hf")
-    expected = logits_of(VLAPolicy.from_checkpoint(checkpoint).model)
-    torch.testing.assert_close(logits_of(policy.model), expected, atol=1e-5, rtol=1e-5)
+    policy = TrainedPolicy.from_checkpoint(tmp_path / "hf")
+    expected = logits_of(TrainedPolicy.from_checkpoint(checkpoint).model)
+    torch.testing.assert_close(logits_of(policy.network), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_an_adapter_finds_its_base_again(
-    checkpoint: Path, tiny_processor: VLAProcessor, tmp_path: Path, capsys: Capture
+    checkpoint: Path, tiny_processor: TokenProcessor, tmp_path: Path, capsys: Capture
 ) -> None:
     base = saved(built(Full, tiny_processor), tmp_path / "base.ckpt")
     assert run("export", [f"ckpt={base}", f"out={tmp_path / 'base'}"]) == 0
@@ -44,14 +44,14 @@ def test_an_adapter_finds_its_base_again(
     found = report(capsys, "export", f"ckpt={checkpoint}", f"out={tmp_path / 'adapter'}", *words)
     assert "adapter_model.safetensors" in found["files"]
     assert "model.safetensors" not in found["files"]
-    there, back = VLAPolicy.from_checkpoint(checkpoint), VLAPolicy.from_checkpoint(tmp_path / "adapter")
+    there, back = TrainedPolicy.from_checkpoint(checkpoint), TrainedPolicy.from_checkpoint(tmp_path / "adapter")
     assert torch.equal(logits_of(there.model), logits_of(back.model))
 
 
 def test_a_dtype_is_written(checkpoint: Path, tmp_path: Path) -> None:
     assert run("export", [f"ckpt={checkpoint}", f"out={tmp_path / 'hf'}", "dtype=bf16"]) == 0
-    policy = VLAPolicy.from_checkpoint(tmp_path / "hf")
-    assert {p.dtype for p in policy.model.parameters()} == {torch.bfloat16}
+    policy = TrainedPolicy.from_checkpoint(tmp_path / "hf")
+    assert {p.dtype for p in policy.network.parameters()} == {torch.bfloat16}
 
 
 def test_a_target_that_exists_or_an_unknown_word_is_said_before_anything_is_loaded(

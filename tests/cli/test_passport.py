@@ -10,7 +10,7 @@ from fake_suite import statistics
 from tiny_runs import built, saved
 
 from vlakit.evaluation.records import EPISODES, HEADER
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.reports.passport.passport import PASSPORT
 from vlakit.strategies.full import Full
 
@@ -52,7 +52,7 @@ def test_a_stored_checkpoint_is_found_beside_its_passport_and_evaluated_again(ev
 
 
 def test_a_checkpoint_that_changed_is_refused_by_both(
-    evaluated: Path, tiny_processor: VLAProcessor, capsys: Capture
+    evaluated: Path, tiny_processor: TokenProcessor, capsys: Capture
 ) -> None:
     report(capsys, "passport", f"run={evaluated}")
     saved(built(Full, tiny_processor.for_training({"fake_dots": statistics()}, None), seed=1), evaluated / "last.ckpt")

@@ -7,12 +7,12 @@ from tiny_runs import built, saved
 
 from vlakit.cli.recording import build_logger
 from vlakit.files import content_hash
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.full import Full
 
 
 def test_a_run_notes_the_hash_of_its_start_and_one_that_resumes_the_first_starts(
-    tiny_processor: VLAProcessor, tmp_path: Path
+    tiny_processor: TokenProcessor, tmp_path: Path
 ) -> None:
     start = saved(built(Full, tiny_processor), tmp_path / "last.ckpt")
     run = built(Full, tiny_processor, weights=str(tmp_path))  # a run's folder

@@ -13,8 +13,8 @@ from tiny_runs import built, saved
 from vlakit.cli import configuration, suites
 from vlakit.configs import conf_root
 from vlakit.evaluation.records import EPISODES, read_episodes, read_header
-from vlakit.policy import VLAPolicy
-from vlakit.processing.processor import VLAProcessor
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.full import Full
 from vlakit.tracking.mlflow import client, experiment_id
 
@@ -33,7 +33,7 @@ def _own_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLAKIT_RUNS", str(tmp_path / "runs"))
 
 
-def checkpoint(processor: VLAProcessor, file: Path, scale: float = 1.0, seed: int = 0, **card: object) -> Path:
+def checkpoint(processor: TokenProcessor, file: Path, scale: float = 1.0, seed: int = 0, **card: object) -> Path:
     """A tiny model of random weights that knows statistics of the suite's dataset."""
     path = saved(built(Full, processor.for_training({"fake_dots": statistics(scale)}, None), seed=seed), file)
     content = torch.load(path, weights_only=True)
@@ -65,7 +65,7 @@ def test_the_table_has_a_line_a_task_and_its_interval(capsys: Capture) -> None:
 
 @pytest.mark.slow
 def test_an_evaluation_cut_off_goes_on_to_the_same_episodes(
-    tiny_processor: VLAProcessor, tmp_path: Path, capsys: Capture
+    tiny_processor: TokenProcessor, tmp_path: Path, capsys: Capture
 ) -> None:
     ckpt = checkpoint(tiny_processor, tmp_path / "x.ckpt")
     report(capsys, "evaluate", *words(ckpt, tmp_path / "whole"))
@@ -78,7 +78,7 @@ def test_an_evaluation_cut_off_goes_on_to_the_same_episodes(
 
 
 def test_the_gate_is_recorded_and_refuses_other_statistics_unless_told(
-    tiny_processor: VLAProcessor, tmp_path: Path, capsys: Capture
+    tiny_processor: TokenProcessor, tmp_path: Path, capsys: Capture
 ) -> None:
     broken = checkpoint(tiny_processor, tmp_path / "broken.ckpt", scale=0.2)
     says(complaint(capsys, "evaluate", *words(broken, tmp_path / "out")), "GateClosed", "0 of 20", "gate=false")
@@ -89,7 +89,7 @@ def test_the_gate_is_recorded_and_refuses_other_statistics_unless_told(
 
 
 @pytest.mark.slow
-def test_another_checkpoints_folder_is_refused(tiny_processor: VLAProcessor, tmp_path: Path, capsys: Capture) -> None:
+def test_another_checkpoints_folder_is_refused(tiny_processor: TokenProcessor, tmp_path: Path, capsys: Capture) -> None:
     first, second = (checkpoint(tiny_processor, tmp_path / f"{seed}.ckpt", seed=seed) for seed in (0, 1))
     assert run("evaluate", [*words(first, tmp_path / "out"), "gate=false"]) == 0
     says(complaint(capsys, "evaluate", *words(second, tmp_path / "out")), "policy.sha256 was", tmp_path / "out")
@@ -98,7 +98,7 @@ def test_another_checkpoints_folder_is_refused(tiny_processor: VLAProcessor, tmp
 
 
 def test_a_checkpoint_of_other_surroundings_is_refused_unless_told(
-    tiny_processor: VLAProcessor, tmp_path: Path, capsys: Capture
+    tiny_processor: TokenProcessor, tmp_path: Path, capsys: Capture
 ) -> None:
     ckpt = checkpoint(tiny_processor, tmp_path / "x.ckpt", suite_contract={"control_hz": 10.0})
     says(complaint(capsys, "evaluate", *words(ckpt, tmp_path / "out")), "control_hz was 10.0, is 5.0", ckpt)
@@ -119,10 +119,10 @@ def test_episodes_that_fail_by_an_error_are_recorded_and_the_exit_status_says_so
 
 
 def test_a_policy_that_answers_nan_is_recorded_and_the_exit_status_says_so(
-    tiny_processor: VLAProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_processor: TokenProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    act = VLAPolicy.act
-    monkeypatch.setattr(VLAPolicy, "act", lambda self, observations: act(self, observations) * float("nan"))
+    act = TrainedPolicy.act
+    monkeypatch.setattr(TrainedPolicy, "act", lambda self, observations: act(self, observations) * float("nan"))
     ckpt = checkpoint(tiny_processor, tmp_path / "x.ckpt")
     assert run("evaluate", words(ckpt, tmp_path / "out")) == 1
     assert all("not finite" in str(record.error) for record in read_episodes(tmp_path / "out"))
@@ -138,7 +138,7 @@ def test_videos_and_a_contact_sheet_are_written(tmp_path: Path, capsys: Capture)
 
 @pytest.mark.slow
 def test_success_is_filed_in_the_checkpoints_own_run(
-    tiny_processor: VLAProcessor, tmp_path: Path, capsys: Capture
+    tiny_processor: TokenProcessor, tmp_path: Path, capsys: Capture
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     store = client(uri)
@@ -175,7 +175,7 @@ def test_what_cannot_be_run_is_refused_with_the_nearest_that_can(
 
 
 def test_replay_passes_by_the_right_statistics_and_fails_by_wrong_ones(
-    tiny_processor: VLAProcessor, tmp_path: Path, capsys: Capture
+    tiny_processor: TokenProcessor, tmp_path: Path, capsys: Capture
 ) -> None:
     right, wrong = (checkpoint(tiny_processor, tmp_path / f"{s}.ckpt", scale=s) for s in (1.0, 0.2))
     found = report(capsys, "replay", "suite=fake", f"ckpt={right}", "episodes=10")

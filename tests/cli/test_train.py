@@ -19,7 +19,7 @@ from places import ROOT
 
 from vlakit.data.shards.reader import ShardFolder
 from vlakit.errors import CheckpointMismatch
-from vlakit.policy import VLAPolicy
+from vlakit.policy import TrainedPolicy
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def interrupted(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_that_loads_and_goes_on(interrupted: Path) -> None:
     checkpoint = interrupted / "interrupted.ckpt"
-    assert VLAPolicy.from_checkpoint(checkpoint).card["strategy"] == "full"
+    assert TrainedPolicy.from_checkpoint(checkpoint).card["strategy"] == "full"
     step = torch.load(checkpoint, weights_only=True)["global_step"]
     assert step > 0
     words, environment = command(interrupted, "experiment=full", f"steps={step + 2}", "logger=none")

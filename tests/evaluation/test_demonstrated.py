@@ -46,7 +46,7 @@ def test_a_flipped_picture_closes_the_gate_though_every_replay_succeeds(
 
     def upside_down(self: FakeEnvironment) -> Observation:
         seen = plain(self)
-        return Observation(np.ascontiguousarray(255 - seen.image[::-1]), seen.instruction, seen.dataset)
+        return Observation.of(np.ascontiguousarray(255 - seen.image[::-1]), seen.instruction, seen.dataset)
 
     monkeypatch.setattr(FakeEnvironment, "_observation", upside_down)
     result = replay_demonstrations(SUITE, folder, unchanged, 4)

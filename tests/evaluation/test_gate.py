@@ -20,7 +20,8 @@ from vlakit.evaluation.gate import (
     training_path,
 )
 from vlakit.evaluation.suite import InitialState
-from vlakit.processing.processor import ProcessorNames, VLAProcessor
+from vlakit.processing.settings import TokenSettings
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics, Float32
 
 SUITE = FakeSuite()
@@ -28,7 +29,12 @@ STATES = states_of(SUITE, 10)
 
 
 def tokens(one: DatasetStatistics) -> Codec:
-    return through_tokens(VLAProcessor(ProcessorNames(64, ("half",), "words"), {"fake_dots": one}), "fake_dots")
+    return through_tokens(
+        TokenProcessor(
+            TokenSettings(image_size=64, channel_statistics=("half",), tokenizer="words"), {"fake_dots": one}
+        ),
+        "fake_dots",
+    )
 
 
 def spec(**changes: Any) -> DatasetSpec:
@@ -103,7 +109,9 @@ def test_a_perfect_short_replay_is_enough_and_one_loss_makes_it_longer() -> None
 
 
 def test_a_dataset_without_statistics_is_said_before_anything_runs() -> None:
-    processor = VLAProcessor(ProcessorNames(64, ("half",), "words"), {"other": statistics()})
+    processor = TokenProcessor(
+        TokenSettings(image_size=64, channel_statistics=("half",), tokenizer="words"), {"other": statistics()}
+    )
     with pytest.raises(StatisticsMissing, match="fake_dots"):
         through_tokens(processor, "fake_dots")
 

@@ -12,9 +12,9 @@ from vlakit.data.shards.reader import ShardFolder
 from vlakit.errors import InvalidData, StatisticsMissing
 from vlakit.evaluation.open_loop import MEAN, POLICY, PREVIOUS, EpisodeResult, open_loop, score
 from vlakit.models.openvla.vla import OpenVLA
-from vlakit.policy import VLAPolicy
+from vlakit.policy import TrainedPolicy
 from vlakit.processing.normalizer import normalize
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics, Float32, Int64, Observation
 
 
@@ -24,8 +24,8 @@ def folder(bridge_shards: Path) -> ShardFolder:
 
 
 @pytest.fixture
-def policy(tiny_vla: OpenVLA, tiny_processor: VLAProcessor, folder: ShardFolder) -> VLAPolicy:
-    return VLAPolicy(tiny_vla, tiny_processor.for_training({"bridge_orig": folder.statistics}, None))
+def policy(tiny_vla: OpenVLA, tiny_processor: TokenProcessor, folder: ShardFolder) -> TrainedPolicy:
+    return TrainedPolicy(tiny_vla, tiny_processor.for_training({"bridge_orig": folder.statistics}, None))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_all_frames_weigh_the_same_whatever_the_episode(simple: DatasetStatistic
     assert scores.l1_per_dimension == pytest.approx([0.0625] * 7)
 
 
-class Oracle(VLAPolicy):
+class Oracle(TrainedPolicy):
     """Answers the recorded tokens, frame by frame."""
 
     recorded: Iterator[Int64]
@@ -69,11 +69,11 @@ class Oracle(VLAPolicy):
         return np.stack([next(self.recorded) for _ in observations])
 
 
-def test_the_recorded_tokens_score_full_accuracy(policy: VLAPolicy, folder: ShardFolder) -> None:
+def test_the_recorded_tokens_score_full_accuracy(policy: TrainedPolicy, folder: ShardFolder) -> None:
     """Also where the gripper is open, whose id shares its centre with another."""
     recorded = np.concatenate([found.recorded for found in open_loop(policy, folder, "val").episodes])
     assert {0.0, 1.0} <= set(recorded[:, 6].tolist())
-    oracle = Oracle(policy.model, policy.processor)
+    oracle = Oracle(policy.network, policy.processor)
     oracle.recorded = iter(policy.processor.actions.encode(normalize(recorded, folder.statistics)))
     scores = open_loop(oracle, folder, "val").scores
     assert scores[POLICY].token_accuracy == 1.0
@@ -82,14 +82,14 @@ def test_the_recorded_tokens_score_full_accuracy(policy: VLAPolicy, folder: Shar
     assert scores[PREVIOUS].token_accuracy < 1
 
 
-def test_the_mean_baseline_answers_the_datasets_mean(policy: VLAPolicy, folder: ShardFolder) -> None:
+def test_the_mean_baseline_answers_the_datasets_mean(policy: TrainedPolicy, folder: ShardFolder) -> None:
     result = open_loop(policy, folder, "val", max_frames=20)
     mean = folder.statistics.mean.astype(np.float32)
     for found in result.episodes:
         assert np.array_equal(found.answers[MEAN], np.tile(mean, (len(found.recorded), 1)))
 
 
-def test_the_previous_baseline_repeats_the_record_one_step_late(policy: VLAPolicy, folder: ShardFolder) -> None:
+def test_the_previous_baseline_repeats_the_record_one_step_late(policy: TrainedPolicy, folder: ShardFolder) -> None:
     result = open_loop(policy, folder, "val", max_frames=20)
     assert len(result.episodes) > 1
     for found in result.episodes:
@@ -97,7 +97,7 @@ def test_the_previous_baseline_repeats_the_record_one_step_late(policy: VLAPolic
         assert np.array_equal(found.answers[PREVIOUS][0], folder.statistics.mean.astype(np.float32))
 
 
-def test_every_frame_of_the_split_is_asked_once(policy: VLAPolicy, folder: ShardFolder) -> None:
+def test_every_frame_of_the_split_is_asked_once(policy: TrainedPolicy, folder: ShardFolder) -> None:
     seen: list[tuple[int, int]] = []
     result = open_loop(policy, folder, "val", batch_size=16, progress=lambda done, total: seen.append((done, total)))
     n_frames = sum(n for _, n in folder.shards("val"))
@@ -107,35 +107,35 @@ def test_every_frame_of_the_split_is_asked_once(policy: VLAPolicy, folder: Shard
     assert seen[-1][0] == n_frames
 
 
-def test_the_batch_size_changes_nothing(policy: VLAPolicy, folder: ShardFolder) -> None:
+def test_the_batch_size_changes_nothing(policy: TrainedPolicy, folder: ShardFolder) -> None:
     small, large = (open_loop(policy, folder, "val", batch_size=n, max_frames=20) for n in (3, 64))
     assert small.scores == large.scores
     assert set(small.scores) == {POLICY, MEAN, PREVIOUS}
 
 
-def test_whole_episodes_up_to_max_frames_and_never_none(policy: VLAPolicy, folder: ShardFolder) -> None:
+def test_whole_episodes_up_to_max_frames_and_never_none(policy: TrainedPolicy, folder: ShardFolder) -> None:
     first = folder.episodes("val")[0].n_frames
     assert open_loop(policy, folder, "val", max_frames=1).n_frames == first
     assert open_loop(policy, folder, "val", max_frames=2 * first - 1).n_frames == first
 
 
-def test_an_empty_split_names_those_there_are(policy: VLAPolicy, folder: ShardFolder) -> None:
+def test_an_empty_split_names_those_there_are(policy: TrainedPolicy, folder: ShardFolder) -> None:
     with pytest.raises(InvalidData, match="the split 'test'") as caught:
         open_loop(policy, folder, "test")
     assert "train, val" in caught.value.do
 
 
 def test_a_dataset_that_the_policy_does_not_know_fails_first(
-    tiny_vla: OpenVLA, tiny_processor: VLAProcessor, folder: ShardFolder, simple: DatasetStatistics
+    tiny_vla: OpenVLA, tiny_processor: TokenProcessor, folder: ShardFolder, simple: DatasetStatistics
 ) -> None:
     asked: list[int] = []
-    stranger = VLAPolicy(tiny_vla, tiny_processor.for_training({"a": simple}, None))
+    stranger = TrainedPolicy(tiny_vla, tiny_processor.for_training({"a": simple}, None))
     with pytest.raises(StatisticsMissing):
         open_loop(stranger, folder, "val", progress=lambda done, total: asked.append(done))
     assert not asked
 
 
-def test_the_result_is_plain_values(policy: VLAPolicy, folder: ShardFolder) -> None:
+def test_the_result_is_plain_values(policy: TrainedPolicy, folder: ShardFolder) -> None:
     plain = open_loop(policy, folder, "val", max_frames=1).to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert (plain["dataset"], plain["split"], plain["episodes"]) == ("bridge_orig", "val", 1)

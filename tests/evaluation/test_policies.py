@@ -23,8 +23,8 @@ from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.suite import InitialState
 from vlakit.models.openvla.vla import OpenVLA
-from vlakit.policy import VLAPolicy
-from vlakit.processing.processor import VLAProcessor
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Float32, Observation
 
 SUITE = FakeSuite()
@@ -103,24 +103,24 @@ def test_a_batch_that_does_not_fit_ends_the_evaluation_with_advice() -> None:
 
 
 @pytest.fixture
-def policy(tiny_vla: OpenVLA, tiny_processor: VLAProcessor) -> VLAPolicy:
-    return VLAPolicy(tiny_vla, tiny_processor)
+def policy(tiny_vla: OpenVLA, tiny_processor: TokenProcessor) -> TrainedPolicy:
+    return TrainedPolicy(tiny_vla, tiny_processor)
 
 
 def test_identity_changes_with_weights_statistics_and_decoding_and_with_nothing_else(
-    policy: VLAPolicy, tiny_vla: OpenVLA, tiny_processor: VLAProcessor
+    policy: TrainedPolicy, tiny_vla: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     first = identity(policy)
-    assert first == identity(VLAPolicy(tiny_vla, tiny_processor))
-    other = VLAPolicy(tiny_vla, tiny_processor.for_training({"bridge_orig": statistics()}, None))
-    found = {first, identity(other), identity(VLAPolicy(tiny_vla, tiny_processor, constrain=False))}
+    assert first == identity(TrainedPolicy(tiny_vla, tiny_processor))
+    other = TrainedPolicy(tiny_vla, tiny_processor.for_training({"bridge_orig": statistics()}, None))
+    found = {first, identity(other), identity(TrainedPolicy(tiny_vla, tiny_processor, constrain=False))}
     with torch.no_grad():
         next(tiny_vla.parameters()).view(-1)[0] += 1e-3
     assert len({*found, identity(policy)}) == 4
 
 
 def test_a_rows_answer_is_the_same_to_the_bit_whatever_the_other_rows_are_once_prompts_are_padded_alike(
-    policy: VLAPolicy,
+    policy: TrainedPolicy,
 ) -> None:
     """Unpadded, a longer neighbour changes log-probabilities by 1e-6, which is enough to tip an argmax."""
     rng = np.random.default_rng(0)
@@ -131,7 +131,7 @@ def test_a_rows_answer_is_the_same_to_the_bit_whatever_the_other_rows_are_once_p
     assert policy.pad_to == len(policy.processor.prompt_ids(long))
 
     def log_probs(*said: str) -> Float32:
-        rows = [Observation(image, text) for image, text in zip(images, said, strict=True)]
+        rows = [Observation.of(image, text) for image, text in zip(images, said, strict=True)]
         return policy.sample(rows, generator=torch.Generator().manual_seed(0)).log_probs
 
     plain, mixed = log_probs(*[short] * 8), log_probs(*[short] * 7, long)

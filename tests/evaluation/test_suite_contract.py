@@ -18,7 +18,7 @@ from vlakit.errors import CheckpointMismatch
 from vlakit.evaluation.demonstration_folder import write_demonstrations
 from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
 from vlakit.evaluation.suite_contract import check_suite_contract, contract_differences
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.full import Full
 
 SUITE = FakeSuite()  # action delta_eef 7, control_hz 5
@@ -51,7 +51,7 @@ def test_every_key_that_differs_is_named_with_both_values(key: str) -> None:
 
 
 @pytest.fixture
-def trained_at_5_hz(tiny_processor: VLAProcessor, tmp_path: Path) -> dict[str, Any]:
+def trained_at_5_hz(tiny_processor: TokenProcessor, tmp_path: Path) -> dict[str, Any]:
     """The card of a checkpoint trained for a step on demonstrations whose spec says 5 Hz."""
     demonstrator = Demonstrator(partial(FakeSuite, dataset="tabletop_target"), DemonstrationPlan(episodes=4))
     write_demonstrations(demonstrator, tmp_path / "rlds")
@@ -75,6 +75,6 @@ def test_a_checkpoint_carries_the_rate_of_its_data_and_another_rate_is_refused(t
     assert "camera" not in str(caught.value)
 
 
-def test_a_dataset_whose_spec_says_no_rate_carries_none(tiny_processor: VLAProcessor, bridge_shards: Path) -> None:
+def test_a_dataset_whose_spec_says_no_rate_carries_none(tiny_processor: TokenProcessor, bridge_shards: Path) -> None:
     data = VLADataModule(tiny_processor, {"bridge_orig": 1.0}, str(bridge_shards.parent), batch_size=4, seed=0)
     assert data.contracts == {"bridge_orig": {"camera": "primary"}}

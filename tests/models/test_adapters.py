@@ -8,7 +8,7 @@ import torch
 from vlakit.accounting.parameters import count_parameters
 from vlakit.errors import PatternUnmatched
 from vlakit.models.adapters import OPENVLA_TARGETS, LoraNumbers, inject_lora, merged_state_dict
-from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
+from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
 from vlakit.schema import Batch
 
 
@@ -49,7 +49,7 @@ def test_every_linear_layer_the_head_and_the_patch_embedding_are_adapted(tiny_vl
 def test_adapter_size_is_proportional_to_the_rank() -> None:
     sizes = {}
     for rank in (1, 8):
-        model = build_vla(ModelNames("tiny_siglip", "tiny_llama"), device="meta")
+        model = build_vla(VLASettings("tiny_siglip", "tiny_llama"), device="meta")
         sizes[rank], _ = count_parameters(adapted(model, rank))
     assert sizes[8] == 8 * sizes[1]
 

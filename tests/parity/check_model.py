@@ -20,7 +20,7 @@ from vlakit.checkpoints.weights import load_weights
 from vlakit.data.shards.statistics import statistics_from_json
 from vlakit.models.openvla.decoding import Choice, generate
 from vlakit.models.openvla.vla import OpenVLA, build_empty
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch
 
 TOLERANCE = 1e-4
@@ -72,7 +72,7 @@ def outputs(folder: Path, expected: dict[str, np.ndarray]) -> Iterator[tuple[str
     batch = Batch(pixels, ids, mask, labels, zeros, zeros, zeros, keys=[str(i) for i in range(len(ids))], datasets=[])
     yield "loss", np.asarray(model(batch).loss.numpy(), dtype=expected["loss"].dtype)
     description = read_description(folder)
-    processor = VLAProcessor(
+    processor = TokenProcessor(
         description.processor, statistics_from_json(description.statistics or {}, where=str(folder))
     )
     prompts = [[*row[real.bool()].tolist(), processor.text.empty_id] for row, real in zip(ids, mask, strict=True)]

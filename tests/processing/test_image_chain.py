@@ -20,23 +20,24 @@ from vlakit.processing.images import (
     to_uint8,
     to_unit,
 )
-from vlakit.processing.processor import ProcessorNames, VLAProcessor
+from vlakit.processing.settings import TokenSettings
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Observation, UInt8
 
-NAMES = ProcessorNames(64, ("imagenet", "half"), "words")
+NAMES = TokenSettings(image_size=64, channel_statistics=("imagenet", "half"), tokenizer="words")
 
 
 def picture(height: int, width: int) -> UInt8:
     return default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def observed(names: ProcessorNames, image: UInt8) -> np.ndarray:
-    pixels, _ = VLAProcessor(names).encode_observations([Observation(image, "lift the cup")])
+def observed(names: TokenSettings, image: UInt8) -> np.ndarray:
+    pixels, _ = TokenProcessor(names).encode_observations([Observation.of(image, "lift the cup")])
     return pixels[0].numpy()
 
 
-def seen(names: ProcessorNames, square: UInt8) -> np.ndarray:
-    return VLAProcessor(names).pixels(square).numpy()
+def seen(names: TokenSettings, square: UInt8) -> np.ndarray:
+    return TokenProcessor(names).pixels(square).numpy()
 
 
 def test_jpeg_and_crop_come_before_and_after_the_resize() -> None:
@@ -61,14 +62,14 @@ def test_without_evaluation_steps_an_observation_is_a_training_image() -> None:
 @pytest.mark.parametrize("area", [0.0, -0.5, 1.5])
 def test_a_crop_of_no_possible_area_is_refused(area: float) -> None:
     with pytest.raises(ConfigError) as caught:
-        ProcessorNames.from_dict({**NAMES.to_dict(), "center_crop": area})
+        TokenSettings.from_dict({**NAMES.to_dict(), "center_crop": area})
     assert caught.value.where == "processor.center_crop"
 
 
 def test_names_written_before_the_evaluation_steps_still_load() -> None:
     plain = NAMES.to_dict()
     del plain["jpeg"], plain["center_crop"]
-    assert ProcessorNames.from_dict(plain) == NAMES
+    assert TokenSettings.from_dict(plain) == NAMES
 
 
 def test_encoding_is_lossy_and_settles_near_the_image() -> None:
@@ -82,7 +83,7 @@ def test_encoding_is_lossy_and_settles_near_the_image() -> None:
 def test_each_tower_pads_with_its_own_mean() -> None:
     names = replace(NAMES, resize="letterbox")
     border = observed(names, picture(32, 64))[:, 0, 0]
-    statistics = VLAProcessor(names)
+    statistics = TokenProcessor(names)
     colours = np.array([(123, 116, 103), (127, 127, 127)])
     np.testing.assert_allclose(border, (colours * statistics.scale + statistics.shift).ravel(), atol=1e-6)
     assert [letterbox_fill(tower) for tower in names.channel_statistics] == [tuple(row) for row in colours.tolist()]

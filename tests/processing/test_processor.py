@@ -11,11 +11,12 @@ from vlakit.errors import ActionNotFinite, CheckpointMismatch, InvalidData, Stat
 from vlakit.processing.augment import Augmentation
 from vlakit.processing.images import decode_jpeg
 from vlakit.processing.normalizer import normalize
-from vlakit.processing.processor import ProcessorNames, VLAProcessor
+from vlakit.processing.settings import TokenSettings
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics, Observation, Sample
 
 
-def test_sequence_is_bos_prompt_space_actions_eos(tiny_processor: VLAProcessor, samples: list[Sample]) -> None:
+def test_sequence_is_bos_prompt_space_actions_eos(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
     ids, text = tiny_processor.encode(samples[0]).input_ids.tolist(), tiny_processor.text
     prompt = text.encode("In: What action should the robot take to lift the pot?\nOut:")
     answer = tiny_processor.actions.encode(
@@ -25,7 +26,7 @@ def test_sequence_is_bos_prompt_space_actions_eos(tiny_processor: VLAProcessor, 
     assert text.decode(prompt).endswith("out :")
 
 
-def test_only_the_actions_and_eos_carry_a_loss(tiny_processor: VLAProcessor, samples: list[Sample]) -> None:
+def test_only_the_actions_and_eos_carry_a_loss(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
     example = tiny_processor.encode(samples[1])
     assert example.labels[-8:].tolist() == example.input_ids[-8:].tolist()
     assert (example.labels[:-8] == -100).all()
@@ -33,22 +34,22 @@ def test_only_the_actions_and_eos_carry_a_loss(tiny_processor: VLAProcessor, sam
 
 
 def test_inference_starts_from_what_training_ends_its_prompt_with(
-    tiny_processor: VLAProcessor, samples: list[Sample]
+    tiny_processor: TokenProcessor, samples: list[Sample]
 ) -> None:
     image = np.zeros((64, 64, 3), np.uint8)
-    _, prompts = tiny_processor.encode_observations([Observation(image, sample.instruction) for sample in samples])
+    _, prompts = tiny_processor.encode_observations([Observation.of(image, sample.instruction) for sample in samples])
     for prompt, sample in zip(prompts, samples, strict=True):
         assert tiny_processor.encode(sample).input_ids[: len(prompt)].tolist() == prompt
         assert prompt[-1] == tiny_processor.text.empty_id
 
 
-def test_training_and_inference_see_the_same_pixels(tiny_processor: VLAProcessor, samples: list[Sample]) -> None:
+def test_training_and_inference_see_the_same_pixels(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
     image = decode_jpeg(samples[0].images["primary"][-1])
-    pixels, _ = tiny_processor.encode_observations([Observation(image, "x")])
+    pixels, _ = tiny_processor.encode_observations([Observation.of(image, "x")])
     assert torch.equal(pixels[0], tiny_processor.encode(samples[0]).pixel_values)
 
 
-def test_each_tower_gets_its_own_three_channels(tiny_processor: VLAProcessor) -> None:
+def test_each_tower_gets_its_own_three_channels(tiny_processor: TokenProcessor) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     pixels = tiny_processor.pixels(image)
     unit = image.transpose(2, 0, 1) / 255
@@ -58,18 +59,18 @@ def test_each_tower_gets_its_own_three_channels(tiny_processor: VLAProcessor) ->
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (480, 640, 3), (64, 65, 3)], ids=str)
-def test_any_image_size_is_accepted(tiny_processor: VLAProcessor, shape: tuple[int, ...]) -> None:
+def test_any_image_size_is_accepted(tiny_processor: TokenProcessor, shape: tuple[int, ...]) -> None:
     assert tiny_processor.pixels(np.zeros(shape, np.uint8)).shape == (6, 64, 64)
 
 
-def test_a_grey_observation_is_refused_with_its_shape(tiny_processor: VLAProcessor) -> None:
+def test_a_grey_observation_is_refused_with_its_shape(tiny_processor: TokenProcessor) -> None:
     with pytest.raises(InvalidData, match=r"\(64, 64\)"):
-        tiny_processor.encode_observations([Observation(np.zeros((64, 64), np.uint8), "x")])
+        tiny_processor.encode_observations([Observation.of(np.zeros((64, 64), np.uint8), "x")])
 
 
-def test_augmentation_depends_on_the_position_only(tiny_processor: VLAProcessor, samples: list[Sample]) -> None:
-    args = tiny_processor.names, tiny_processor.statistics
-    first, second = (VLAProcessor(*args, Augmentation(), seed=3) for _ in range(2))
+def test_augmentation_depends_on_the_position_only(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
+    args = tiny_processor.settings, tiny_processor.statistics
+    first, second = (TokenProcessor(*args, Augmentation(), seed=3) for _ in range(2))
     first.encode(samples[1])
     same = replace(samples[0], key="another name", instruction="another")
     assert torch.equal(first.encode(samples[0]).pixel_values, second.encode(same).pixel_values)
@@ -77,16 +78,16 @@ def test_augmentation_depends_on_the_position_only(tiny_processor: VLAProcessor,
     assert not torch.equal(first.encode(samples[0]).pixel_values, first.encode(moved).pixel_values)
 
 
-def test_observations_and_validation_are_never_augmented(tiny_processor: VLAProcessor, samples: list[Sample]) -> None:
-    training = VLAProcessor(tiny_processor.names, tiny_processor.statistics, Augmentation())
+def test_observations_and_validation_are_never_augmented(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
+    training = TokenProcessor(tiny_processor.settings, tiny_processor.statistics, Augmentation())
     plain = tiny_processor.encode(samples[0]).pixel_values
     image = decode_jpeg(samples[0].images["primary"][-1])
     assert not torch.equal(training.encode(samples[0]).pixel_values, plain)
     assert torch.equal(training.for_validation().encode(samples[0]).pixel_values, plain)
-    assert torch.equal(training.encode_observations([Observation(image, "x")])[0][0], plain)
+    assert torch.equal(training.encode_observations([Observation.of(image, "x")])[0][0], plain)
 
 
-def test_decoded_ids_are_actions_in_physical_units(tiny_processor: VLAProcessor, samples: list[Sample]) -> None:
+def test_decoded_ids_are_actions_in_physical_units(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
     labels = tiny_processor.encode(samples[1]).labels[-8:-1]
     action = tiny_processor.decode_actions(labels[None], "bridge_orig")
     assert action.shape == (1, 1, 7)
@@ -96,8 +97,8 @@ def test_decoded_ids_are_actions_in_physical_units(tiny_processor: VLAProcessor,
 def test_a_chunk_is_encoded_and_decoded_step_by_step(
     bridge_statistics: DatasetStatistics, samples: list[Sample]
 ) -> None:
-    names = ProcessorNames(64, ("imagenet", "half"), "words", chunk=3)
-    processor = VLAProcessor(names, {"bridge_orig": bridge_statistics})
+    names = TokenSettings(image_size=64, channel_statistics=("imagenet", "half"), tokenizer="words", chunk=3)
+    processor = TokenProcessor(names, {"bridge_orig": bridge_statistics})
     actions = np.concatenate([sample.actions for sample in samples])
     example = processor.encode(replace(samples[0], actions=actions, chunk_mask=np.ones(3, bool)))
     decoded = processor.decode_actions(example.labels[-22:-1][None], None)
@@ -105,7 +106,7 @@ def test_a_chunk_is_encoded_and_decoded_step_by_step(
     np.testing.assert_allclose(decoded[0], actions, atol=4e-3)
 
 
-def test_an_action_with_nan_names_its_sample(tiny_processor: VLAProcessor, samples: list[Sample]) -> None:
+def test_an_action_with_nan_names_its_sample(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
     actions = samples[0].actions.copy()
     actions[0, 3] = np.nan
     with pytest.raises(ActionNotFinite) as caught:
@@ -113,13 +114,13 @@ def test_an_action_with_nan_names_its_sample(tiny_processor: VLAProcessor, sampl
     assert "noise_0" in caught.value.where
 
 
-def test_a_missing_camera_names_those_there_are(tiny_processor: VLAProcessor, samples: list[Sample]) -> None:
+def test_a_missing_camera_names_those_there_are(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
     with pytest.raises(InvalidData, match="no camera 'primary'") as caught:
         tiny_processor.encode(replace(samples[0], images={"wrist": samples[0].images["primary"]}))
     assert "wrist" in caught.value.where
 
 
-def test_the_only_dataset_needs_no_name(tiny_processor: VLAProcessor, bridge_statistics: DatasetStatistics) -> None:
+def test_the_only_dataset_needs_no_name(tiny_processor: TokenProcessor, bridge_statistics: DatasetStatistics) -> None:
     assert tiny_processor.statistics_of(None) is bridge_statistics
     with pytest.raises(StatisticsMissing) as caught:
         tiny_processor.statistics_of("bridge_org")
@@ -129,14 +130,14 @@ def test_the_only_dataset_needs_no_name(tiny_processor: VLAProcessor, bridge_sta
         both.statistics_of(None)
 
 
-def test_names_survive_json(tiny_processor: VLAProcessor) -> None:
-    plain = json.loads(json.dumps(tiny_processor.names.to_dict()))
-    assert ProcessorNames.from_dict(plain) == tiny_processor.names
+def test_names_survive_json(tiny_processor: TokenProcessor) -> None:
+    plain = json.loads(json.dumps(tiny_processor.settings.to_dict()))
+    assert TokenSettings.from_dict(plain) == tiny_processor.settings
 
 
 @pytest.mark.parametrize("change", [{"magic": 1}, {"channel_statistics": None}, {"image_size": ...}])
-def test_names_that_do_not_fit_are_a_mismatch(tiny_processor: VLAProcessor, change: dict[str, object]) -> None:
-    plain = tiny_processor.names.to_dict() | change
+def test_names_that_do_not_fit_are_a_mismatch(tiny_processor: TokenProcessor, change: dict[str, object]) -> None:
+    plain = tiny_processor.settings.to_dict() | change
     kept = {name: value for name, value in plain.items() if value is not ...}
     with pytest.raises(CheckpointMismatch, match="processor cannot be rebuilt"):
-        ProcessorNames.from_dict(kept)
+        TokenSettings.from_dict(kept)

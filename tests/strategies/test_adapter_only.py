@@ -10,8 +10,8 @@ from tiny_runs import built, saved
 from vlakit.checkpoints.card import read_checkpoint
 from vlakit.checkpoints.formats import LoadOptions
 from vlakit.errors import CheckpointMismatch, ConfigError, PartMissing
-from vlakit.policy import VLAPolicy
-from vlakit.processing.processor import VLAProcessor
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Observation
 from vlakit.strategies.full import Full
 from vlakit.strategies.lora import Lora
@@ -19,11 +19,11 @@ from vlakit.strategies.qlora import Qlora
 
 
 @pytest.fixture
-def base(tiny_processor: VLAProcessor, tmp_path: Path) -> Path:
+def base(tiny_processor: TokenProcessor, tmp_path: Path) -> Path:
     return saved(built(Full, tiny_processor, seed=3), tmp_path / "base.ckpt")
 
 
-def adapted(base: Path, processor: VLAProcessor) -> Lora:
+def adapted(base: Path, processor: TokenProcessor) -> Lora:
     module = built(Lora, processor, rank=2, adapter_only=True, weights=str(base))
     for name, parameter in module.model.named_parameters():
         if ".lora_B." in name:
@@ -32,34 +32,34 @@ def adapted(base: Path, processor: VLAProcessor) -> Lora:
 
 
 def test_an_adapter_only_checkpoint_is_small_and_answers_alike(
-    base: Path, tiny_processor: VLAProcessor, tmp_path: Path
+    base: Path, tiny_processor: TokenProcessor, tmp_path: Path
 ) -> None:
     module = adapted(base, tiny_processor)
     file = saved(module, tmp_path / "adapter.ckpt")
     assert all(".lora_" in name for name in read_checkpoint(file)["state_dict"])
     assert file.stat().st_size < base.stat().st_size / 5
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    asked = [Observation(image, "lift the pot", "bridge_orig")]
-    expected = VLAPolicy(module.model, tiny_processor).act(asked)
-    assert np.array_equal(VLAPolicy.from_checkpoint(file).act(asked), expected)
+    asked = [Observation.of(image, "lift the pot", "bridge_orig")]
+    expected = TrainedPolicy(module.model, tiny_processor).act(asked)
+    assert np.array_equal(TrainedPolicy.from_checkpoint(file).act(asked), expected)
 
 
-def test_a_base_that_moved_can_be_named(base: Path, tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_a_base_that_moved_can_be_named(base: Path, tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     file = saved(adapted(base, tiny_processor), tmp_path / "adapter.ckpt")
     moved = base.rename(tmp_path / "moved.ckpt")
     with pytest.raises(CheckpointMismatch, match=r"base\.ckpt") as caught:
-        VLAPolicy.from_checkpoint(file)
+        TrainedPolicy.from_checkpoint(file)
     assert "base=DIR" in caught.value.do
-    VLAPolicy.from_checkpoint(file, options=LoadOptions(base=str(moved)))
+    TrainedPolicy.from_checkpoint(file, options=LoadOptions(base=str(moved)))
 
 
-def test_adapters_on_random_weights_must_be_kept_whole(tiny_processor: VLAProcessor) -> None:
+def test_adapters_on_random_weights_must_be_kept_whole(tiny_processor: TokenProcessor) -> None:
     with pytest.raises(ConfigError, match="random weights"):
         built(Lora, tiny_processor, rank=2, adapter_only=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the refusal is for machines without CUDA")
-def test_qlora_without_cuda_says_what_to_use(base: Path, tiny_processor: VLAProcessor) -> None:
+def test_qlora_without_cuda_says_what_to_use(base: Path, tiny_processor: TokenProcessor) -> None:
     with pytest.raises(PartMissing, match="CUDA") as caught:
         built(Qlora, tiny_processor, rank=2, weights=str(base))
     assert "strategy=lora" in caught.value.do

@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny_runs import TINY, built, data_of, module_of, saved, trainer_of
 
-from vlakit.checkpoints.card import CARD, read_checkpoint
+from vlakit.checkpoints.card import CARD
+from vlakit.checkpoints.file import read_checkpoint
 from vlakit.errors import CheckpointMismatch, LossNotFinite
-from vlakit.models.openvla.vla import ModelNames
-from vlakit.processing.processor import VLAProcessor
+from vlakit.models.openvla.vla import VLASettings
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch
 from vlakit.strategies.full import Full
 from vlakit.strategies.last_layer import LastLayer
@@ -20,7 +21,7 @@ from vlakit.strategies.pretrain import Pretrain
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_the_batch(
-    tiny_processor: VLAProcessor, tiny_batch: Batch, value: float
+    tiny_processor: TokenProcessor, tiny_batch: Batch, value: float
 ) -> None:
     broken = replace(tiny_batch, pixel_values=tiny_batch.pixel_values * value, position=420)
     with pytest.raises(LossNotFinite, match="the loss is nan") as caught:
@@ -29,7 +30,9 @@ def test_a_loss_that_is_not_finite_names_the_batch(
     assert "420" in caught.value.where
 
 
-def test_a_bad_loss_stops_the_run_before_the_weights_change(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
+def test_a_bad_loss_stops_the_run_before_the_weights_change(
+    bridge_shards: Path, tiny_processor: TokenProcessor
+) -> None:
     data = data_of(bridge_shards, tiny_processor)
     module = built(Full, data.processor)
     with torch.no_grad():
@@ -40,14 +43,14 @@ def test_a_bad_loss_stops_the_run_before_the_weights_change(bridge_shards: Path,
     assert torch.equal(module.model.language_model.lm_head.weight, before)
 
 
-def test_the_network_is_built_once(tiny_processor: VLAProcessor) -> None:
+def test_the_network_is_built_once(tiny_processor: TokenProcessor) -> None:
     module = built(Full, tiny_processor)
     model = module.model
     module.configure_model()
     assert module.model is model
 
 
-def test_weights_are_loaded_before_the_strategy_prepares(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_weights_are_loaded_before_the_strategy_prepares(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     first = built(Full, tiny_processor)
     file = saved(first, tmp_path / "full.ckpt")
     second = built(LastLayer, tiny_processor, seed=99, weights=str(file))
@@ -56,31 +59,35 @@ def test_weights_are_loaded_before_the_strategy_prepares(tiny_processor: VLAProc
     assert not second.model.projector.fc1.weight.requires_grad
 
 
-def test_lora_starts_from_another_runs_weights(tiny_processor: VLAProcessor, tiny_batch: Batch, tmp_path: Path) -> None:
+def test_lora_starts_from_another_runs_weights(
+    tiny_processor: TokenProcessor, tiny_batch: Batch, tmp_path: Path
+) -> None:
     first = built(Full, tiny_processor)
     second = built(Lora, tiny_processor, seed=99, rank=2, weights=str(saved(first, tmp_path / "full.ckpt")))
     with torch.no_grad():
         assert torch.equal(second.model.eval()(tiny_batch).logits, first.model.eval()(tiny_batch).logits)
 
 
-def test_weights_that_are_no_checkpoint_stop_the_run(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_weights_that_are_no_checkpoint_stop_the_run(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     with pytest.raises(CheckpointMismatch):
         built(Full, tiny_processor, weights=str(tmp_path / "none.ckpt"))
 
 
-def test_a_checkpoint_says_what_it_is(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_a_checkpoint_says_what_it_is(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     module = built(Lora, tiny_processor, rank=4)
     module.run_record = {"run_id": "abc"}
     card = read_checkpoint(saved(module, tmp_path / "a.ckpt"))[CARD]
     assert card["strategy"] == "lora"
-    assert ModelNames.from_dict(card["model"]) == module.names == ModelNames(**TINY)
-    assert card["processor"] == tiny_processor.names.to_dict()
+    assert VLASettings.from_dict(card["model"]) == module.names == VLASettings(**TINY)
+    assert card["processor"] == tiny_processor.settings.to_dict()
     assert (card["adapter"]["rank"], card["adapter"]["alpha"]) == (4, 4)
     assert list(card["statistics"]) == ["bridge_orig"]
     assert card["run_id"] == "abc"
 
 
-def test_a_run_logs_train_and_validation_metrics_per_dataset(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
+def test_a_run_logs_train_and_validation_metrics_per_dataset(
+    bridge_shards: Path, tiny_processor: TokenProcessor
+) -> None:
     data = data_of(bridge_shards, tiny_processor)
     options = {"limit_val_batches": 2, "val_check_interval": 2, "check_val_every_n_epoch": None}
     trainer = trainer_of(2, num_sanity_val_steps=0, **options)
@@ -95,7 +102,7 @@ def test_a_run_logs_train_and_validation_metrics_per_dataset(bridge_shards: Path
     )
 
 
-def test_what_is_frozen_does_not_move_and_what_trains_does(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
+def test_what_is_frozen_does_not_move_and_what_trains_does(bridge_shards: Path, tiny_processor: TokenProcessor) -> None:
     data = data_of(bridge_shards, tiny_processor)
     module = built(LastLayer, data.processor)
     before = {name: t.clone() for name, t in module.model.named_parameters()}
@@ -104,7 +111,7 @@ def test_what_is_frozen_does_not_move_and_what_trains_does(bridge_shards: Path, 
     assert moved == {name for name, p in module.model.named_parameters() if p.requires_grad}
 
 
-def test_a_tiny_run_learns(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
+def test_a_tiny_run_learns(bridge_shards: Path, tiny_processor: TokenProcessor) -> None:
     data = data_of(bridge_shards, tiny_processor)
     module = built(Full, data.processor)
     batch = next(iter(data.train_dataloader()))
@@ -114,6 +121,6 @@ def test_a_tiny_run_learns(bridge_shards: Path, tiny_processor: VLAProcessor) ->
     assert module.model(batch).loss.item() < before - 1
 
 
-def test_pretraining_spares_norms_and_biases(tiny_processor: VLAProcessor) -> None:
+def test_pretraining_spares_norms_and_biases(tiny_processor: TokenProcessor) -> None:
     assert not module_of(Pretrain, tiny_processor).decay_norms_and_biases
     assert module_of(Full, tiny_processor).decay_norms_and_biases

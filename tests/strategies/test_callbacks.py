@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from tiny_runs import Trace, built, data_of, trainer_of
 
 from vlakit.errors import LossNotFinite
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch
 from vlakit.strategies.callbacks import SaveOnInterrupt, Throughput, peak_memory_bytes
 from vlakit.strategies.last_layer import LastLayer
@@ -28,7 +28,7 @@ class StopAt(Callback):
 
 
 def test_an_interruption_leaves_a_checkpoint_from_which_to_resume(
-    bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path
+    bridge_shards: Path, tiny_processor: TokenProcessor, tmp_path: Path
 ) -> None:
     whole, first, second = Trace(), Trace(), Trace()
     data = data_of(bridge_shards, tiny_processor)
@@ -44,7 +44,7 @@ def test_an_interruption_leaves_a_checkpoint_from_which_to_resume(
     assert first.losses + second.losses == whole.losses
 
 
-def test_a_bad_loss_leaves_no_checkpoint(bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_a_bad_loss_leaves_no_checkpoint(bridge_shards: Path, tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     data = data_of(bridge_shards, tiny_processor)
     with pytest.raises(LossNotFinite):
         trainer_of(2, StopAt(1, LossNotFinite("nan")), SaveOnInterrupt(str(tmp_path))).fit(
@@ -60,7 +60,7 @@ class SlowWork(Callback):
         time.sleep(0.05)
 
 
-def slow_data(shards: Path, processor: VLAProcessor, seconds: float) -> Any:
+def slow_data(shards: Path, processor: TokenProcessor, seconds: float) -> Any:
     data = data_of(shards, processor)
     read = data.shards["bridge_orig"].read_sample
 
@@ -79,7 +79,7 @@ def last_window(trainer: Trainer) -> tuple[float, float]:
     return share * elapsed, (1 - share) * elapsed
 
 
-def test_waiting_for_data_is_told_from_working(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
+def test_waiting_for_data_is_told_from_working(bridge_shards: Path, tiny_processor: TokenProcessor) -> None:
     data = slow_data(bridge_shards, tiny_processor, 0.03)  # 0.12 s a batch
     trainer = trainer_of(4, Throughput(), SlowWork(), log_every_n_steps=2)
     trainer.fit(built(LastLayer, data.processor), data)

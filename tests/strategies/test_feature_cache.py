@@ -12,7 +12,7 @@ import torch
 from tiny_runs import Trace, built, data_of, trainer_of
 
 from vlakit.errors import ConfigError
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.base import PolicyModule
 from vlakit.strategies.feature_cache import FeatureCache, RowFile, weights_hash
 from vlakit.strategies.frozen_vision import FrozenVision
@@ -24,7 +24,9 @@ from vlakit.strategies.sandwich import Sandwich
 SHAPE = (2, 3)
 
 
-def losses_of(kind: type[PolicyModule], shards: Path, processor: VLAProcessor, steps: int, **options: Any) -> list[Any]:
+def losses_of(
+    kind: type[PolicyModule], shards: Path, processor: TokenProcessor, steps: int, **options: Any
+) -> list[Any]:
     """Losses of the first steps from the same seed."""
     data = data_of(shards, processor, **options.pop("data", {}))
     trace = Trace()
@@ -34,7 +36,7 @@ def losses_of(kind: type[PolicyModule], shards: Path, processor: VLAProcessor, s
 
 @pytest.mark.parametrize("kind", [FrozenVision, LastLayer])
 def test_stored_features_train_to_the_same_bits(
-    kind: type[PolicyModule], bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path
+    kind: type[PolicyModule], bridge_shards: Path, tiny_processor: TokenProcessor, tmp_path: Path
 ) -> None:
     expected = losses_of(kind, bridge_shards, tiny_processor, 10)
     filling = losses_of(kind, bridge_shards, tiny_processor, 10, feature_cache=str(tmp_path))
@@ -44,7 +46,9 @@ def test_stored_features_train_to_the_same_bits(
     assert reading == expected
 
 
-def test_a_full_cache_never_runs_the_towers(bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_a_full_cache_never_runs_the_towers(
+    bridge_shards: Path, tiny_processor: TokenProcessor, tmp_path: Path
+) -> None:
     data = data_of(bridge_shards, tiny_processor)
     folder = data.shards["bridge_orig"]
     module = built(FrozenVision, data.processor)
@@ -57,14 +61,14 @@ def test_a_full_cache_never_runs_the_towers(bridge_shards: Path, tiny_processor:
 
 @pytest.mark.parametrize(("kind", "options"), [(Full, {}), (Sandwich, {}), (Lora, {"rank": 2})])
 def test_a_strategy_that_trains_the_towers_refuses(
-    kind: type[PolicyModule], options: dict[str, Any], tiny_processor: VLAProcessor, tmp_path: Path
+    kind: type[PolicyModule], options: dict[str, Any], tiny_processor: TokenProcessor, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="trains the vision towers") as caught:
         built(kind, tiny_processor, feature_cache=str(tmp_path), **options)
     assert "frozen_vision" in caught.value.do
 
 
-def test_augmentation_asks_for_copies(bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_augmentation_asks_for_copies(bridge_shards: Path, tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     options = {"data": {"augment": True}, "feature_cache": str(tmp_path)}
     with pytest.raises(ConfigError, match="one stored copy"):
         losses_of(LastLayer, bridge_shards, tiny_processor, 1, **options)
@@ -72,7 +76,7 @@ def test_augmentation_asks_for_copies(bridge_shards: Path, tiny_processor: VLAPr
 
 
 def test_other_weights_or_another_preparation_never_share_features(
-    tiny_processor: VLAProcessor, tmp_path: Path
+    tiny_processor: TokenProcessor, tmp_path: Path
 ) -> None:
     model = built(LastLayer, tiny_processor).model
     names = {"demo": ("hash", 4)}

@@ -6,7 +6,7 @@ import pytest
 from tiny_runs import built, meta_lora, module_of
 
 from vlakit.accounting.parameters import count_parameters
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.lora import Lora
 
 SLOW = pytest.mark.slow  # injecting into a 7B model takes 3 s
@@ -30,15 +30,15 @@ def test_count_is_golden(vision: str, rank: int, golden: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(("rank", "alpha"), [(8, 8), (16, 16), (32, 16), (64, 16)])
-def test_alpha_is_the_rank_but_never_above_16(rank: int, alpha: int, tiny_processor: VLAProcessor) -> None:
+def test_alpha_is_the_rank_but_never_above_16(rank: int, alpha: int, tiny_processor: TokenProcessor) -> None:
     assert module_of(Lora, tiny_processor, rank=rank).numbers.alpha == alpha
 
 
-def test_an_alpha_that_is_given_counts(tiny_processor: VLAProcessor) -> None:
+def test_an_alpha_that_is_given_counts(tiny_processor: TokenProcessor) -> None:
     assert module_of(Lora, tiny_processor, rank=32, alpha=64).numbers.alpha == 64
 
 
-def test_the_strategy_trains_its_adapters_alone(tiny_processor: VLAProcessor) -> None:
+def test_the_strategy_trains_its_adapters_alone(tiny_processor: TokenProcessor) -> None:
     module = built(Lora, tiny_processor, rank=2)
     assert all(p.requires_grad == (".lora_" in name) for name, p in module.model.named_parameters())
     assert module.adapter is not None

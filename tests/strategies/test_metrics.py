@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vlakit.models.openvla.vla import VLAOutput
-from vlakit.processing.processor import ProcessorNames, VLAProcessor
+from vlakit.processing.settings import TokenSettings
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch, DatasetStatistics
 from vlakit.strategies.metrics import ActionMetrics
 
@@ -20,9 +21,9 @@ def statistics(low: float, high: float) -> DatasetStatistics:
 
 
 @pytest.fixture
-def processor() -> VLAProcessor:
-    names = ProcessorNames(64, ("imagenet", "half"), "words")
-    return VLAProcessor(names, {"a": statistics(-1.0, 1.0), "b.v2": statistics(-0.5, 0.5)})
+def processor() -> TokenProcessor:
+    names = TokenSettings(image_size=64, channel_statistics=("imagenet", "half"), tokenizer="words")
+    return TokenProcessor(names, {"a": statistics(-1.0, 1.0), "b.v2": statistics(-0.5, 0.5)})
 
 
 def output_of(predicted: torch.Tensor, targets: torch.Tensor) -> VLAOutput:
@@ -45,7 +46,7 @@ def ids(*moves: int) -> torch.Tensor:
     return ZERO - torch.tensor(moves)
 
 
-def test_values_of_a_row_by_hand(processor: VLAProcessor, tiny_batch: Batch) -> None:
+def test_values_of_a_row_by_hand(processor: TokenProcessor, tiny_batch: Batch) -> None:
     batch = batch_of(tiny_batch, 2, ["a", "b.v2"], torch.ones(2, 1, dtype=torch.bool))
     predicted = torch.stack([ids(51, 0, 0, 0, 0, 0, 0), ids(0, -51, 0, 51, 51, 0, 102)])
     values = ActionMetrics(processor).batch_values(output_of(predicted, torch.full((2, 7), ZERO)), batch)
@@ -63,7 +64,7 @@ def test_values_of_a_row_by_hand(processor: VLAProcessor, tiny_batch: Batch) -> 
         assert values[name].tolist() == pytest.approx(rows, abs=1e-7), name
 
 
-def test_padded_steps_of_a_chunk_do_not_count(processor: VLAProcessor, tiny_batch: Batch) -> None:
+def test_padded_steps_of_a_chunk_do_not_count(processor: TokenProcessor, tiny_batch: Batch) -> None:
     batch = batch_of(tiny_batch, 1, ["a"], torch.tensor([[True, False]]))
     predicted = torch.cat([ids(0, 0, 0, 0, 0, 0, 0), ids(*[99] * 7)])[None]
     values = ActionMetrics(processor).batch_values(output_of(predicted, torch.full((1, 14), ZERO)), batch)
@@ -71,7 +72,7 @@ def test_padded_steps_of_a_chunk_do_not_count(processor: VLAProcessor, tiny_batc
     assert values["l1"].tolist() == [0.0]
 
 
-def test_an_id_of_no_action_is_wrong_but_breaks_nothing(processor: VLAProcessor, tiny_batch: Batch) -> None:
+def test_an_id_of_no_action_is_wrong_but_breaks_nothing(processor: TokenProcessor, tiny_batch: Batch) -> None:
     batch = batch_of(tiny_batch, 1, ["a"], torch.ones(1, 1, dtype=torch.bool))
     predicted = torch.tensor([[0, ZERO, ZERO, ZERO, ZERO, ZERO, 1535]])
     values = ActionMetrics(processor).batch_values(output_of(predicted, torch.full((1, 7), ZERO)), batch)
@@ -79,7 +80,7 @@ def test_an_id_of_no_action_is_wrong_but_breaks_nothing(processor: VLAProcessor,
     assert torch.isfinite(values["l1"]).all()
 
 
-def test_means_are_over_rows_and_per_dataset(processor: VLAProcessor) -> None:
+def test_means_are_over_rows_and_per_dataset(processor: TokenProcessor) -> None:
     metrics = ActionMetrics(processor)
     metrics.update({"l1": torch.tensor([1.0, 2.0, 6.0])}, ["a", "a", "b.v2"])
     metrics.update({"l1": torch.tensor([3.0])}, ["b.v2"])
@@ -87,7 +88,7 @@ def test_means_are_over_rows_and_per_dataset(processor: VLAProcessor) -> None:
     assert found == {"l1": 3.0, "l1/a": 1.5, "l1/b.v2": 4.5}
 
 
-def test_reset_forgets(processor: VLAProcessor) -> None:
+def test_reset_forgets(processor: TokenProcessor) -> None:
     metrics = ActionMetrics(processor)
     metrics.update({"l1": torch.tensor([1.0])}, ["a"])
     metrics.reset()
@@ -95,7 +96,7 @@ def test_reset_forgets(processor: VLAProcessor) -> None:
     assert {name: float(value) for name, value in metrics.compute().items()} == {"l1": 5.0, "l1/b.v2": 5.0}
 
 
-def test_metrics_add_nothing_to_a_checkpoint(processor: VLAProcessor) -> None:
+def test_metrics_add_nothing_to_a_checkpoint(processor: TokenProcessor) -> None:
     metrics = ActionMetrics(processor)
     assert not metrics.state_dict()
     metrics.update({"l1": torch.tensor([1.0])}, ["a"])

@@ -10,7 +10,7 @@ from tiny_runs import meta_vla, module_of
 from vlakit.accounting.parameters import count_parameters
 from vlakit.errors import PatternUnmatched
 from vlakit.models.openvla.vla import OpenVLA
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.base import Finetune
 from vlakit.strategies.frozen_vision import FrozenVision
 from vlakit.strategies.full import Full
@@ -25,7 +25,7 @@ MODELS = ("siglip_so400m", "dinosiglip_so400m")
 
 @pytest.mark.parametrize("vision", MODELS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_count_is_golden(vision: str, strategy: str, tiny_processor: VLAProcessor, golden: dict[str, Any]) -> None:
+def test_count_is_golden(vision: str, strategy: str, tiny_processor: TokenProcessor, golden: dict[str, Any]) -> None:
     model = meta_vla(vision)
     module_of(STRATEGIES[strategy], tiny_processor).prepare(model)
     assert count_parameters(model) == (golden["parameters"][vision][strategy], golden["parameters"][vision]["full"])
@@ -40,7 +40,7 @@ def test_golden_counts_are_those_of_the_papers_tables(golden: dict[str, Any]) ->
     assert printed == counts["printed_millions"] == {n: row["train_params_m"] for n, row in tables["rows"].items()}
 
 
-def test_pretraining_trains_everything(tiny_vla: OpenVLA, tiny_processor: VLAProcessor) -> None:
+def test_pretraining_trains_everything(tiny_vla: OpenVLA, tiny_processor: TokenProcessor) -> None:
     tiny_vla.requires_grad_(False)
     module_of(Pretrain, tiny_processor).prepare(tiny_vla)
     trainable, total = count_parameters(tiny_vla)
@@ -48,7 +48,7 @@ def test_pretraining_trains_everything(tiny_vla: OpenVLA, tiny_processor: VLAPro
 
 
 def test_last_layer_spares_the_final_norm_and_all_earlier_layers(
-    tiny_vla: OpenVLA, tiny_processor: VLAProcessor
+    tiny_vla: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     module_of(LastLayer, tiny_processor).prepare(tiny_vla)
     trains = {name for name, p in tiny_vla.named_parameters() if p.requires_grad}
@@ -62,7 +62,9 @@ def test_preparing_again_forgets_the_first_choice(tiny_vla: OpenVLA) -> None:
     assert [n for n, p in tiny_vla.named_parameters() if p.requires_grad] == ["language_model.lm_head.weight"]
 
 
-def test_globs_of_the_configuration_replace_the_strategys_own(tiny_vla: OpenVLA, tiny_processor: VLAProcessor) -> None:
+def test_globs_of_the_configuration_replace_the_strategys_own(
+    tiny_vla: OpenVLA, tiny_processor: TokenProcessor
+) -> None:
     module_of(Finetune, tiny_processor, trainable=["projector.*.bias"]).prepare(tiny_vla)
     trains = {name for name, p in tiny_vla.named_parameters() if p.requires_grad}
     assert trains == {f"projector.fc{i}.bias" for i in (1, 2, 3)}

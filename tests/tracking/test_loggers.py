@@ -9,7 +9,8 @@ import pytest
 from commands import train_here
 from mlflow import MlflowClient
 
-from vlakit.checkpoints.card import CARD, read_checkpoint
+from vlakit.checkpoints.card import CARD
+from vlakit.checkpoints.file import read_checkpoint
 from vlakit.errors import ConfigError, PartMissing
 from vlakit.tracking import loggers
 from vlakit.tracking.loggers import Begun, MlflowRun, WandbRun, chosen

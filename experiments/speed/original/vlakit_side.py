@@ -13,7 +13,7 @@ from vlakit.checkpoints.weights import load_weights, released_name
 from vlakit.data.shards.statistics import statistics_from_json
 from vlakit.models.openvla.decoding import Choice, generate
 from vlakit.models.openvla.vla import build_empty
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch
 from vlakit.strategies.optim import parameter_groups
 
@@ -23,7 +23,7 @@ description = read_description(folder)
 model = build_empty(description.model)
 shapes = [(released_name(name), tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
 load_weights(model, seeded(fixture, shapes), where=str(folder), dtype=PRECISIONS[precision])
-processor = VLAProcessor(description.processor, statistics_from_json(description.statistics or {}, where=str(folder)))
+processor = TokenProcessor(description.processor, statistics_from_json(description.statistics or {}, where=str(folder)))
 given = inputs()
 pixels, ids = given["pixel_values"].to(PRECISIONS[precision]), given["input_ids"]
 none = torch.zeros(1)

@@ -32,7 +32,7 @@ from vlakit.evaluation.suites.tabletop.painter import Painter, painter
 from vlakit.evaluation.suites.tabletop.scene import World
 from vlakit.evaluation.suites.tabletop.states import Start
 from vlakit.evaluation.suites.tabletop.suite import TabletopSuite
-from vlakit.policy import VLAPolicy
+from vlakit.policy import TrainedPolicy
 
 OUT = Path(__file__).with_name("results.csv")
 COMPARED = 64  # episodes of slots=1 against slots=32
@@ -42,7 +42,7 @@ def main() -> None:
     """Measure all and write results.csv."""
     given = dict(word.split("=", 1) for word in sys.argv[1:])
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    policy = VLAPolicy.from_checkpoint(given["ckpt"])
+    policy = TrainedPolicy.from_checkpoint(given["ckpt"])
     embodiment = given.get("embodiment", "d0")
     dataset = f"tabletop_{embodiment}"
     known = policy.processor.statistics
@@ -111,7 +111,7 @@ def demonstrations(embodiment: str) -> list[list[Any]]:
     ]
 
 
-def batches(suite: TabletopSuite, policy: VLAPolicy, states: Sequence[InitialState]) -> list[list[Any]]:
+def batches(suite: TabletopSuite, policy: TrainedPolicy, states: Sequence[InitialState]) -> list[list[Any]]:
     """Rollouts one at a time and 32 at a time, on the same starts."""
     play(suite, policy, states[:5], 5)
     spent = {slots: play(suite, policy, states, slots)[0] for slots in (1, 32)}
@@ -119,9 +119,9 @@ def batches(suite: TabletopSuite, policy: VLAPolicy, states: Sequence[InitialSta
     return [*rows, ["slots=32 over slots=1", f"{spent[1] / spent[32]:.2f}", "x"]]
 
 
-def whole(suite: TabletopSuite, policy: VLAPolicy, states: Sequence[InitialState]) -> list[list[Any]]:
+def whole(suite: TabletopSuite, policy: TrainedPolicy, states: Sequence[InitialState]) -> list[list[Any]]:
     """An evaluation of usual size, and which share each part of it has."""
-    parts = {"rendering": [(Painter, "paint")], "physics": [(World, "act")], "policy": [(VLAPolicy, "act")]}
+    parts = {"rendering": [(Painter, "paint")], "physics": [(World, "act")], "policy": [(TrainedPolicy, "act")]}
     parts["making worlds"] = [(World, "__init__"), (World, "settle")]
     spent = dict.fromkeys(parts, 0.0)
     with ExitStack() as stack:
@@ -141,7 +141,7 @@ def whole(suite: TabletopSuite, policy: VLAPolicy, states: Sequence[InitialState
     ]
 
 
-def workers(suite: TabletopSuite, policy: VLAPolicy, states: Sequence[InitialState]) -> list[list[Any]]:
+def workers(suite: TabletopSuite, policy: TrainedPolicy, states: Sequence[InitialState]) -> list[list[Any]]:
     """Environments in this process or in two others, start included."""
     rows: list[list[Any]] = []
     clocks: dict[int, float] = {}
@@ -155,7 +155,7 @@ def workers(suite: TabletopSuite, policy: VLAPolicy, states: Sequence[InitialSta
 
 
 def play(
-    suite: TabletopSuite, policy: VLAPolicy, states: Sequence[InitialState], slots: int, n_workers: int = 0
+    suite: TabletopSuite, policy: TrainedPolicy, states: Sequence[InitialState], slots: int, n_workers: int = 0
 ) -> tuple[float, list[Any]]:
     """CPU seconds of this process, and the records."""
     return cpu(lambda: list(rollout(suite, policy, states, Options(slots, n_workers))))

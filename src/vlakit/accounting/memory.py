@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from vlakit.accounting.dry_step import DryStep, Numerics, Workload, dry_step
 from vlakit.errors import ConfigError, nearest
 from vlakit.models.openvla.vla import OpenVLA
-from vlakit.schema import NO_LOSS, Batch
+from vlakit.schema import NO_LOSS, Batch, TextBatch
 
 # Named as Lightning names them. With FSDP, bf16-mixed gathers weights in bf16 instead of casting float32 ones.
 PRECISIONS = {
@@ -206,10 +206,10 @@ def random_batch(model: OpenVLA, workload: Workload, batch_size: int, device: st
     labels[:, : workload.prompt_tokens] = NO_LOSS
     nothing = torch.zeros(batch_size, 1, 1, device=device)
     return Batch(
-        pixel_values=torch.randn(batch_size, 3 * len(vision.towers), side, side, dtype=dtype, device=device),
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        labels=labels,
+        pixels={"primary": torch.randn(batch_size, 1, 3 * len(vision.towers), side, side, dtype=dtype, device=device)},
+        window_mask=torch.ones(batch_size, 1, dtype=torch.bool, device=device),
+        action_shape=(1, 1),
+        text=TextBatch(ids, torch.ones_like(ids), labels),
         actions=nothing,
         normalized=nothing,
         chunk_mask=nothing.bool(),

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 
 from vlakit.errors import CheckpointMismatch, InvalidData, PartMissing, StatisticsMissing, VlakitError
-from vlakit.models.openvla.decoding import Choice, generate
-from vlakit.models.openvla.vla import OpenVLA
+from vlakit.models.network import Network
 from vlakit.processing.images import decode_jpeg
-from vlakit.processing.processor import VLAProcessor
-from vlakit.schema import DatasetStatistics, Observation, Sample
+from vlakit.processing.processor import Processor
+from vlakit.schema import DatasetStatistics, Float32, Observation, Sample
 
 log = logging.getLogger(__name__)
 CONTRACT_FILE = "contract.json"
 N_FRAMES = 8
+TOLERANCE = 2 / 255 + 1e-4  # one bin of 256, normalised: another machine's arithmetic may move an answer so far
 _LIBRARIES = ("vlakit", "torch", "timm", "transformers", "peft", "numpy", "simplejpeg")
 _CONVENTION = "end-effector deltas a control step: metres, radians; gripper 0 closed to 1 open"
 
@@ -33,56 +33,50 @@ class ContractBroken(CheckpointMismatch):
     """A policy that no longer answers its golden frames as it did when it was saved."""
 
 
-def with_new_answers(contract: Mapping[str, Any], model: OpenVLA, processor: VLAProcessor) -> dict[str, Any]:
-    """The same frames with what `model` answers now: for a copy of the policy in another precision."""
-    observations, _ = golden_frames(contract)
-    pairs = zip(contract["frames"], _answers(model, processor, observations), strict=True)
-    frames = [{**frame, **_recorded(ids, frame["dataset"], processor)} for frame, ids in pairs]
+def with_new_answers(contract: Mapping[str, Any], network: Network, processor: Processor) -> dict[str, Any]:
+    """The same frames with what `network` answers now: for a copy of the policy in another precision."""
+    observations = [observation_of(frame, processor) for frame in contract["frames"]]
+    pairs = zip(contract["frames"], _answers(network, processor, observations), strict=True)
+    frames = [{**frame, **_recorded(answer, frame["dataset"], processor)} for frame, answer in pairs]
     return {**contract, "versions": _versions(), "frames": frames}
 
 
-def make_contract(model: OpenVLA, processor: VLAProcessor, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Plain JSON: the fields that decide what the policy sees, and `samples` with the action ids it answers now."""
-    camera = processor.names.camera
-    observations = [_observation(sample.images[camera][-1], sample.instruction, sample.dataset) for sample in samples]
-    frames = [
-        {
-            "image": base64.b64encode(sample.images[camera][-1]).decode(),
-            "instruction": sample.instruction,
-            "dataset": sample.dataset,
-            **_recorded(ids, sample.dataset, processor),
-        }
-        for sample, ids in zip(samples, _answers(model, processor, observations), strict=True)
+def make_contract(network: Network, processor: Processor, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Plain JSON: the fields that decide what the policy sees, and `samples` with the actions it answers now."""
+    frames = [_frame(sample, processor) for sample in samples]
+    answers = _answers(network, processor, [observation_of(frame, processor) for frame in frames])
+    answered = [
+        {**frame, **_recorded(answer, frame["dataset"], processor)}
+        for frame, answer in zip(frames, answers, strict=True)
     ]
-    return {**fields_of(processor), "versions": _versions(), "frames": frames}
+    return {**fields_of(processor), "versions": _versions(), "frames": answered}
 
 
-def fields_of(processor: VLAProcessor) -> dict[str, Any]:
+def fields_of(processor: Processor) -> dict[str, Any]:
     """What must not differ between the policy's training and its use."""
-    names = processor.names.to_dict()
-    names.pop("tokenizer_path")
+    settings = processor.description
+    settings.pop("tokenizer_path", None)
     return {
-        **names,
-        "cameras": [names.pop("camera")],
+        **settings,
         "rotation_degrees": 0,
         "datasets": sorted(processor.statistics),
-        "statistics": {name: _digest(one) for name, one in sorted(processor.statistics.items())},
+        "statistics": {name: _fingerprint(one) for name, one in sorted(processor.statistics.items())},
         "action_convention": _CONVENTION,
         "control_hz": None,  # not known: RLDS does not say
     }
 
 
 def check_contract(
-    contract: Mapping[str, Any], model: OpenVLA, processor: VLAProcessor, *, where: str, strict: bool = True
+    contract: Mapping[str, Any], network: Network, processor: Processor, *, where: str, strict: bool = True
 ) -> None:
     """Replay the golden frames; an answer off by more than one bin raises ContractBroken, or warns if not strict.
 
     The error names the fields and library versions that differ from those at saving.
     """
     try:
-        observations, expected = golden_frames(contract)
-        broken = _broken(expected, _replayed(model, processor, observations, strict))
-        broken = broken or _other_actions(contract["frames"], processor)
+        frames = contract["frames"]
+        observations = [observation_of(frame, processor) for frame in frames]
+        broken = _broken(frames, _replayed(network, processor, observations, strict), processor)
         changed = differences(contract, processor) if broken else ""
     except (KeyError, TypeError, ValueError, AttributeError, InvalidData) as error:
         reason = error.what if isinstance(error, InvalidData) else error
@@ -101,23 +95,53 @@ def check_contract(
     log.warning("%s", error)
 
 
-def golden_frames(contract: Mapping[str, Any]) -> tuple[list[Observation], list[list[int]]]:
-    """The observations that a contract stores, and the action ids it expects for each."""
-    frames = contract["frames"]
-    observations = [_observation(base64.b64decode(f["image"]), f["instruction"], f["dataset"]) for f in frames]
-    return observations, [[int(number) for number in frame["ids"]] for frame in frames]
+def observation_of(frame: Mapping[str, Any], processor: Processor) -> Observation:
+    """What a golden frame shows; frames of 0.1.0 have one `image`, of the policy's only camera."""
+    encoded = frame["images"] if "images" in frame else {processor.settings.cameras[0]: [frame["image"]]}
+    images = {
+        camera: np.stack([decode_jpeg(base64.b64decode(one), where="golden frame") for one in window])
+        for camera, window in encoded.items()
+    }
+    proprio, mask = frame.get("proprio"), frame.get("window_mask")
+    return Observation(
+        images,
+        frame["instruction"],
+        frame["dataset"],
+        None if proprio is None else np.array(proprio, np.float32),
+        None if mask is None else np.array(mask, np.bool_),
+    )
+
+
+def differences(contract: Mapping[str, Any], processor: Processor) -> str:
+    """The fields and versions that differ now, each with both values; says so when none does."""
+    now = {**fields_of(processor), **{f"version of {k}": v for k, v in _versions().items()}}
+    then = {**contract, **{f"version of {k}": v for k, v in contract["versions"].items()}}
+    changed = [
+        f"{name} was {then[name]}, is {value}" for name, value in now.items() if name in then and then[name] != value
+    ]
+    return "; ".join(changed) or "no field differs, so the weights or the device's arithmetic do"
+
+
+def _frame(sample: Sample, processor: Processor) -> dict[str, Any]:
+    """A sample as plain JSON, as far as the policy sees it."""
+    return {
+        "images": {
+            camera: [base64.b64encode(image).decode() for image in sample.images[camera]]
+            for camera in processor.settings.cameras
+        },
+        "instruction": sample.instruction,
+        "dataset": sample.dataset,
+        "proprio": sample.proprio.tolist() if sample.proprio is not None and processor.settings.proprio else None,
+        "window_mask": sample.window_mask.tolist(),
+    }
 
 
 def _replayed(
-    model: OpenVLA, processor: VLAProcessor, observations: Sequence[Observation], strict: bool
-) -> list[list[int]] | VlakitError:
-    """The answers now, or the reason why there are none."""
-    towers = model.vision_backbone
-    made, needed = (processor.names.image_size, len(processor.scale)), (towers.image_size, len(towers.towers))
+    network: Network, processor: Processor, observations: Sequence[Observation], strict: bool
+) -> Float32 | VlakitError:
+    """The answers (B, H, A) now, or the reason why there are none."""
     try:
-        if observations and made != needed:
-            raise CheckpointMismatch(f"(image size, towers) is {made}, the model needs {needed}")
-        return _answers(model, processor, observations)
+        return _answers(network, processor, observations)
     except (CheckpointMismatch, StatisticsMissing, InvalidData) as error:
         return error
     except PartMissing as error:
@@ -126,70 +150,59 @@ def _replayed(
         return error
 
 
-def _broken(expected: list[list[int]], answered: list[list[int]] | VlakitError) -> str | None:
+def _broken(frames: Sequence[Mapping[str, Any]], answered: Float32 | VlakitError, processor: Processor) -> str | None:
     """How the answers differ by more than a bin, in words; None when they do not."""
     if isinstance(answered, VlakitError):
         return f"the policy cannot answer its golden frames: {answered.what}"
-    pairs = list(zip(answered, expected, strict=True))
-    if any(len(a) != len(b) for a, b in pairs):
-        return f"the policy answers with {len(answered[0])} numbers, not {len(expected[0])}"
-    off = max((abs(i - j) for a, b in pairs for i, j in zip(a, b, strict=True)), default=0)
-    wrong = sum(a != b for a, b in pairs)
-    if off <= 1:
+    distances: list[float] = []
+    for frame, answer in zip(frames, answered, strict=True):
+        recorded = _recorded_actions(frame, processor)  # (H, A)
+        if recorded.shape != answer.shape:
+            return f"the policy answers with {answer.size} numbers, not {recorded.size}"
+        statistics = processor.statistics_of(frame["dataset"])
+        physical = processor.physical(answer[None], [frame["dataset"]])[0].astype(np.float64)
+        # In normalised units of today's statistics: so other statistics, which change what an answer means, show too.
+        half_span = np.where(statistics.mask, (statistics.q99 - statistics.q01) / 2, 1.0)
+        distances.append(float((np.abs(physical - recorded) / np.maximum(half_span, 1e-8)).max()))
+    wrong = [distance for distance in distances if distance > TOLERANCE]
+    if not wrong:
         return None
-    return f"the policy answers {wrong} of {len(pairs)} golden frames otherwise, by up to {off} bins"
+    return (
+        f"the policy answers {len(wrong)} of {len(distances)} golden frames otherwise,"
+        f" by up to {max(wrong) * 255 / 2:.0f} bins"
+    )
 
 
-def _recorded(ids: list[int], dataset: str, processor: VLAProcessor) -> dict[str, Any]:
-    """An answer as tokens and as the action (H, A) in physical units that they stand for."""
-    return {"ids": ids, "actions": processor.decode_actions(np.array([ids]), dataset)[0].tolist()}
+def _recorded_actions(frame: Mapping[str, Any], processor: Processor) -> np.ndarray:
+    """The recorded answer (H, A) in physical units; the first checkpoints of 0.1.0 kept its tokens alone."""
+    if "actions" in frame:
+        return np.array(frame["actions"], np.float64)
+    size = len(processor.statistics_of(frame["dataset"]).q01)
+    normalized = processor.from_ids(np.array(frame["ids"])).reshape(1, -1, size)
+    return processor.physical(normalized, [frame["dataset"]])[0].astype(np.float64)
 
 
-def _other_actions(frames: Sequence[Mapping[str, Any]], processor: VLAProcessor) -> str | None:
-    """How the recorded tokens would act otherwise now, which is what changed statistics do; None if they would not."""
-    first, last = processor.actions.begin, processor.actions.padding_id - 1
-    for frame in (frame for frame in frames if "actions" in frame):
-        neighbours = np.clip(np.array([frame["ids"]]) + np.array([[1], [-1]]), first, last)  # larger id, smaller action
-        below, above = processor.decode_actions(neighbours, frame["dataset"]).astype(np.float64)
-        recorded = np.array(frame["actions"])
-        if not ((below - 1e-6 <= recorded) & (recorded <= above + 1e-6)).all():
-            return f"the same tokens now mean other actions of {frame['dataset']}: other statistics or bins"
-    return None
-
-
-def differences(contract: Mapping[str, Any], processor: VLAProcessor) -> str:
-    """The fields and versions that differ now, each with both values; says so when none does."""
-    now = {**fields_of(processor), **{f"version of {k}": v for k, v in _versions().items()}}
-    then = {**contract, **{f"version of {k}": v for k, v in contract["versions"].items()}}
-    changed = [f"{name} was {then.get(name)}, is {value}" for name, value in now.items() if then.get(name) != value]
-    return "; ".join(changed) or "no field differs, so the weights or the device's arithmetic do"
-
-
-def _observation(jpeg: bytes, instruction: str, dataset: str) -> Observation:
-    return Observation(decode_jpeg(jpeg, where="golden frame"), instruction, dataset)
+def _recorded(answer: Float32, dataset: str, processor: Processor) -> dict[str, Any]:
+    """An answer (H, A) in physical units, and the form in which the policy gave it where that is another."""
+    return {"actions": processor.physical(answer[None], [dataset])[0].tolist(), **processor.spelled(answer)}
 
 
 @torch.inference_mode()
-def _answers(model: OpenVLA, processor: VLAProcessor, observations: Sequence[Observation]) -> list[list[int]]:
-    """Greedy action ids, in evaluation mode; the model's mode is put back."""
+def _answers(network: Network, processor: Processor, observations: Sequence[Observation]) -> Float32:
+    """Normalised actions (B, H, A), in evaluation mode; the network's mode is put back."""
     if not observations:
-        return []
-    was_training = model.training
-    model.eval()
+        return np.zeros((0, 0, 0), np.float32)
+    was_training = network.training
+    network.eval()
     try:
-        parameter = next(model.vision_backbone.parameters())
-        pixels, prompts = processor.encode_observations(observations)
-        size = len(processor.statistics_of(observations[0].dataset).q01) * processor.names.chunk
-        allowed = (processor.actions.begin, processor.actions.padding_id)
-        return generate(
-            model, pixels.to(parameter.device, parameter.dtype), prompts, size, Choice(allowed)
-        ).ids.tolist()
+        inputs = processor.observe(observations).to(next(network.parameters()).device)
+        return network.predict(inputs).float().cpu().numpy()
     finally:
-        model.train(was_training)
+        network.train(was_training)
 
 
-def _digest(statistics: DatasetStatistics) -> str:
-    """Short hash of what turns tokens into actions."""
+def _fingerprint(statistics: DatasetStatistics) -> str:
+    """Short hash of what turns normalised actions into physical ones."""
     numbers = [statistics.q01, statistics.q99, statistics.mask.astype(np.float64)]
     return sha256(np.stack(numbers).tobytes()).hexdigest()[:16]
 

@@ -6,22 +6,23 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from vlakit.checkpoints.adapter_files import save_adapter
-from vlakit.checkpoints.card import BASE, CARD
+from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.contract import CONTRACT_FILE, make_contract, with_new_answers
-from vlakit.checkpoints.formats import load
+from vlakit.checkpoints.formats import Loaded, load
 from vlakit.checkpoints.hf_config import STATISTICS_FILE, write_config
 from vlakit.checkpoints.weights import save_weights
 from vlakit.data.shards.statistics import statistics_to_json
-from vlakit.errors import CheckpointMismatch, ConfigError, UnknownName
+from vlakit.errors import CheckpointMismatch, ConfigError, PartMissing, UnknownName
 from vlakit.files import atomic_writer, disk_full_as_error, flush_to_disk, publish
 from vlakit.models.adapters import LoraNumbers, merged_tensors
-from vlakit.policy import VLAPolicy
+from vlakit.models.openvla.vla import OpenVLA, VLASettings
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.registry import Registry
 
 EXPORTS: Registry[None] = Registry("export layout")
@@ -32,7 +33,7 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-_OF_THE_RUN = (BASE, "data", "mlflow_run_id")  # paths and numbers of the machine that trained
+_OF_THE_RUN = ("data", "mlflow_run_id")  # paths and numbers of the machine that trained
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class ExportOptions:
     base: str | None = None
 
 
-Writer = Callable[[VLAPolicy, Path, ExportOptions], None]
+Writer = Callable[[Loaded, Path, ExportOptions], None]
 
 
-def export(policy: VLAPolicy, folder: Path, layout: str, options: ExportOptions) -> None:
+def export(policy: Loaded, folder: Path, layout: str, options: ExportOptions) -> None:
     """Write `policy` to a new folder; it appears whole or not at all. Raises ConfigError when it is there already."""
     check_target(folder, layout)
     write: Writer = EXPORTS.get(layout)
@@ -86,60 +87,62 @@ def check_target(folder: Path, layout: str) -> None:
 
 
 @EXPORTS.register("hf")
-def write_hugging_face(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+def write_hugging_face(policy: Loaded, folder: Path, options: ExportOptions) -> None:
     """config.json, preprocessor_config.json, sharded safetensors with their index; adapters merged into the weights."""
-    if policy.names is None:
-        raise CheckpointMismatch(
-            "the policy does not say its model's names", do="load it with VLAPolicy.from_checkpoint"
+    network, processor = policy.network, policy.processor
+    if not isinstance(network, OpenVLA) or not isinstance(processor, TokenProcessor):
+        raise PartMissing(
+            f"the Hugging Face OpenVLA layout has no place for a network of the kind {network.kind}",
+            where="layout=hf",
+            do="export it as layout=ckpt",
         )
-    tensors = merged_tensors(policy.model)
-    converted = ((name, tensor.to(options.dtype or tensor.dtype)) for name, tensor in tensors)
+    converted = ((name, tensor.to(options.dtype or tensor.dtype)) for name, tensor in merged_tensors(network))
     save_weights(folder, converted, shard_bytes=options.shard_bytes)
-    llama = policy.model.language_model.config.to_dict()
-    write_config(folder, policy.names, policy.processor.names, llama, statistics_to_json(policy.processor.statistics))
+    llama = network.language_model.config.to_dict()
+    statistics = statistics_to_json(processor.statistics)
+    write_config(folder, VLASettings.from_dict(network.settings), processor.settings, llama, statistics)
 
 
 @EXPORTS.register("adapter")
-def write_adapter(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+def write_adapter(policy: Loaded, folder: Path, options: ExportOptions) -> None:
     """adapter_config.json and adapter_model.safetensors: MBs, to be put on the base model again."""
-    if policy.adapter is None:
+    if policy.card.adapter is None:
         raise CheckpointMismatch("the checkpoint has no adapter", do="export it whole: layout=hf")
-    save_adapter(folder, policy.model, LoraNumbers.from_dict(policy.adapter), options.base)
+    save_adapter(folder, policy.network, LoraNumbers.from_dict(policy.card.adapter), options.base)
 
 
 @EXPORTS.register("ckpt")
-def write_checkpoint(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+def write_checkpoint(policy: Loaded, folder: Path, options: ExportOptions) -> None:
     """last.ckpt with the weights and the card alone: what training needed, and where it ran, is left behind."""
-    if policy.names is None:
-        raise CheckpointMismatch(
-            "the policy does not say its model's names", do="load it with VLAPolicy.from_checkpoint"
-        )
-    model = policy.model if options.dtype is None else copy.deepcopy(policy.model).to(options.dtype)
-    contract = policy.card.get("contract") or make_contract(model, policy.processor, ())
+    network, processor = policy.network, policy.processor
+    network = network if options.dtype is None else copy.deepcopy(network).to(options.dtype)
+    contract = policy.card.contract or make_contract(network, processor, ())
     if options.dtype is not None:
-        contract = with_new_answers(contract, model, policy.processor)
-    kept = {key: value for key, value in policy.card.items() if key not in _OF_THE_RUN}
-    card = kept | {
-        "model": policy.names.to_dict(),
-        "processor": policy.processor.names.to_dict(),
-        "adapter": policy.adapter,
-        "statistics": statistics_to_json(policy.processor.statistics),
-        "contract": contract,
-    }
-    weights = {f"model.{name}": tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        contract = with_new_answers(contract, network, processor)
+    card = replace(
+        policy.card,
+        network=network.description,
+        processor=processor.description,
+        statistics=statistics_to_json(processor.statistics),
+        contract=contract,
+        base=None,
+        facts={key: value for key, value in policy.card.facts.items() if key not in _OF_THE_RUN},
+    )
+    weights = {f"model.{name}": tensor.detach().clone() for name, tensor in network.state_dict().items()}
     with atomic_writer(folder / "last.ckpt") as stream:
-        torch.save({CARD: card, "state_dict": weights}, stream)
+        torch.save({CARD: card.to_dict(), "state_dict": weights}, stream)
 
 
-def _write_neighbours(policy: VLAPolicy, folder: Path, options: ExportOptions) -> None:
+def _write_neighbours(policy: Loaded, folder: Path, options: ExportOptions) -> None:
     """Statistics, tokenizer files if the policy came with some, and its contract: of fields alone if it had none."""
-    statistics = statistics_to_json(policy.processor.statistics)
+    network, processor = policy.network, policy.processor
+    statistics = statistics_to_json(processor.statistics)
     (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
-    source = policy.processor.names.tokenizer_path
+    source = processor.description.get("tokenizer_path")
     for name in _TOKENIZER_FILES if source else ():
         if (Path(str(source)) / name).is_file():
             shutil.copyfile(Path(str(source)) / name, folder / name)
-    contract = policy.card.get("contract") or make_contract(policy.model, policy.processor, ())
+    contract = policy.card.contract or make_contract(network, processor, ())
     if options.dtype is not None and contract["frames"] and (folder / "config.json").is_file():
-        contract = with_new_answers(contract, load(folder).model, policy.processor)  # rounding may move a close answer
+        contract = with_new_answers(contract, load(folder).network, processor)  # rounding may move a close answer
     (folder / CONTRACT_FILE).write_text(json.dumps(contract) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""A model from whatever a path holds: one reader a format, tried in turn. A new format is one decorated function."""
+"""A policy from whatever a path holds: one reader a format, tried in turn. A new format is one decorated function."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +12,37 @@ import torch
 from torch import Tensor
 
 from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, load_adapter
-from vlakit.checkpoints.card import BASE, CARD, load_model, load_strictly, read_checkpoint
+from vlakit.checkpoints.card import CARD, Card
+from vlakit.checkpoints.contract import CONTRACT_FILE
+from vlakit.checkpoints.file import load_strictly, network_state, read_checkpoint
 from vlakit.checkpoints.hf_config import STATISTICS_FILE, HfDescription, read_description, read_table
 from vlakit.checkpoints.shipped import is_shipped, resolve
 from vlakit.checkpoints.weights import load_weights, native_tensors, safetensors_of
+from vlakit.data.shards.statistics import statistics_from_json
 from vlakit.errors import CheckpointMismatch, VlakitError
-from vlakit.models.adapters import merged_state_dict
-from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_empty, build_vla
-from vlakit.processing.processor import ProcessorNames
+from vlakit.models.adapters import LoraNumbers, inject_lora, merged_state_dict
+from vlakit.models.network import Network, build_empty, build_network
+from vlakit.models.openvla.vla import VLASettings
+from vlakit.processing.processor import Processor, build_processor
+from vlakit.processing.settings import TokenSettings
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with all that a checkpoint says about it; statistics are plain JSON in OpenVLA's layout."""
+    """A network, the processor that feeds it, and all that a checkpoint says of them."""
 
-    model: OpenVLA
-    names: ModelNames
-    processor: ProcessorNames
-    statistics: dict[str, Any]
-    card: dict[str, Any] = field(default_factory=dict[str, Any])
-    adapter: dict[str, Any] | None = None
+    network: Network
+    processor: Processor
+    card: Card
 
 
 @dataclass(frozen=True)
 class LoadOptions:
     """dtype: None keeps that of the file. base: the model under an adapter; None: where the adapter says it is.
 
-    trusted: names of code outside vlakit (`package.module:function`) that a checkpoint may choose.
+    trusted: packages, modules or names (`package.module:thing`) outside vlakit that a checkpoint may choose.
     """
 
     dtype: torch.dtype | None = None
@@ -89,27 +91,37 @@ def _native(path: Path, options: LoadOptions) -> Loaded:
     tensors = list(native_tensors(path))  # mapped from the file, not read yet
     config = path.parent / "config.json"
     if config.is_file() and "timm_model_ids" in read_table(config):
-        told = read_description(path.parent)
+        description = read_description(path.parent)
     else:
-        told = native_description(any(name.startswith("vision_backbone.fused_featurizer.") for name, _ in tensors))
-    model = _filled(told.model, tensors, path, options)
-    return Loaded(model, told.model, told.processor, _statistics_near(path) or told.statistics or {})
+        fused = any(name.startswith("vision_backbone.fused_featurizer.") for name, _ in tensors)
+        description = native_description(fused)
+    statistics = _statistics_near(path) or description.statistics or {}
+    return _filled(_card(description, statistics), tensors, path, options)
 
 
 def native_description(fused: bool) -> HfDescription:
     """What a native file of 7B parameters is: the released model's two towers, or SigLIP alone."""
     llama = {"rms_norm_eps": 1e-5, "max_position_embeddings": 4096}
     if fused:
-        names = ModelNames("dinosiglip_so400m", "llama2_7b", llm_options=llama)
-        return HfDescription(names, ProcessorNames(224, ("imagenet", "half"), "llama2"), None)
-    names = ModelNames("siglip_so400m", "llama2_7b", llm_options=llama)
-    return HfDescription(names, ProcessorNames(224, ("half",), "llama2", resize="letterbox"), None)
+        model = VLASettings("dinosiglip_so400m", "llama2_7b", llm_options=llama)
+        towers, resize = ("imagenet", "half"), "resize-naive"
+    else:
+        model = VLASettings("siglip_so400m", "llama2_7b", llm_options=llama)
+        towers, resize = ("half",), "letterbox"
+    processor = TokenSettings(image_size=224, channel_statistics=towers, tokenizer="llama2", resize=resize)
+    return HfDescription(model, processor, None)
 
 
-def _filled(names: ModelNames, tensors: Iterable[tuple[str, Tensor]], path: Path, options: LoadOptions) -> OpenVLA:
-    """The model of these names with these weights; says what became of every tensor."""
+def _card(description: HfDescription, statistics: dict[str, Any], contract: dict[str, Any] | None = None) -> Card:
+    processor = {"kind": "tokens", **description.processor.to_dict()}
+    return Card(description.model.description, processor, statistics, contract=contract)
+
+
+def _filled(card: Card, tensors: Iterable[tuple[str, Tensor]], path: Path, options: LoadOptions) -> Loaded:
+    """The network of a card with these weights; says what became of every tensor."""
+    statistics = statistics_from_json(card.statistics, where=str(path))
     try:
-        model = build_empty(names)
+        network, processor = card.build(statistics)
     except Exception as error:  # timm and transformers refuse numbers in a dozen ways
         reason = (error.what if isinstance(error, VlakitError) else str(error).strip()) or type(error).__name__
         raise CheckpointMismatch(
@@ -117,44 +129,56 @@ def _filled(names: ModelNames, tensors: Iterable[tuple[str, Tensor]], path: Path
             where=str(path),
             do="take the config.json that came with these weights",
         ) from error
-    report = load_weights(model, tensors, where=str(path), dtype=options.dtype)
+    report = load_weights(network, tensors, where=str(path), dtype=options.dtype)
     log.log(logging.WARNING if report.unexpected else logging.INFO, "%s: %s", path, report)
-    return model
+    return Loaded(network, processor, card)
 
 
 @reader("a folder with an adapter (adapter_config.json)", lambda path: (path / ADAPTER_CONFIG).is_file())
 def _adapter(path: Path, options: LoadOptions) -> Loaded:
-    """The base model with the adapter on it, unmerged."""
+    """The base network with the adapter on it, unmerged."""
     config = read_table(path / ADAPTER_CONFIG)
     base = base_path(config.get("base_model_name_or_path"), options, path)
     under = load(base, replace(options, base=None))
-    model = plain_model(under, where=base)
-    numbers = load_adapter(model, path)
-    statistics = {**under.statistics, **_statistics_near(path)}
-    card = _contract_card(path)  # the base's own contract does not hold for the adapted model
-    return Loaded(model, under.names, under.processor, statistics, card, numbers.to_dict())
+    network = plain_network(under, where=base)
+    numbers = load_adapter(network, path)
+    statistics = {**under.card.statistics, **_statistics_near(path)}
+    # The base's own contract does not hold for the adapted network.
+    card = Card(
+        network.description, under.card.processor, statistics, adapter=numbers.to_dict(), contract=_contract_in(path)
+    )
+    return Loaded(network, build_processor(card.processor, statistics_from_json(statistics, where=str(path))), card)
 
 
 @reader("a folder in the Hugging Face layout (config.json)", lambda path: (path / "config.json").is_file())
 def _hugging_face(path: Path, options: LoadOptions) -> Loaded:
     description = read_description(path)
-    model = _filled(description.model, safetensors_of(path), path, options)
-    return Loaded(model, description.model, description.processor, description.statistics or {}, _contract_card(path))
+    card = _card(description, description.statistics or {}, _contract_in(path))
+    return _filled(card, safetensors_of(path), path, options)
 
 
 @reader("a vlakit .ckpt or a run's folder", lambda path: path.suffix == ".ckpt" or path.is_dir())
 def _lightning(path: Path, options: LoadOptions) -> Loaded:
-    content = read_checkpoint(path)
-    card = content[CARD]
-    base = None
-    if BASE in card:
-        under = base_path(card[BASE], options, path)
-        base = plain_model(load(under, replace(options, base=None)), where=under)
-    model = load_model(content, where=str(path), base=base, trusted=options.trusted)
+    """The card's network with the file's tensors, or its adapters on the base that the card names."""
+    content, where = read_checkpoint(path), str(path)
+    card = Card.from_dict(content[CARD], where=where)
+    card.check_trust(options.trusted, where=where)
+    statistics = statistics_from_json(card.statistics, where=where) if card.statistics else {}
+    state = network_state(content)
+    if card.base is None:
+        network, processor = card.build(statistics)
+    else:
+        under = base_path(card.base, options, path)
+        network = plain_network(load(under, replace(options, base=None)), where=under)
+        processor = build_processor(card.processor, statistics)
+    if card.adapter is not None:
+        inject_lora(network, LoraNumbers.from_dict(card.adapter))
+    if card.base is not None:
+        state = {**{name: t for name, t in network.state_dict().items() if ".lora_" not in name}, **state}
+    load_strictly(network, state, where=where)
     if options.dtype is not None:
-        model.to(options.dtype)
-    names, processor = ModelNames.from_dict(card["model"]), ProcessorNames.from_dict(card["processor"])
-    return Loaded(model, names, processor, card["statistics"], card, card["adapter"])
+        network.to(options.dtype)
+    return Loaded(network, processor, card)
 
 
 def base_path(named: str | None, options: LoadOptions, where: Path) -> str:
@@ -172,43 +196,45 @@ def base_path(named: str | None, options: LoadOptions, where: Path) -> str:
     return path
 
 
-def plain_model(loaded: Loaded, *, where: str) -> OpenVLA:
-    """The model without adapter layers: as loaded, or rebuilt with its adapters merged into the weights."""
-    if loaded.adapter is None:
-        return loaded.model
-    plain = build_empty(loaded.names)
-    load_strictly(plain, merged_state_dict(loaded.model), where=where)
+def plain_network(loaded: Loaded, *, where: str) -> Network:
+    """The network without adapter layers: as loaded, or rebuilt with its adapters merged into the weights."""
+    if loaded.card.adapter is None:
+        return loaded.network
+    plain = build_empty(loaded.network.description, loaded.processor)
+    load_strictly(plain, merged_state_dict(loaded.network), where=where)
     return plain
 
 
-def start_from(path: str | Path, names: ModelNames) -> tuple[OpenVLA, ModelNames]:
-    """The model at `path` as a start for training, if its tensors are those of a model called `names`.
+def start_from(path: str | Path, description: Mapping[str, Any], processor: Processor) -> Network:
+    """The network at `path` as a start for training, if its tensors are those of the network described.
 
-    Returned with its own names, whose numbers (such as rms_norm_eps) are part of the weights' meaning.
+    It keeps its own settings, whose numbers (such as rms_norm_eps) are part of the weights' meaning.
     """
-    loaded = load(path, LoadOptions(trusted=(names.vision, names.llm)))  # the run names them itself
-    model = plain_model(loaded, where=str(path))
-    wanted = {name: tensor.shape for name, tensor in build_vla(names, "meta").state_dict().items()}
-    found = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    if wanted != found:
-        other = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    trusted = tuple(name for name in description.values() if isinstance(name, str) and ":" in name)
+    loaded = load(path, LoadOptions(trusted=trusted))  # the run names them itself
+    network = plain_network(loaded, where=str(path))
+    wanted = {name: t.shape for name, t in build_network(description, processor, device="meta").state_dict().items()}
+    present = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if wanted != present:
+        other = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
         raise CheckpointMismatch(
-            f"the checkpoint is of {_short(loaded.names)}, this run builds {_short(names)};"
+            f"the checkpoint is of {_short(network.description)}, this run builds {_short(description)};"
             f" {len(other)} tensors differ, e.g. {other[0]}",
             where=str(path),
             do="choose the checkpoint's model with model=NAME, or another checkpoint in model.weights",
         )
-    return model, loaded.names
+    return network
 
 
-def _short(names: ModelNames) -> str:
-    return f"{names.vision} + {names.llm}"
+def _short(description: Mapping[str, Any]) -> str:
+    names = [value for key, value in description.items() if isinstance(value, str) and key != "kind"]
+    return " + ".join(names) or str(description.get("kind"))
 
 
-def _contract_card(folder: Path) -> dict[str, Any]:
-    """What contract.json adds to the card of a folder; empty when there is none."""
-    file = folder / "contract.json"
-    return {"contract": read_table(file)} if file.is_file() else {}
+def _contract_in(folder: Path) -> dict[str, Any] | None:
+    """The content of contract.json; None when there is none."""
+    file = folder / CONTRACT_FILE
+    return read_table(file) if file.is_file() else None
 
 
 def _statistics_near(path: Path) -> dict[str, Any]:

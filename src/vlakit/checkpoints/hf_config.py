@@ -10,10 +10,10 @@ from typing import Any
 
 import timm
 
-from vlakit.checkpoints.card import refuse_code
 from vlakit.errors import CheckpointMismatch, VlakitError, nearest
-from vlakit.models.openvla.vla import ModelNames
-from vlakit.processing.processor import ProcessorNames
+from vlakit.models.network import refuse_code
+from vlakit.models.openvla.vla import VLASettings
+from vlakit.processing.settings import TokenSettings
 
 OWN_KEY = "vlakit"  # what no field of the layout can say: registered names of small models, action chunks
 STATISTICS_FILE = "dataset_statistics.json"
@@ -44,8 +44,8 @@ _RELEASED = {
 class HfDescription:
     """What config.json and its neighbours say: names, processor, statistics (plain JSON, None when absent)."""
 
-    model: ModelNames
-    processor: ProcessorNames
+    model: VLASettings
+    processor: TokenSettings
     statistics: dict[str, Any] | None
 
 
@@ -66,25 +66,26 @@ def read_description(folder: Path) -> HfDescription:
     statistics_file = folder / STATISTICS_FILE
     statistics = read_table(statistics_file) if statistics_file.is_file() else config.get("norm_stats")
     if (folder / "tokenizer.json").is_file() and processor.tokenizer == "llama2":
-        processor = ProcessorNames.from_dict({**processor.to_dict(), "tokenizer_path": str(folder)})
+        processor = TokenSettings.from_dict({**processor.to_dict(), "tokenizer_path": str(folder)})
     return HfDescription(model, processor, statistics or None)
 
 
-def _own(config: Mapping[str, Any], folder: Path) -> tuple[ModelNames, ProcessorNames]:
+def _own(config: Mapping[str, Any], folder: Path) -> tuple[VLASettings, TokenSettings]:
     """Names as vlakit wrote them; code outside vlakit is refused, as in any checkpoint."""
     own = config[OWN_KEY]
-    refuse_code(own["model"], own["processor"], where=f"{folder / 'config.json'}, {OWN_KEY}")
+    for table in (own["model"], own["processor"]):
+        refuse_code(table, where=f"{folder / 'config.json'}, {OWN_KEY}")
     try:
-        return ModelNames.from_dict(own["model"]), ProcessorNames.from_dict(own["processor"])
+        return VLASettings.from_dict(own["model"]), TokenSettings.from_dict(own["processor"])
     except VlakitError as error:
         raise CheckpointMismatch(error.what, where=f"{folder / 'config.json'}, {OWN_KEY}", do=error.do) from error
 
 
-def _released(config: Mapping[str, Any], folder: Path) -> tuple[ModelNames, ProcessorNames]:
+def _released(config: Mapping[str, Any], folder: Path) -> tuple[VLASettings, TokenSettings]:
     return _model(config, folder), _processor(config, folder)
 
 
-def _model(config: Mapping[str, Any], folder: Path) -> ModelNames:
+def _model(config: Mapping[str, Any], folder: Path) -> VLASettings:
     where = str(folder / "config.json")
     text = config.get("text_config") or {}
     if text.get("model_type", "llama") != "llama":
@@ -117,7 +118,7 @@ def _model(config: Mapping[str, Any], folder: Path) -> ModelNames:
     numbers = {name: text[name] for name in _LLAMA_NUMBERS if text.get(name) is not None}
     if "rope_parameters" in numbers:
         numbers = {name: value for name, value in numbers.items() if name not in ("rope_theta", "rope_scaling")}
-    return ModelNames("timm", "llama", options, {"pad_token_id": config.get("pad_token_id", 32000), **numbers})
+    return VLASettings("timm", "llama", options, {"pad_token_id": config.get("pad_token_id", 32000), **numbers})
 
 
 def _pinned(tower: str) -> str:
@@ -125,14 +126,14 @@ def _pinned(tower: str) -> str:
     return f"{tower}.webli" if tower == "vit_so400m_patch14_siglip_224" else tower
 
 
-def _processor(config: Mapping[str, Any], folder: Path) -> ProcessorNames:
+def _processor(config: Mapping[str, Any], folder: Path) -> TokenSettings:
     towers = config["timm_model_ids"]
     preprocessor = folder / "preprocessor_config.json"
     rounded = preprocessor.is_file() and _rounded(read_table(preprocessor))
     imagenet = "imagenet_hf_rounded" if rounded else "imagenet"
     vocab_size = (config.get("text_config") or {}).get("vocab_size", 32064)
     padding_id = int(vocab_size) - int(config.get("pad_to_multiple_of", 64))  # not len(tokenizer), which is one more
-    return ProcessorNames(
+    return TokenSettings(
         image_size=int(config["image_sizes"][0]),
         channel_statistics=tuple("half" if any(h in tower for h in _HALF) else imagenet for tower in towers),
         tokenizer="llama2",
@@ -167,7 +168,7 @@ def read_table(file: Path) -> dict[str, Any]:
 
 
 def write_config(
-    folder: Path, model: ModelNames, processor: ProcessorNames, llama: Mapping[str, Any], statistics: Mapping[str, Any]
+    folder: Path, model: VLASettings, processor: TokenSettings, llama: Mapping[str, Any], statistics: Mapping[str, Any]
 ) -> None:
     """config.json, preprocessor_config.json, dataset_statistics.json; `llama` is the model's LlamaConfig as a dict."""
     vision = _vision_fields(model, processor)
@@ -195,7 +196,7 @@ def write_config(
     _write(folder / "preprocessor_config.json", _preprocessor(processor))
 
 
-def _vision_fields(model: ModelNames, processor: ProcessorNames) -> dict[str, Any]:
+def _vision_fields(model: VLASettings, processor: TokenSettings) -> dict[str, Any]:
     if model.vision == "timm":
         fields: dict[str, Any] = {"timm_model_ids": model.vision_options["towers"], "vision_backbone_id": "timm"}
     else:
@@ -211,7 +212,7 @@ def _vision_fields(model: ModelNames, processor: ProcessorNames) -> dict[str, An
     }
 
 
-def _preprocessor(processor: ProcessorNames) -> dict[str, Any]:
+def _preprocessor(processor: TokenSettings) -> dict[str, Any]:
     from vlakit.processing.images import CHANNEL_STATISTICS
 
     pairs = [CHANNEL_STATISTICS[name] for name in processor.channel_statistics]

@@ -25,9 +25,9 @@ def main(overrides: Sequence[str]) -> None:
     import torch
 
     from vlakit.accounting.throughput import frames_per_second
-    from vlakit.processing.processor import ProcessorNames, VLAProcessor
+    from vlakit.processing.processor import build_processor
 
-    processor = VLAProcessor(ProcessorNames.from_dict(to_plain(cfg.model.processor)), seed=cfg.seed)
+    processor = build_processor(to_plain(cfg.model.processor), seed=cfg.seed)
     data: VLADataModule = instantiate(cfg.data, processor=processor, _convert_="all")
     loader = data.train_dataloader()
     loading = frames_per_second(loader, cfg.batches)
@@ -56,8 +56,7 @@ def step_rate(cfg: DictConfig, data: VLADataModule, batch: Batch) -> float:
     from vlakit.accounting.throughput import batches_per_second
     from vlakit.strategies.optim import parameter_groups
 
-    names = to_plain(cfg.model.names)
-    policy = instantiate(cfg.strategy, model=names, processor=data.processor, _convert_="all")
+    policy = instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=data.processor, _convert_="all")
     policy.configure_model()
     model = policy.model.to(cfg.device)
     optimizer = policy.build_optimizer(parameter_groups(model, decay_norms_and_biases=True))

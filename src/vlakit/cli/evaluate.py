@@ -20,7 +20,7 @@ from vlakit.errors import CheckpointMismatch, ConfigError, nearest
 if TYPE_CHECKING:
     from vlakit.data.shards.reader import ShardFolder
     from vlakit.evaluation.open_loop import OpenLoopResult
-    from vlakit.policy import VLAPolicy
+    from vlakit.policy import TrainedPolicy
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +58,12 @@ def evaluate_trained(asked: Mapping[str, Any], ckpt: Path, tracking_uri: str | N
     return {"eval/success": found.report["success"]}
 
 
-def load_policy(cfg: dict[str, Any]) -> VLAPolicy:
+def load_policy(cfg: dict[str, Any]) -> TrainedPolicy:
     """The policy that the keys ckpt, device, constrain, strict, base and trusted describe."""
     from vlakit.checkpoints.formats import LoadOptions
-    from vlakit.policy import VLAPolicy
+    from vlakit.policy import TrainedPolicy
 
-    return VLAPolicy.from_checkpoint(
+    return TrainedPolicy.from_checkpoint(
         cfg["ckpt"],
         device=cfg["device"],
         constrain=cfg["constrain"],
@@ -98,21 +98,21 @@ def open_loop_report(cfg: dict[str, Any]) -> None:
         files += [plot, numbers]
         reports[result.dataset] = result.to_dict()
         texts += [table(result), f"plot: {plot}"]
-    _record(policy.card, cfg["tracking_uri"], reports, files)
+    _record(policy.card.to_dict(), cfg["tracking_uri"], reports, files)
     report = {
         "ckpt": str(cfg["ckpt"]),
-        "strategy": policy.card.get("strategy"),
+        "strategy": policy.card.strategy,
         "split": cfg["split"],
         "datasets": reports,
     }
     emit(report, "\n".join(texts), cfg["format"])
 
 
-def shard_folders(policy: VLAPolicy, data: str | None) -> list[ShardFolder]:
+def shard_folders(policy: TrainedPolicy, data: str | None) -> list[ShardFolder]:
     """The folders to evaluate on: `data`, or those that the checkpoint's run trained on, checked by their hashes."""
     from vlakit.data.shards.reader import ShardFolder
 
-    card, known = policy.card, policy.processor.statistics
+    card, known = policy.card.to_dict(), policy.processor.statistics
     if data is None and not card.get("data"):
         raise ConfigError("the checkpoint does not say where its data is", do="pass data=DIR, a shard folder")
     folders = [ShardFolder.open(path) for path in ([data] if data else card["data"].values())]
@@ -135,7 +135,8 @@ def table(result: OpenLoopResult) -> str:
     lines = [f"{result.dataset}, {result.split}: {len(result.episodes)} episodes, {result.n_frames} frames", header]
     for name, scores in result.scores.items():
         dimensions = "".join(f"{value:>9.4f}" for value in scores.l1_per_dimension)
-        lines.append(f"{name:<18}{scores.token_accuracy:>11.3f}{scores.l1:>10.4f}{dimensions}")
+        accuracy = "-" if scores.token_accuracy is None else f"{scores.token_accuracy:.3f}"
+        lines.append(f"{name:<18}{accuracy:>11}{scores.l1:>10.4f}{dimensions}")
     return "\n".join(lines) if size else header
 
 
@@ -151,6 +152,7 @@ def _record(card: dict[str, Any], tracking_uri: str, reports: dict[str, Any], fi
         ][metric]
         for dataset, report in reports.items()
         for metric in ("token_accuracy", "l1")
+        if report["scores"]["policy"][metric] is not None
     }
     if not record_evaluation(tracking_uri, run_id, metrics, files):
         log.warning("run %s is not in %s: the numbers are in the files only", run_id, tracking_uri)

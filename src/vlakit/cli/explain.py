@@ -15,19 +15,16 @@ def main(overrides: Sequence[str]) -> None:
     cfg = compose_config("explain", overrides)
     check_format(cfg.format)
     from vlakit.accounting.parameters import ModuleCount, explain, unreached_adapters
-    from vlakit.models.openvla.vla import ModelNames, build_vla
-    from vlakit.processing.processor import ProcessorNames, VLAProcessor
+    from vlakit.processing.processor import build_processor
 
-    names = to_plain(cfg.model.names)
-    processor = VLAProcessor(ProcessorNames.from_dict(to_plain(cfg.model.processor)))
-    policy = instantiate(cfg.strategy, model=names, processor=processor, _convert_="all")
-    model = build_vla(ModelNames.from_dict(names), "meta")
-    policy.prepare(model)
+    processor = build_processor(to_plain(cfg.model.processor))
+    policy = instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=processor, _convert_="all")
+    model = policy.built("meta")
     rows = explain(model)
     total: ModuleCount = rows[-1]
     silent, adapters = unreached_adapters(model)
     report = {
-        "model": names,
+        "model": model.description,
         "strategy": policy.name,
         "trainable": total.trainable,
         "reachable": total.reachable,

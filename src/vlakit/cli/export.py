@@ -21,16 +21,21 @@ def main(overrides: Sequence[str]) -> None:
     import torch
 
     from vlakit.checkpoints.export import ExportOptions, check_target, export
-    from vlakit.checkpoints.formats import LoadOptions
-    from vlakit.policy import VLAPolicy
+    from vlakit.checkpoints.formats import Loaded, LoadOptions
+    from vlakit.policy import TrainedPolicy
 
     out = Path(cfg["out"])
     check_target(out, cfg["layout"])
-    policy = VLAPolicy.from_checkpoint(
+    policy = TrainedPolicy.from_checkpoint(
         cfg["ckpt"], strict=cfg["strict"], options=LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"]))
     )
     dtype = None if cfg["dtype"] is None else getattr(torch, DTYPES[cfg["dtype"]])
-    export(policy, out, cfg["layout"], ExportOptions(dtype, cfg["shard_bytes"], cfg["base"]))
+    export(
+        Loaded(policy.network, policy.processor, policy.card),
+        out,
+        cfg["layout"],
+        ExportOptions(dtype, cfg["shard_bytes"], cfg["base"]),
+    )
     files = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
     lines = [f"{size:>14,}  {name}" for name, size in files.items()]
     emit(

@@ -71,7 +71,7 @@ def plan(cfg: DictConfig, name: str | None = None) -> dict[str, Any]:
     counted = estimate(model, setup, workload)
     memory = counted.at(cfg.batch_size)
     report = {
-        "model": to_plain(cfg.model.names),
+        "model": to_plain(cfg.model.network),
         "strategy": name or policy.name,
         **{key: cfg[key] for key in ("batch_size", "precision", "checkpointing", "sharding", "logits")},
         "memory_bytes": memory.to_dict(),
@@ -101,16 +101,12 @@ def _time(cfg: DictConfig, counted: Estimate) -> dict[str, float]:
 def prepared(cfg: DictConfig) -> tuple[PolicyModule, OpenVLA]:
     """The strategy, and its network on the meta device."""
     from vlakit.accounting.dry_step import Uninitialised
-    from vlakit.models.openvla.vla import ModelNames, build_vla
-    from vlakit.processing.processor import ProcessorNames, VLAProcessor
+    from vlakit.processing.processor import build_processor
 
-    names = to_plain(cfg.model.names)
-    processor = VLAProcessor(ProcessorNames.from_dict(to_plain(cfg.model.processor)))
-    policy = instantiate(cfg.strategy, model=names, processor=processor, _convert_="all")
-    model = build_vla(ModelNames.from_dict(names), "meta")
+    processor = build_processor(to_plain(cfg.model.processor))
+    policy = instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=processor, _convert_="all")
     with Uninitialised():
-        policy.prepare(model)
-    return policy, model
+        return policy, policy.built("meta")
 
 
 def _check_measurable(cfg: DictConfig) -> None:
@@ -132,16 +128,14 @@ def measured(cfg: DictConfig, policy: PolicyModule, setup: Setup, workload: Work
 
     from vlakit.accounting.dry_step import set_checkpointing
     from vlakit.accounting.memory import measured_peak, random_batch
-    from vlakit.models.openvla.vla import build_vla
     from vlakit.strategies.optim import parameter_groups
 
     before = torch.get_default_dtype()
     torch.set_default_dtype(setup.numerics.stored)  # 7B in float32 first would be a peak of its own
     try:
-        model = build_vla(policy.names, "cuda")
+        model = policy.built("cuda")
     finally:
         torch.set_default_dtype(before)
-    policy.prepare(model)
     model.to(device="cuda", dtype=setup.numerics.stored).train()
     if cfg.checkpointing:
         set_checkpointing(model)

@@ -6,18 +6,17 @@ import logging
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.utils import instantiate
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from vlakit import __version__
 from vlakit.accounting.parameters import count_parameters
-from vlakit.checkpoints.card import CARD, WEIGHTS, read_checkpoint, weights_file
-from vlakit.checkpoints.contract import N_FRAMES
+from vlakit.checkpoints.file import WEIGHTS, read_card, weights_file
 from vlakit.cli.configuration import to_plain
-from vlakit.errors import CheckpointMismatch
 from vlakit.files import content_hash
 from vlakit.tracking.loggers import Begun, RunLogger
 
@@ -28,68 +27,77 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def build_logger(cfg: DictConfig, run_name: str, parent: str | None, policy: PolicyModule) -> RunLogger | None:
-    """The run's logger, None for logger=none; a run that resumes `ckpt_path` goes on in the same record.
+class Record(Callback):
+    """The run's record: opened when the network stands, for its name and numbers belong to it.
 
-    The policy learns the hash of the weights that it started from; one that resumes takes its first start's.
-    Raises CheckpointMismatch when that checkpoint is of another model or strategy.
+    logger: None for logger=none; a run that resumes `ckpt_path` goes on in the same record.
     """
-    card = {} if cfg.ckpt_path is None else resumable_card(cfg.ckpt_path, policy)
-    file = None if card or policy.weights is None else weights_file(policy.weights)
-    policy.run_record[WEIGHTS] = card.get(WEIGHTS) if file is None else content_hash(file)
-    if cfg.logger.get("_target_") is None:
-        return None
-    return instantiate(cfg.logger, begun=Begun(run_name, parent, card))
 
+    def __init__(self, cfg: DictConfig, run_name: str, parent: str | None, data: VLADataModule) -> None:
+        self.cfg, self.data = cfg, data
+        self.card = None if cfg.ckpt_path is None else read_card(cfg.ckpt_path)
+        begun = Begun(run_name, parent, {} if self.card is None else self.card.facts)
+        recorded = cfg.logger.get("_target_") is not None
+        self.logger: RunLogger | None = instantiate(cfg.logger, begun=begun) if recorded else None
 
-def resumable_card(path: str, policy: PolicyModule) -> dict[str, Any]:
-    """The card of a checkpoint that `policy` can go on from."""
-    card = read_checkpoint(path)[CARD]
-    for field, own in {"model": policy.names.to_dict(), "strategy": policy.name, "adapter": policy.adapter}.items():
-        if card[field] != own:
-            raise CheckpointMismatch(
-                f"the checkpoint's {field} is {card[field]}, this run's is {own}",
-                where=path,
-                do="resume with the experiment that wrote it; to start another from its weights: model.weights=CKPT",
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the resolved configuration beside the checkpoints and file everything that says what this run is."""
+        policy = cast("PolicyModule", pl_module)
+        trainable, total = count_parameters(policy.model)
+        log.info("trainable %s of %s (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
+        if policy.weights is None and policy.needs_base and self.card is None:
+            log.warning(
+                "the base weights are random: name a checkpoint with model.weights=..., e.g. of experiment=pretrain"
             )
-    return card
+        resolved = self._write_configuration()
+        policy.surroundings = self.data.surroundings
+        policy.facts |= {
+            WEIGHTS: self._weights_hash(policy),
+            "shards": self.data.hashes,
+            "data": self.data.folders,
+            "experiment": str(self.cfg.name),
+        }
+        if self.logger is None or is_helper():  # whose logger is a dummy
+            return
+        policy.facts[self.logger.ID] = str(self.logger.version)
+        self.logger.record(flatten(to_plain(self.cfg)), self._tags(policy), self.data.hashes, [resolved])
+        self.logger.log_metrics({"params/trainable": trainable, "params/total": total}, step=0)
 
+    def keep(self, output: Path) -> None:
+        """File the checkpoint."""
+        if self.logger is not None:
+            self.logger.keep(output)
 
-def record_run(logger: RunLogger | None, cfg: DictConfig, policy: PolicyModule, data: VLADataModule) -> None:
-    """Write the resolved configuration beside the checkpoints and file everything that says what this run is."""
-    trainable, total = count_parameters(policy.model)
-    log.info("trainable %s of %s (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
-    if policy.weights is None and policy.name not in {"pretrain", "full"} and cfg.ckpt_path is None:
-        log.warning(
-            "the base weights are random: name a checkpoint with model.weights=..., e.g. of experiment=pretrain"
-        )
-    output = Path(cfg.paths.output)
-    output.mkdir(parents=True, exist_ok=True)
-    plain = to_plain(cfg)
-    resolved = output / "config.yaml"
-    resolved.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
-    policy.golden = data.golden_samples(N_FRAMES)
-    policy.run_record |= {
-        "shards": data.hashes,
-        "data": data.folders,
-        "suite_contract": data.contracts,
-        "experiment": str(cfg.name),
-    }
-    if logger is None or is_helper():  # whose logger is a dummy
-        return
-    policy.run_record[logger.ID] = str(logger.version)
-    commit, dirty = git_state()
-    tags = {
-        "vlakit.version": __version__,
-        "vlakit.strategy": policy.name,
-        "vlakit.output": str(output),
-        "mlflow.source.git.commit": commit,
-        "mlflow.source.git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
-        "git.dirty": dirty,
-        **{f"shards.{name}": digest for name, digest in data.hashes.items()},
-    }
-    logger.record(flatten(plain), tags, data.hashes, [resolved])
-    logger.log_metrics({"params/trainable": trainable, "params/total": total}, step=0)
+    def close(self, metrics: Mapping[str, float]) -> None:
+        """The run is over."""
+        if self.logger is not None:
+            self.logger.close(metrics)
+
+    def _weights_hash(self, policy: PolicyModule) -> str | None:
+        """Hash of the weights that the run started from; one that resumes takes its first start's."""
+        if self.card is not None:
+            return self.card.facts.get(WEIGHTS)
+        file = None if policy.weights is None else weights_file(policy.weights)
+        return None if file is None else content_hash(file)
+
+    def _write_configuration(self) -> Path:
+        output = Path(self.cfg.paths.output)
+        output.mkdir(parents=True, exist_ok=True)
+        resolved = output / "config.yaml"
+        resolved.write_text(OmegaConf.to_yaml(OmegaConf.create(to_plain(self.cfg))), encoding="utf-8")
+        return resolved
+
+    def _tags(self, policy: PolicyModule) -> dict[str, str]:
+        commit, dirty = git_state()
+        return {
+            "vlakit.version": __version__,
+            "vlakit.strategy": policy.name,
+            "vlakit.output": str(Path(self.cfg.paths.output)),
+            "mlflow.source.git.commit": commit,
+            "mlflow.source.git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
+            "git.dirty": dirty,
+            **{f"shards.{name}": digest for name, digest in self.data.hashes.items()},
+        }
 
 
 def is_helper() -> bool:

@@ -15,7 +15,7 @@ from vlakit.errors import ConfigError
 
 if TYPE_CHECKING:
     from vlakit.evaluation.suite import Suite
-    from vlakit.processing.processor import VLAProcessor
+    from vlakit.processing.processor import Processor
 
 
 def main(overrides: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ def main(overrides: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _processor(cfg: dict[str, Any], suite: Suite) -> VLAProcessor | None:
+def _processor(cfg: dict[str, Any], suite: Suite) -> Processor | None:
     """Whose tokens: the checkpoint's, or the usual 256 with the statistics of a shard folder; None: no tokens."""
     if cfg["ckpt"] is not None and cfg["data"] is not None:
         raise ConfigError("ckpt and data are both given", where="command line", do="give one of them")
@@ -50,7 +50,8 @@ def _processor(cfg: dict[str, Any], suite: Suite) -> VLAProcessor | None:
     if cfg["data"] is None:
         return None
     from vlakit.data.shards.reader import ShardFolder
-    from vlakit.processing.processor import ProcessorNames, VLAProcessor
+    from vlakit.processing.processor import build_processor
 
     folder = ShardFolder.open(cfg["data"])
-    return VLAProcessor(ProcessorNames(64, ("half",), "words"), {suite.dataset: folder.statistics})
+    usual = {"image_size": 64, "channel_statistics": ["half"], "tokenizer": "words"}
+    return build_processor(usual, {suite.dataset: folder.statistics})

@@ -127,7 +127,7 @@ def _stored(cfg: Mapping[str, Any], evaluation: Mapping[str, Any], file: Path) -
 
 def _train(training: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> None:
     """Train as recorded: the same composed configuration on the same data, without a record in MLflow."""
-    from vlakit.checkpoints.card import weights_file
+    from vlakit.checkpoints.file import weights_file
     from vlakit.cli.train import train
     from vlakit.files import content_hash
     from vlakit.reports.passport.paths import relocated
@@ -154,13 +154,13 @@ def _check_data(training: Mapping[str, Any], composed: Any) -> None:
     from hydra.utils import instantiate
 
     from vlakit.cli.configuration import to_plain
-    from vlakit.processing.processor import ProcessorNames, VLAProcessor
+    from vlakit.processing.processor import build_processor
     from vlakit.reports.passport.check import check_data
 
     root = Path(composed.data.root)
     if not root.is_dir() and not composed.data.get("sources"):
         raise ConfigError("the data is not here", where=str(root), do="data.root=DIR says where")
-    processor = VLAProcessor(ProcessorNames.from_dict(to_plain(composed.model.processor)), seed=composed.seed)
+    processor = build_processor(to_plain(composed.model.processor), seed=composed.seed)
     data = instantiate(composed.data, processor=processor, _convert_="all")
     check_data(training["shards"], data.hashes, str(root))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vlakit.evaluation.records import EpisodeRecord, EvaluationFolder, Row
     from vlakit.evaluation.rollout import Options
     from vlakit.evaluation.suite import InitialState, Suite
-    from vlakit.policy import Policy, VLAPolicy
+    from vlakit.policy import Policy, TrainedPolicy
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Subject:
     name: str
     policy: Policy | Actor
     facts: dict[str, Any]
-    vla: VLAPolicy | None = None
+    vla: TrainedPolicy | None = None
     card: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
@@ -156,25 +156,24 @@ def _subject(cfg: dict[str, Any], suite: Suite, states: Sequence[InitialState]) 
 
 def _checkpoint(cfg: dict[str, Any], suite: Suite, states: Sequence[InitialState]) -> Subject:
     from vlakit.cli.evaluate import load_policy
-    from vlakit.evaluation.policies import identity, longest_prompt
     from vlakit.evaluation.suite_contract import check_suite_contract, contract_differences
 
     vla = load_policy(cfg)
     vla.processor.statistics_of(suite.dataset)  # fails before the first episode
     if cfg["strict"]:
-        check_suite_contract(vla.card, suite, where=str(cfg["ckpt"]))
-    overridden = sorted(contract_differences(vla.card, suite))
+        check_suite_contract(vla.card.to_dict(), suite, where=str(cfg["ckpt"]))
+    overridden = sorted(contract_differences(vla.card.to_dict(), suite))
     if overridden:
         log.warning("the checkpoint's contract differs from the suite's in %s", ", ".join(overridden))
-    vla.pad_to = longest_prompt(vla, states)
+    vla.pad_to = vla.processor.text_width(state.instruction for state in states)
     facts = {
-        "sha256": identity(vla),
+        "sha256": vla.content_hash(),
         "constrain": vla.constrain,
         "pad_to": vla.pad_to,
         "device": cfg["device"],
         "overridden": overridden,
     }
-    return Subject(str(cfg["ckpt"]), vla, facts, vla, vla.card)
+    return Subject(str(cfg["ckpt"]), vla, facts, vla, vla.card.to_dict())
 
 
 def _bounds(subject: Subject, suite: Suite, states: Sequence[InitialState]) -> Any:

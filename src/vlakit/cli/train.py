@@ -34,13 +34,16 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
 
     With evaluate.suite=NAME it ends in closed loop: eval/success, and the episodes beside the checkpoint.
     """
-    import lightning  # noqa: F401  first, so that its loggers exist when they are told to be quiet
     import torch
+    from lightning.pytorch.callbacks import (
+        ProgressBar,  # first, so that its loggers exist when they are told to be quiet
+    )
 
-    from vlakit.checkpoints.card import checkpoint_file
+    from vlakit.checkpoints.contract import N_FRAMES
+    from vlakit.checkpoints.file import checkpoint_file
     from vlakit.cli.evaluate import evaluate_trained
-    from vlakit.cli.recording import build_logger, record_run
-    from vlakit.processing.processor import ProcessorNames, VLAProcessor
+    from vlakit.cli.recording import Record
+    from vlakit.processing.processor import build_processor
     from vlakit.seeding import seed_everything
 
     quiet_libraries()
@@ -48,33 +51,33 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     # inherit this, so it comes before they are made.
     torch.set_flush_denormal(True)
     seed_everything(cfg.seed)
-    processor = VLAProcessor(ProcessorNames.from_dict(to_plain(cfg.model.processor)), seed=cfg.seed)
-    processor.text.encode("")  # says now, not after building 7B, that the tokenizer's files are missing
+    processor = build_processor(to_plain(cfg.model.processor), seed=cfg.seed)
+    processor.check_files()  # says now, not after building 7B, that the tokenizer's files are missing
     data = instantiate(cfg.data, processor=processor, _convert_="all")
     policy: PolicyModule = instantiate(
-        cfg.strategy, model=to_plain(cfg.model.names), processor=data.processor, _convert_="all"
+        cfg.strategy, network=to_plain(cfg.model.network), processor=data.processor, _convert_="all"
     )
-    policy.configure_model()  # before the record is opened: a start from other weights brings its own names
-    logger = build_logger(cfg, run_name or cfg.name, parent, policy)
-    hidden = set() if cfg.trainer.enable_progress_bar else {"progress"}
-    callbacks = [instantiate(callback) for name, callback in cfg.callbacks.items() if name not in hidden]
-    trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger or False, _convert_="all")
-    record_run(logger, cfg, policy, data)
+    record = Record(cfg, run_name or cfg.name, parent, data)
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    if not cfg.trainer.enable_progress_bar:  # with which Lightning refuses a bar
+        callbacks = [one for one in callbacks if not isinstance(one, ProgressBar)]
+    trainer: Trainer = instantiate(
+        cfg.trainer, callbacks=[*callbacks, record], logger=record.logger or False, _convert_="all"
+    )
     resumed = None if cfg.ckpt_path is None else checkpoint_file(cfg.ckpt_path)
     try:
         trainer.fit(policy, data, ckpt_path=resumed, weights_only=True)
     except SystemExit as end:
         raise KeyboardInterrupt from end  # Lightning calls exit(1) on Ctrl-C, which a shell cannot tell from a failure
     output = Path(cfg.paths.output)
+    policy.answer_golden(data.golden_samples(N_FRAMES))
     trainer.save_checkpoint(output / "last.ckpt")
     log.info("checkpoint: %s", output / "last.ckpt")
-    if logger is not None:
-        logger.keep(output)
+    record.keep(output)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if cfg.evaluate.suite is not None and trainer.is_global_zero:
         metrics |= evaluate_trained(to_plain(cfg.evaluate), output, cfg.logger.get("tracking_uri"))
-    if logger is not None:
-        logger.close(metrics)
+    record.close(metrics)
     return metrics
 
 

@@ -18,8 +18,7 @@ from vlakit.errors import InvalidData, VlakitError
 from vlakit.evaluation.policies import Expert, Replay
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.suite import InitialState, Suite
-from vlakit.processing.normalizer import normalize
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.processor import Processor
 from vlakit.schema import Float32
 
 THRESHOLD = 0.95
@@ -65,17 +64,6 @@ class GateResult:
         )
 
 
-def through_tokens(processor: VLAProcessor, dataset: str) -> Codec:
-    """Actions (T, A) to token ids and back, with the statistics that the policy will use. Raises StatisticsMissing."""
-    statistics = processor.statistics_of(dataset)
-
-    def codec(actions: Float32) -> Float32:
-        ids = processor.actions.encode(normalize(actions, statistics))  # (T, A)
-        return processor.decode_actions(ids.reshape(-1, ids.shape[-1]), dataset)[:, 0]  # (T, 1, A) -> (T, A)
-
-    return codec
-
-
 def through_spec(spec: DatasetSpec) -> Codec:
     """Actions (T, A) as the spec's transform makes them of an episode on disk: what shards hold of them."""
 
@@ -86,10 +74,10 @@ def through_spec(spec: DatasetSpec) -> Codec:
     return codec
 
 
-def training_path(processor: VLAProcessor | None, dataset: str) -> Codec:
-    """What happens to an action between a suite and a policy's answer: the dataset's spec if known, then the tokens."""
+def training_path(processor: Processor | None, dataset: str) -> Codec:
+    """What happens to an action between a suite and a policy's answer: the spec if known, then the policy's form."""
     codecs: list[Codec] = [through_spec(load_spec(dataset))] if dataset in spec_names() else []
-    codecs += [through_tokens(processor, dataset)] if processor is not None else []
+    codecs += [lambda actions: processor.round_trip(actions, dataset)] if processor is not None else []
     return lambda actions: reduce(lambda value, codec: codec(value), codecs, actions)
 
 

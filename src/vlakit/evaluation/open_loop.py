@@ -13,9 +13,12 @@ import numpy as np
 
 from vlakit.data.shards.reader import EpisodeRow, SampleRef, ShardFolder
 from vlakit.errors import InvalidData
-from vlakit.policy import VLAPolicy
+from vlakit.models.network import Likelihood
+from vlakit.policy import TrainedPolicy
 from vlakit.processing.images import decode_jpeg
 from vlakit.processing.normalizer import normalize
+from vlakit.processing.processor import Processor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics, Float32, Int64, Observation, Sample
 
 POLICY, MEAN, PREVIOUS = ANSWERERS = ("policy", "mean action", "previous action")
@@ -28,7 +31,7 @@ class EpisodeResult:
     episode: str
     instruction: str
     recorded: Float32
-    recorded_ids: Int64
+    recorded_ids: Int64 | None  # None, and no ids: a policy that does not answer in tokens
     answers: dict[str, Float32]
     ids: dict[str, Int64]
 
@@ -62,7 +65,7 @@ class OpenLoopResult:
 class Scores:
     """Share of right action tokens, mean L1 in normalised units, and L1 per dimension (A,) in physical units."""
 
-    token_accuracy: float
+    token_accuracy: float | None
     l1: float
     l1_per_dimension: list[float]
 
@@ -72,7 +75,7 @@ class Scores:
 
 
 def open_loop(
-    policy: VLAPolicy,
+    policy: TrainedPolicy,
     folder: ShardFolder,
     split: str,
     *,
@@ -83,18 +86,19 @@ def open_loop(
     """Ask the policy about every frame of a split, or of its first episodes up to `max_frames`. Raises InvalidData."""
     rows = _first_episodes(folder, split, max_frames)
     policy.processor.statistics_of(folder.dataset)  # fails before the first forward pass
-    camera = policy.processor.names.camera
-    samples = [_samples(folder, row) for row in rows]
+    samples = [_samples(folder, row, policy.window) for row in rows]
     flat = [sample for episode in samples for sample in episode]
-    ids: list[Int64] = []
+    answers: list[tuple[Float32, Int64 | None]] = []
     for start in range(0, len(flat), batch_size):
-        batch = [_observation(sample, camera) for sample in flat[start : start + batch_size]]
-        ids.append(policy.action_ids(batch))
+        batch = [
+            observation_of(sample, policy.processor.settings.cameras) for sample in flat[start : start + batch_size]
+        ]
+        answers += _answers(policy, batch)
         if progress:
             progress(min(start + batch_size, len(flat)), len(flat))
-    answered = iter(np.concatenate(ids))
+    answered = iter(answers)
     results = [
-        _episode(row, episode, np.stack([next(answered) for _ in episode]), policy)
+        _episode(row, episode, [next(answered) for _ in episode], policy.processor)
         for row, episode in zip(rows, samples, strict=True)
     ]
     scores = {name: score(policy.processor.statistics_of(folder.dataset), results, name) for name in ANSWERERS}
@@ -105,41 +109,63 @@ def score(statistics: DatasetStatistics, episodes: Sequence[EpisodeResult], name
     """Scores of one answerer over all frames of the episodes."""
     recorded = np.concatenate([episode.recorded for episode in episodes])
     answered = np.concatenate([episode.answers[name] for episode in episodes])
-    same = np.concatenate([episode.ids[name] == episode.recorded_ids for episode in episodes])
+    same = [episode.ids[name] == episode.recorded_ids for episode in episodes if episode.recorded_ids is not None]
     distance = np.abs(normalize(answered, statistics) - normalize(recorded, statistics))
     return Scores(
-        token_accuracy=float(same.mean()),
+        token_accuracy=float(np.concatenate(same).mean()) if same else None,
         l1=float(distance.mean()),
         l1_per_dimension=[float(value) for value in np.abs(answered - recorded).mean(axis=0)],
     )
 
 
-def _episode(row: EpisodeRow, samples: Sequence[Sample], ids: Int64, policy: VLAPolicy) -> EpisodeResult:
+def observation_of(sample: Sample, cameras: Sequence[str]) -> Observation:
+    """What a policy would have seen at a recorded moment."""
+    where = f"sample {sample.key}"
+    images = {
+        camera: np.stack([decode_jpeg(image, where=where) for image in sample.images[camera]]) for camera in cameras
+    }
+    return Observation(images, sample.instruction, sample.dataset, sample.proprio, sample.window_mask)
+
+
+def _answers(policy: TrainedPolicy, observations: Sequence[Observation]) -> list[tuple[Float32, Int64 | None]]:
+    """The first action (A,) of each answer, and its ids (A,) where the policy answers in ids.
+
+    The ids are the policy's own: two ids share the largest centre, so they cannot be had back from its actions.
+    """
+    if not isinstance(policy.network, Likelihood):
+        return [(answer[0], None) for answer in policy.act(observations)]
+    greedy = policy.sample(observations, temperature=0.0)
+    return [(a[0], i[: a.shape[1]]) for a, i in zip(greedy.actions, greedy.ids, strict=True)]
+
+
+def _episode(
+    row: EpisodeRow,
+    samples: Sequence[Sample],
+    answered: Sequence[tuple[Float32, Int64 | None]],
+    processor: Processor,
+) -> EpisodeResult:
     """The first action of each answer beside the record; before the first step, "previous" answers the mean."""
-    processor, dataset = policy.processor, samples[0].dataset
-    statistics = processor.statistics_of(dataset)
+    statistics = processor.statistics_of(samples[0].dataset)
     recorded = np.stack([sample.actions[0] for sample in samples])
     mean = statistics.mean.astype(np.float32)
     answers = {
-        POLICY: processor.decode_actions(ids, dataset, strict=policy.constrain)[:, 0],
+        POLICY: np.stack([action for action, _ in answered]),
         MEAN: np.tile(mean, (len(samples), 1)),
         PREVIOUS: np.stack([mean if s.previous_action is None else s.previous_action for s in samples]),
     }
-    # The policy's ids are its own: two ids share the largest centre, so they cannot be had back from its actions.
-    own = {POLICY: ids[:, : recorded.shape[1]]}
+    ids = [one for _, one in answered if one is not None]
+    if not ids or not isinstance(processor, TokenProcessor):
+        return EpisodeResult(row.episode, samples[0].instruction, recorded, None, answers, {})
     binned = {name: processor.actions.encode(normalize(answers[name], statistics)) for name in (MEAN, PREVIOUS)}
     truth = processor.actions.encode(normalize(recorded, statistics))
-    return EpisodeResult(row.episode, samples[0].instruction, recorded, truth, answers, own | binned)
+    return EpisodeResult(
+        row.episode, samples[0].instruction, recorded, truth, answers, {POLICY: np.stack(ids), **binned}
+    )
 
 
-def _samples(folder: ShardFolder, row: EpisodeRow) -> list[Sample]:
+def _samples(folder: ShardFolder, row: EpisodeRow, window: int) -> list[Sample]:
     frames = range(row.first_frame, row.first_frame + row.n_frames)
-    return [folder.read_sample(SampleRef(folder.dataset, row.shard, frame)) for frame in frames]
-
-
-def _observation(sample: Sample, camera: str) -> Observation:
-    image = decode_jpeg(sample.images[camera][-1], where=f"sample {sample.key}")
-    return Observation(image, sample.instruction, sample.dataset)
+    return [folder.read_sample(SampleRef(folder.dataset, row.shard, frame), window=window) for frame in frames]
 
 
 def _first_episodes(folder: ShardFolder, split: str, max_frames: int | None) -> list[EpisodeRow]:

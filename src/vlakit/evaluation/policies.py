@@ -19,7 +19,7 @@ from vlakit.registry import Registry
 from vlakit.schema import DatasetStatistics, Float32, Observation
 
 if TYPE_CHECKING:
-    from vlakit.policy import Policy, VLAPolicy
+    from vlakit.policy import Policy
 
 Bounds: TypeAlias = tuple[Float32, Float32]  # lowest and highest action, (A,) each
 Answers: TypeAlias = dict[int, Any]  # slot -> chunk (H, A), or Failure
@@ -201,24 +201,3 @@ def _expert_actions(suite: Suite, states: Sequence[InitialState]) -> Iterable[Fl
                     break
     finally:
         environment.close()
-
-
-def identity(policy: VLAPolicy) -> str:
-    """sha256 (hex) of all that decides a policy's answers: weights, processor, statistics, decoding."""
-    names = {**policy.processor.names.to_dict(), "tokenizer_path": None}  # where a file lies decides nothing
-    digest = sha256(repr((names, policy.constrain)).encode())
-    for name, one in sorted(policy.processor.statistics.items()):
-        digest.update(name.encode())
-        digest.update(np.stack([one.q01, one.q99, one.mask, one.min, one.max]).tobytes())
-    import torch
-
-    for name, tensor in policy.model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        plain = tensor.detach().cpu().contiguous().reshape(-1)  # a scalar has no bytes of its own to view
-        digest.update(plain.view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def longest_prompt(policy: VLAPolicy, states: Iterable[InitialState]) -> int:
-    """Ids of the longest prompt of these episodes: what all prompts are padded to."""
-    return max(len(policy.processor.prompt_ids(instruction)) for instruction in {s.instruction for s in states})

@@ -12,10 +12,9 @@ from vlakit.evaluation.suite import Suite
 def known_contract(card: Mapping[str, Any], dataset: str) -> Mapping[str, Any] | None:
     """What a checkpoint's card says of the data of `dataset`; None when it says nothing.
 
-    It stands under "suite_contract", or "contract" of "data_contract"; for all datasets, or one entry a dataset.
+    It stands under "surroundings", or "suite_contract" in cards of 0.1.0; for all datasets, or one entry a dataset.
     """
-    data = card.get("data_contract")
-    found = card.get("suite_contract") or (data.get("contract") if isinstance(data, Mapping) else None)
+    found = card.get("surroundings") or card.get("suite_contract")
     if not isinstance(found, Mapping):
         return None
     return found[dataset] if isinstance(found.get(dataset), Mapping) else found

@@ -27,9 +27,9 @@ PLAIN = (nn.Linear, Linear)  # layers that are their weight and bias and nothing
 
 
 def use_onednn(model: nn.Module) -> None:
-    """Let every plain nn.Linear of `model` be a Linear; parameters, hooks and names stay."""
-    for module in model.modules():
-        if type(module) is nn.Linear:
+    """Let every plain nn.Linear of `model` be a Linear; parameters, hooks and names stay. Adapters stay as they are."""
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear and ".lora_" not in name:
             module.__class__ = Linear
 
 

@@ -19,6 +19,23 @@ def normalize(actions: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
     return np.where(statistics.min == statistics.max, 0.0, result).astype(np.float32)
 
 
+def normalize_proprio(values: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
+    """Map proprio (..., P) from the dataset's units to [-1, 1], clipped; numbers that never change become 0.
+
+    Raises InvalidData for another size than the statistics have. Source: OpenVLA-OFT.
+    """
+    known, numbers = statistics.proprio, np.asarray(values, dtype=np.float64)
+    size = 0 if known is None else len(known["q01"])
+    if known is None or numbers.shape[-1] != size:
+        raise InvalidData(
+            f"proprio of {numbers.shape[-1]} numbers meets statistics of {size}",
+            where="normalizer",
+            do="use the statistics of this dataset, or convert it again: vlakit shards",
+        )
+    scaled = (2 * (numbers - known["q01"]) / (known["q99"] - known["q01"] + 1e-8) - 1).clip(-1.0, 1.0)
+    return np.where(known["min"] == known["max"], 0.0, scaled).astype(np.float32)
+
+
 def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
     """Map (..., A) in [-1, 1] back to physical units where the mask says so."""
     values = _checked(normalized, statistics)

@@ -1,20 +1,20 @@
-"""`VLAProcessor`: the one place where an observation becomes model inputs and token ids become an action.
+"""`Processor`: the one place where an observation becomes a network's inputs and a prediction becomes an action.
 
 Training, evaluation and serving call it and nothing else, so what a policy was trained on is what it sees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from vlakit.errors import ActionNotFinite, CheckpointMismatch, ConfigError, InvalidData, StatisticsMissing, nearest
-from vlakit.processing.action_tokenizer import ActionTokenizer
+from vlakit.errors import ActionNotFinite, CheckpointMismatch, InvalidData, StatisticsMissing, nearest
 from vlakit.processing.augment import ImageAugmentation
 from vlakit.processing.images import (
     GREY,
@@ -26,64 +26,27 @@ from vlakit.processing.images import (
     letterbox_fill,
     resizer,
 )
-from vlakit.processing.normalizer import normalize, unnormalize
-from vlakit.processing.prompts import prompt_builder
-from vlakit.processing.text import TextTokenizer, build_tokenizer
-from vlakit.schema import NO_LOSS, DatasetStatistics, Example, Float32, Int64, Observation, Sample, UInt8
+from vlakit.processing.normalizer import normalize, normalize_proprio, unnormalize
+from vlakit.processing.settings import ProcessorSettings
+from vlakit.registry import Registry
+from vlakit.schema import Batch, DatasetStatistics, Example, Float32, Inputs, Int64, Observation, Sample, UInt8
 
 ImageChange: TypeAlias = Callable[[UInt8], UInt8]
+PROCESSORS: Registry[Processor] = Registry(
+    "processor",
+    {"images": "vlakit.processing.processor:Processor", "tokens": "vlakit.processing.tokens:TokenProcessor"},
+)
 
 
-@dataclass(frozen=True)
-class ProcessorNames:
-    """The names and numbers a checkpoint stores of its processor; from them it is rebuilt without Hydra."""
+class Processor:
+    """Pictures, proprioception and actions to tensors, and normalised actions to physical units."""
 
-    image_size: int
-    channel_statistics: tuple[str, ...]  # one a tower, DINOv2 first
-    tokenizer: str
-    tokenizer_path: str | None = None
-    prompt: str = "openvla"
-    resize: str = "resize-naive"
-    n_bins: int = 256
-    chunk: int = 1
-    camera: str = "primary"
-    padding_id: int | None = None  # first id past the actions; None: the tokenizer's
-    jpeg: bool = False  # observations pass through JPEG before the resize, as in the peers' evaluation
-    center_crop: float | None = None  # area cut from observations; 0.9 where training cropped at random
-
-    def __post_init__(self) -> None:
-        if self.center_crop is not None and not 0 < self.center_crop <= 1:
-            raise ConfigError(
-                f"center_crop is {self.center_crop}",
-                where="processor.center_crop",
-                do="give the share of the area to keep, such as 0.9, or null",
-            )
-
-    @classmethod
-    def from_dict(cls, numbers: Mapping[str, Any]) -> ProcessorNames:
-        """Names from plain values, as a configuration or a checkpoint holds them."""
-        values: dict[str, Any] = {**numbers}
-        try:
-            values["channel_statistics"] = tuple(values["channel_statistics"])
-            return cls(**values)
-        except (TypeError, KeyError) as error:
-            raise CheckpointMismatch(
-                f"the processor cannot be rebuilt: {error}",
-                where=f"processor keys {sorted(numbers)}",
-                do="load the checkpoint with the vlakit version that wrote it",
-            ) from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """The opposite of from_dict: plain values only."""
-        return {**asdict(self), "channel_statistics": list(self.channel_statistics)}
-
-
-class VLAProcessor:
-    """Images, instructions and actions to tensors, and token ids to actions in physical units."""
+    kind: ClassVar[str] = "images"
+    settings_type: ClassVar[type[ProcessorSettings]] = ProcessorSettings
 
     def __init__(
         self,
-        names: ProcessorNames,
+        settings: ProcessorSettings,
         statistics: Mapping[str, DatasetStatistics] | None = None,
         augmentation: ImageAugmentation | None = None,
         seed: int = 0,
@@ -91,42 +54,36 @@ class VLAProcessor:
         observing: bool = False,
     ) -> None:
         """With `observing`, samples are prepared as observations are: what a policy will see, for validation."""
-        self.names, self.augmentation, self.seed, self.observing = names, augmentation, seed, observing
+        self.settings, self.augmentation, self.seed, self.observing = settings, augmentation, seed, observing
         self.statistics: dict[str, DatasetStatistics] = dict(statistics or {})
-        self.build_prompt = prompt_builder(names.prompt)
-        self.resize = resizer(names.resize)
-        self.scale, self.shift = channel_tables(names.channel_statistics)  # (k, 3)
+        self.resize = resizer(settings.resize)
+        self.scale, self.shift = channel_tables(settings.channel_statistics)  # (k, 3)
         # The letterbox of two towers pads with two colours; whatever fills no border needs one square for all.
-        fills = [letterbox_fill(tower) for tower in names.channel_statistics]
-        self.fills = fills if names.resize == "letterbox" and len(set(fills)) > 1 else fills[-1:] or [GREY]
-        self.before_resize: list[ImageChange] = [jpeg_round_trip] if names.jpeg else []
+        fills = [letterbox_fill(tower) for tower in settings.channel_statistics]
+        self.fills = fills if settings.resize == "letterbox" and len(set(fills)) > 1 else fills[-1:] or [GREY]
+        self.before_resize: list[ImageChange] = [jpeg_round_trip] if settings.jpeg else []
         self.after_resize: list[ImageChange] = []
-        if names.center_crop is not None:
-            self.after_resize.append(partial(crop_and_resize, area=names.center_crop))
-        self._prompt_ids: dict[str, list[int]] = {}
+        if settings.center_crop is not None:
+            self.after_resize.append(partial(crop_and_resize, area=settings.center_crop))
 
-    @cached_property
-    def text(self) -> TextTokenizer:
-        """The text tokenizer; its files are looked for on first use, so that counting needs none."""
-        return build_tokenizer(self.names.tokenizer, self.names.tokenizer_path)
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values from which `build_processor` makes it again, without its statistics."""
+        return {"kind": self.kind, **self.settings.to_dict()}
 
-    @cached_property
-    def actions(self) -> ActionTokenizer:
-        """The action tokenizer, whose ids end at the text tokenizer's padding."""
-        return ActionTokenizer(self.names.n_bins, self.names.padding_id or self.text.padding_id)
+    def check_files(self) -> None:
+        """Raise PartMissing now, not in the middle of a run, when a file that preparation needs is not here."""
 
-    def for_validation(self) -> VLAProcessor:
+    def for_validation(self) -> Self:
         """The same processor, preparing samples as the policy will see them; statistics are shared."""
-        return VLAProcessor(self.names, self.statistics, None, self.seed, observing=True)
+        return type(self)(self.settings, self.statistics, None, self.seed, observing=True)
 
-    def for_training(
-        self, statistics: Mapping[str, DatasetStatistics], augmentation: ImageAugmentation | None
-    ) -> VLAProcessor:
+    def for_training(self, statistics: Mapping[str, DatasetStatistics], augmentation: ImageAugmentation | None) -> Self:
         """The same processor for these datasets. Random crops in training mean a central one of that area in use."""
-        names = self.names
-        if augmentation is not None and names.center_crop is None:
-            names = replace(names, center_crop=augmentation.crop_area)
-        return VLAProcessor(names, statistics, augmentation, self.seed)
+        settings = self.settings
+        if augmentation is not None and settings.center_crop is None:
+            settings = replace(settings, center_crop=augmentation.crop_area)
+        return type(self)(settings, statistics, augmentation, self.seed)
 
     def statistics_of(self, dataset: str | None) -> DatasetStatistics:
         """Statistics of a dataset; None is allowed when there is only one. Raises StatisticsMissing."""
@@ -142,31 +99,22 @@ class VLAProcessor:
             )
         return self.statistics[dataset]
 
-    def prompt_ids(self, instruction: str) -> list[int]:
-        """BOS, the prompt, and the lone space before the first action: the ids that inference starts from."""
-        if instruction not in self._prompt_ids:
-            if len(self._prompt_ids) > 100_000:  # a bound for endless streams of new instructions
-                self._prompt_ids.clear()
-            ids = [self.text.bos_id, *self.text.encode(self.build_prompt(instruction)), self.text.empty_id]
-            self._prompt_ids[instruction] = ids
-        return self._prompt_ids[instruction]
-
-    def pixels(self, image: UInt8, *, where: str = "observation", position: int | None = None) -> torch.Tensor:
+    def pixels(self, image: UInt8, *, where: str = "observation", position: int | None = None) -> Tensor:
         """(H, W, 3) uint8 to (3 k, S, S) float32; a `position` in the stream asks for augmentation."""
         changes: list[ImageChange] = []
         if self.augmentation is not None and position is not None:
             changes.append(partial(self.augmentation, seed=self.seed, position=position))
         return self._towers(check_image(image, where=where), changes)
 
-    def observed_pixels(self, image: UInt8, *, where: str = "observation") -> torch.Tensor:
-        """`pixels` of what a policy sees: JPEG and centre crop where the names ask for them, never augmented."""
+    def observed_pixels(self, image: UInt8, *, where: str = "observation") -> Tensor:
+        """`pixels` of what a policy sees: JPEG and centre crop where the settings ask for them, never augmented."""
         check_image(image, where=where)
         for change in self.before_resize:
             image = change(image)
         return self._towers(image, self.after_resize)
 
-    def _towers(self, image: UInt8, changes: Sequence[ImageChange]) -> torch.Tensor:
-        squares = [self.resize(image, self.names.image_size, fill) for fill in self.fills]
+    def _towers(self, image: UInt8, changes: Sequence[ImageChange]) -> Tensor:
+        squares = [self.resize(image, self.settings.image_size, fill) for fill in self.fills]
         for change in changes:
             squares = [change(square) for square in squares]
         planes = np.ascontiguousarray(np.stack(squares).transpose(0, 3, 1, 2))  # (k or 1, 3, S, S)
@@ -175,60 +123,145 @@ class VLAProcessor:
         return torch.as_tensor(towers).flatten(0, 1)  # (3 k, S, S)
 
     def encode(self, sample: Sample) -> Example:
-        """One sample of the stream to what the model trains on; decoding happens here, in the loader's worker."""
-        if self.names.camera not in sample.images:
-            raise InvalidData(
-                f"no camera {self.names.camera!r}",
-                where=f"sample {sample.key} has {', '.join(sample.images)}",
-                do="convert the dataset again with this camera: vlakit shards cameras=[...]",
-            )
-        image = decode_jpeg(sample.images[self.names.camera][-1], where=f"sample {sample.key}")
-        actions = sample.actions[: self.names.chunk]
+        """One sample of the stream to what the network trains on; decoding happens here, in the loader's worker."""
+        actions = sample.actions[: self.settings.chunk]
+        where = f"sample {sample.key}"
         if not np.isfinite(actions).all():
-            raise ActionNotFinite(
-                "an action is not finite", where=f"sample {sample.key}", do="run vlakit shards verify=DIR"
-            )
-        normalized = normalize(actions, self.statistics_of(sample.dataset))
-        answer = self.actions.encode(normalized).ravel()
-        input_ids, labels = self.sequence(sample.instruction, answer)
+            raise ActionNotFinite("an action is not finite", where=where, do="run vlakit shards verify=DIR")
         return Example(
             key=sample.key,
             dataset=sample.dataset,
-            pixel_values=self._sample_pixels(image, sample),
-            input_ids=input_ids,
-            labels=labels,
+            pixels={camera: self._sample_pixels(sample, camera) for camera in self.settings.cameras},
+            window_mask=sample.window_mask,
             actions=actions,
-            normalized=normalized,
-            chunk_mask=sample.chunk_mask[: self.names.chunk],
+            normalized=normalize(actions, self.statistics_of(sample.dataset)),
+            chunk_mask=sample.chunk_mask[: self.settings.chunk],
+            proprio=self._proprio(sample.proprio, sample.dataset, where=where),
             position=sample.position,
             row=sample.row,
         )
 
-    def _sample_pixels(self, image: UInt8, sample: Sample) -> torch.Tensor:
+    def _sample_pixels(self, sample: Sample, camera: str) -> Tensor:
+        """(W, 3 k, S, S); the frames of a window are augmented alike."""
         where = f"sample {sample.key}"
+        if camera not in sample.images:
+            raise InvalidData(
+                f"no camera {camera!r}",
+                where=f"{where} has {', '.join(sample.images)}",
+                do="convert the dataset again with this camera: vlakit shards cameras=[...]",
+            )
+        frames = [decode_jpeg(frame, where=where) for frame in sample.images[camera]]
         if self.observing:
-            return self.observed_pixels(image, where=where)
-        return self.pixels(image, where=where, position=sample.position)
+            return torch.stack([self.observed_pixels(frame, where=where) for frame in frames])
+        return torch.stack([self.pixels(frame, where=where, position=sample.position) for frame in frames])
 
-    def sequence(self, instruction: str, answer: Int64) -> tuple[Int64, Int64]:
-        """Input ids and labels (T,): BOS, prompt, space, action ids, EOS; only the action ids and EOS carry a loss.
+    def _proprio(self, values: Float32 | None, dataset: str | None, *, where: str) -> Float32 | None:
+        """(W, P) normalised; None for a policy that takes none."""
+        if self.settings.proprio == 0:
+            return None
+        size = 0 if values is None else values.shape[-1]
+        if values is None or size != self.settings.proprio:
+            raise InvalidData(
+                f"proprio of {size} numbers, the policy takes {self.settings.proprio}",
+                where=where,
+                do="set model.processor.proprio to what the dataset has (0: none), or take another dataset",
+            )
+        return normalize_proprio(values, self.statistics_of(dataset))
 
-        Ids are built directly: to tokenize the action's text again, as the released code does, depends on the
-        tokenizer's version.
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """B examples to one batch."""
+        first = examples[0]
+        proprio = [example.proprio for example in examples if example.proprio is not None]
+        return Batch(
+            pixels={camera: torch.stack([one.pixels[camera] for one in examples]) for camera in first.pixels},
+            window_mask=torch.as_tensor(np.stack([example.window_mask for example in examples])),
+            datasets=[example.dataset for example in examples],
+            action_shape=(first.actions.shape[0], first.actions.shape[1]),
+            proprio=torch.as_tensor(np.stack(proprio)) if proprio else None,
+            actions=torch.as_tensor(np.stack([example.actions for example in examples])),
+            normalized=torch.as_tensor(np.stack([example.normalized for example in examples])),
+            chunk_mask=torch.as_tensor(np.stack([example.chunk_mask for example in examples])),
+            keys=[example.key for example in examples],
+            position=first.position,
+            rows=[example.row for example in examples],
+        )
+
+    def observe(self, observations: Sequence[Observation], *, pad_to: int = 0) -> Inputs:
+        """What the network sees of B observations; pad_to: the least width of its text, if it reads any.
+
+        Raises InvalidData for a camera, a window or proprioception that is not as the policy takes it.
         """
-        prompt = self.prompt_ids(instruction)
-        input_ids = np.array([*prompt, *answer, self.text.eos_id], dtype=np.int64)
-        labels = input_ids.copy()
-        labels[: len(prompt)] = NO_LOSS
-        return input_ids, labels
+        sizes = {len(self.statistics_of(one.dataset).q01) for one in observations}
+        if len(sizes) != 1:
+            raise InvalidData(
+                f"a batch of {len(observations)} observations of datasets with {sorted(sizes)} action dimensions",
+                where="observations",
+                do="ask for datasets of the same action size together, and for at least one observation",
+            )
+        proprio = [self._proprio(one.proprio, one.dataset, where="observation") for one in observations]
+        proprio = [values for values in proprio if values is not None]
+        return Inputs(
+            pixels={
+                camera: torch.stack([self._observed_window(one, camera) for one in observations])
+                for camera in self.settings.cameras
+            },
+            window_mask=torch.as_tensor(np.stack([self._window_mask(one) for one in observations])),
+            datasets=[one.dataset or next(iter(self.statistics)) for one in observations],
+            action_shape=(self.settings.chunk, sizes.pop()),
+            proprio=torch.as_tensor(np.stack(proprio)) if proprio else None,
+        )
 
-    def encode_observations(self, observations: Sequence[Observation]) -> tuple[torch.Tensor, list[list[int]]]:
-        """pixel_values (B, 3 k, S, S) float32 and one list of prompt ids a row, of mixed lengths."""
-        pixels = torch.stack([self.observed_pixels(observation.image) for observation in observations])
-        return pixels, [self.prompt_ids(observation.instruction) for observation in observations]
+    def _observed_window(self, observation: Observation, camera: str) -> Tensor:
+        """(W, 3 k, S, S)."""
+        if camera not in observation.images:
+            raise InvalidData(
+                f"no camera {camera!r}",
+                where=f"observation has {', '.join(observation.images) or 'none'}",
+                do="give the policy the cameras that it was trained with",
+            )
+        frames = observation.images[camera]
+        if len(frames) != self.settings.window:
+            raise InvalidData(
+                f"camera {camera!r} shows {len(frames)} frames, the policy takes {self.settings.window}",
+                where="observation",
+                do="give its last frames, oldest first, the first one again where an episode has just begun",
+            )
+        return torch.stack([self.observed_pixels(frame) for frame in frames])
 
-    def decode_actions(self, ids: Int64, dataset: str | None, *, strict: bool = True) -> Float32:
-        """Token ids (B, H * A) to actions (B, H, A) in physical units of `dataset`."""
+    def _window_mask(self, observation: Observation) -> np.ndarray:
+        real = np.ones(self.settings.window, np.bool_)
+        return real if observation.window_mask is None else observation.window_mask
+
+    def text_width(self, instructions: Iterable[str]) -> int:
+        """Least `pad_to` with which no instruction changes the shape of a batch; 0 for a policy that reads none."""
+        return 0
+
+    def physical(self, normalized: Float32, datasets: Sequence[str | None]) -> Float32:
+        """Normalised actions (B, H, A) in the physical units of each row's dataset."""
+        pairs = zip(normalized, datasets, strict=True)
+        return np.stack([unnormalize(actions, self.statistics_of(dataset)) for actions, dataset in pairs])
+
+    def spelled(self, normalized: Float32) -> dict[str, Any]:
+        """An answer (H, A) in the policy's own form, where that is another; plain values for records."""
+        return {}
+
+    def from_ids(self, ids: Int64) -> Float32:
+        """Normalised actions of ids, for policies that answer in ids. Raises InvalidData for others."""
+        raise InvalidData(f"answers as ids of a processor of the kind {self.kind}", where="ids", do="store actions")
+
+    def round_trip(self, actions: Float32, dataset: str) -> Float32:
+        """Actions (T, A) as they come back from the form in which the policy learns them."""
         statistics = self.statistics_of(dataset)
-        centers = self.actions.decode(ids, strict=strict)
-        return unnormalize(centers.reshape(len(ids), -1, len(statistics.q01)), statistics)
+        return unnormalize(normalize(actions, statistics), statistics)
+
+
+def build_processor(
+    description: Mapping[str, Any], statistics: Mapping[str, DatasetStatistics] | None = None, seed: int = 0
+) -> Processor:
+    """The processor that a configuration or a card describes. Raises UnknownName, CheckpointMismatch."""
+    kind = PROCESSORS.get(str(description.get("kind", "tokens")))
+    if not (isinstance(kind, type) and issubclass(kind, Processor)):
+        raise CheckpointMismatch(
+            f"{description['kind']} is no processor", where="processor.kind", do=f"one of {PROCESSORS.names()}"
+        )
+    return kind(kind.settings_type.from_dict(description), statistics, None, seed)

@@ -13,13 +13,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vlakit import __version__
-from vlakit.checkpoints.card import CARD
+from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.contract import make_contract
 from vlakit.checkpoints.formats import start_from
 from vlakit.data.shards.statistics import statistics_to_json
-from vlakit.errors import ConfigError, LossNotFinite
-from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
-from vlakit.processing.processor import VLAProcessor
+from vlakit.errors import CheckpointMismatch, ConfigError, LossNotFinite
+from vlakit.models.cpu import use_onednn
+from vlakit.models.network import HasFeatures, Network, Output, build_network, capability
+from vlakit.processing.processor import Processor
 from vlakit.schema import Batch, Sample
 from vlakit.strategies.feature_cache import FeatureCache, check_frozen
 from vlakit.strategies.metrics import ActionMetrics
@@ -28,21 +29,22 @@ from vlakit.strategies.trainable import train_only
 
 
 class PolicyModule(LightningModule):
-    """Trains an OpenVLA; `weights` is the checkpoint to start from (None: random weights).
+    """Trains a network; `weights` is the checkpoint to start from (None: random weights).
 
-    optimizer: parameter groups -> Optimizer. scheduler: (optimizer, number of steps) -> schedule, stepped every step.
-    feature_cache: folder from which frozen towers' features are read instead of computed; feature_copies augmented
-    copies of each frame are kept. Without augmentation training is the same to the last bit.
+    network: its kind and settings, as `build_network` takes them. optimizer: parameter groups -> Optimizer. scheduler:
+    (optimizer, number of steps) -> schedule, stepped every step. feature_cache: folder from which a frozen encoder's
+    features are read instead of computed; feature_copies augmented copies of each frame are kept. Without augmentation
+    training is the same to the last bit.
     """
 
     name = "policy"
-    model: OpenVLA  # built by configure_model, as is:
+    model: Network  # built by configure_model, as is:
     validation: ActionMetrics
 
     def __init__(
         self,
-        model: Mapping[str, Any],
-        processor: VLAProcessor,
+        network: Mapping[str, Any],
+        processor: Processor,
         optimizer: Callable[[list[dict[str, object]]], Optimizer],
         scheduler: Callable[[Optimizer, int], LRScheduler],
         *,
@@ -52,36 +54,48 @@ class PolicyModule(LightningModule):
         feature_copies: int = 1,
     ) -> None:
         super().__init__()
-        self.names = ModelNames.from_dict(model)
+        self.network = dict(network)
         self.processor, self.weights = processor, weights
         self.build_optimizer, self.build_scheduler = optimizer, scheduler
         self.decay_norms_and_biases = decay_norms_and_biases
         self.feature_cache, self.feature_copies = feature_cache, feature_copies
         self.known_features: FeatureCache | None = None
-        self.run_record: dict[str, Any] = {}  # plain facts of the run for the checkpoint: MLflow's id, shard hashes
-        self.golden: Sequence[Sample] = ()  # frames whose answers every checkpoint records
+        self.facts: dict[str, Any] = {}  # plain facts of the run for the card: MLflow's id, shard hashes
+        self.surroundings: dict[str, Any] = {}  # dataset -> camera and control rate, for the card
+        self.contract: dict[str, Any] | None = None  # golden frames with answers, once the run has been closed
 
     @property
     def adapter(self) -> dict[str, Any] | None:
         """Numbers of the adapters a checkpoint must name to be rebuilt; None when the network is as built."""
         return None
 
-    def prepare(self, model: OpenVLA) -> None:
+    @property
+    def needs_base(self) -> bool:
+        """Whether training from random weights is most likely a mistake, because much of the network never moves."""
+        return True
+
+    def prepare(self, model: Network) -> None:
         """Choose what trains; the one method a strategy must define."""
         raise NotImplementedError
+
+    def built(self, device: torch.device | str | None = None) -> Network:
+        """The network with random weights, prepared for training; on 'meta' in seconds at any size."""
+        model = build_network(self.network, self.processor, device=device)
+        self.prepare(model.train())
+        return model
 
     def configure_model(self) -> None:
         """Build the network once, load the weights to start from, and let the strategy prepare it."""
         if hasattr(self, "model"):
             return
         if self.weights is None:
-            model = build_vla(self.names)
+            model = build_network(self.network, self.processor)
         else:
-            model, self.names = start_from(self.weights, self.names)
-        model.train()
+            model = start_from(self.weights, self.network, self.processor)
+        use_onednn(model.train())
         self.prepare(model)
         if self.feature_cache is not None:
-            check_frozen(model.vision_backbone)
+            check_frozen(capability(model, HasFeatures, purpose="strategy.feature_cache").encoder)
         self.model, self.validation = model, ActionMetrics(self.processor)
 
     def trained(self) -> list[dict[str, object]]:
@@ -107,14 +121,14 @@ class PolicyModule(LightningModule):
             )
         shards = self.trainer.datamodule.shards  # pyright: ignore[reportAttributeAccessIssue]  set by Trainer.fit
         preparation = {
-            "vision": [self.names.vision, self.names.vision_options],
-            "processor": self.processor.names.to_dict(),
+            "network": self.model.description,
+            "processor": self.processor.description,
             "augmentation_seed": self.processor.seed if augmented else None,
             "precision": str(self.trainer.precision),
         }
         self.known_features = FeatureCache(
             self.feature_cache,
-            self.model,
+            capability(self.model, HasFeatures, purpose="strategy.feature_cache"),
             {name: (folder.hash, folder.first_rows[-1]) for name, folder in shards.items()},
             preparation,
             self.feature_copies if augmented else 1,
@@ -130,42 +144,62 @@ class PolicyModule(LightningModule):
         """Loss of one batch; a loss that is not finite stops the run with the batch's ids."""
         if self.known_features is not None:
             batch = replace(batch, features=self.known_features.features(batch))
-        output = self.model(batch)
+        output: Output = self.model(batch)
         if not torch.isfinite(output.loss):
             raise LossNotFinite(
                 f"the loss is {output.loss.item()} at step {self.global_step}",
                 where=f"batch at position {batch.position}: {', '.join(batch.keys)}",
                 do="lower the learning rate, or look at these samples: vlakit shards verify=DIR",
             )
-        with torch.no_grad():
-            means = {name: rows.mean() for name, rows in self.validation.batch_values(output, batch).items()}
+        means = {name: rows.nanmean() for name, rows in self.validation.batch_values(output, batch).items()}
         self.log("train/loss", output.loss, batch_size=len(batch), prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=len(batch))
         return output.loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Accumulate the metrics of one held-out batch."""
-        output = self.model(batch)
-        rows = {"loss": output.row_losses(len(batch)), **self.validation.batch_values(output, batch)}
-        self.validation.update(rows, batch.datasets)
+        output: Output = self.model(batch)
+        self.validation.update(
+            {"loss": output.row_losses, **self.validation.batch_values(output, batch)}, batch.datasets
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all held-out batches."""
         self.log_dict({f"val/{name}": value for name, value in self.validation.compute().items()}, sync_dist=True)
         self.validation.reset()
 
+    def answer_golden(self, samples: Sequence[Sample]) -> None:
+        """Let later checkpoints carry these frames with the answers of now: when a run closes, not at each checkpoint.
+
+        Eight answers at 7B take longer than many a step, and under FSDP all ranks would have to give them together.
+        """
+        self.contract = make_contract(self.model, self.processor, samples)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the file is: names, numbers and statistics, from which a policy is rebuilt without Hydra."""
-        checkpoint[CARD] = {
-            "version": __version__,
-            "strategy": self.name,
-            "model": self.names.to_dict(),
-            "processor": self.processor.names.to_dict(),
-            "adapter": self.adapter,
-            "statistics": statistics_to_json(self.processor.statistics),
-            "contract": make_contract(self.model, self.processor, self.golden),
-            **self.run_record,
-        }
+        checkpoint[CARD] = Card(
+            network=self.model.description,
+            processor=self.processor.description,
+            statistics=statistics_to_json(self.processor.statistics),
+            adapter=self.adapter,
+            contract=self.contract or make_contract(self.model, self.processor, ()),
+            strategy=self.name,
+            version=__version__,
+            surroundings=self.surroundings,
+            facts=self.facts,
+        ).to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on from a checkpoint of another network or strategy. Raises CheckpointMismatch."""
+        card = Card.from_dict(checkpoint[CARD], where="ckpt_path")
+        mine = {"network": self.model.description, "strategy": self.name, "adapter": self.adapter}
+        for key, value in mine.items():
+            if getattr(card, key) != value:
+                raise CheckpointMismatch(
+                    f"the checkpoint's {key} is {getattr(card, key)}, this run's is {value}",
+                    where="ckpt_path",
+                    do="resume with the experiment that wrote it; to start from its weights alone: model.weights=CKPT",
+                )
 
 
 class Finetune(PolicyModule):
@@ -178,5 +212,9 @@ class Finetune(PolicyModule):
         super().__init__(*args, **kwargs)
         self.trainable = tuple(trainable or type(self).trainable)
 
-    def prepare(self, model: OpenVLA) -> None:
+    @property
+    def needs_base(self) -> bool:
+        return "*" not in self.trainable
+
+    def prepare(self, model: Network) -> None:
         train_only(model, self.trainable)

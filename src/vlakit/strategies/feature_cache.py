@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vlakit.errors import ConfigError
 from vlakit.files import disk_full_as_error, write_atomically
-from vlakit.models.openvla.vla import OpenVLA
+from vlakit.models.network import HasFeatures
 from vlakit.schema import Batch
 
 
@@ -71,7 +71,7 @@ def _write_all(descriptor: int, content: bytes, offset: int) -> None:
 
 
 class FeatureCache:
-    """Features (B, N, D_v) of a frozen model's towers by dataset and row, `copies` of each under augmentation.
+    """Features (B, N, D) of a frozen encoder by dataset and row, `copies` of each under augmentation.
 
     datasets: name -> (hash of its shards, frames). preparation: plain values, the towers' names and how pixels are
     made; they belong to the key, as do the towers' weights. Raises ConfigError when a tower trains.
@@ -80,17 +80,17 @@ class FeatureCache:
     def __init__(
         self,
         folder: str | Path,
-        model: OpenVLA,
+        model: HasFeatures,
         datasets: Mapping[str, tuple[str, int]],
         preparation: Mapping[str, Any],
         copies: int = 1,
     ) -> None:
-        check_frozen(model.vision_backbone)
+        check_frozen(model.encoder)
         if copies < 1:
             raise ConfigError(f"feature_copies is {copies}", where="strategy.feature_copies", do="set it to 1 or more")
         self.model, self.copies = model, copies
-        shape = (model.n_patches, model.vision_backbone.width)
-        weights = weights_hash(model.vision_backbone)
+        shape = model.feature_shape
+        weights = weights_hash(model.encoder)
         self.files: dict[str, RowFile] = {}
         for name, (shards, n_frames) in datasets.items():
             description = {
@@ -106,7 +106,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Tensor:
-        """(B, N, D_v) from disk; where a row is missing the towers see the whole batch, and the missing rows are kept.
+        """(B, N, D) from disk; where a row is missing the encoder sees the whole batch, and what was missing is kept.
 
         The whole batch, because a product over fewer rows may round otherwise.
         """
@@ -117,8 +117,8 @@ class FeatureCache:
         stored = [file.read(place) for file, place in places]
         known = [row for row in stored if row is not None]
         if len(known) == len(stored):
-            return torch.from_numpy(np.stack(known)).to(batch.pixel_values)
-        features = self.model.vision_backbone(batch.pixel_values)
+            return torch.from_numpy(np.stack(known)).to(batch.normalized.device)
+        features = self.model.features(batch)
         values = features.float().cpu().numpy()
         for (file, place), row, value in zip(places, stored, values, strict=True):
             if row is None:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vlakit.checkpoints.card import BASE, CARD
+from vlakit.checkpoints.card import CARD
 from vlakit.errors import ConfigError
 from vlakit.models.adapters import OPENVLA_TARGETS, LoraNumbers, inject_lora
-from vlakit.models.openvla.vla import OpenVLA
+from vlakit.models.network import Network
 from vlakit.strategies.base import PolicyModule
 
 
@@ -42,7 +42,7 @@ class Lora(PolicyModule):
     def adapter(self) -> dict[str, Any] | None:
         return self.numbers.to_dict()
 
-    def prepare(self, model: OpenVLA) -> None:
+    def prepare(self, model: Network) -> None:
         inject_lora(model, self.numbers)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -50,9 +50,10 @@ class Lora(PolicyModule):
         if self.adapter_only:
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if ".lora_" in name}
-            checkpoint[CARD][BASE] = self.weights
+            checkpoint[CARD]["base"] = self.weights
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Complete the adapters with the base that configure_model has loaded."""
-        if BASE in checkpoint[CARD]:
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint[CARD].get("base") is not None:
             checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}

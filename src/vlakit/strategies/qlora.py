@@ -9,7 +9,7 @@ import torch
 
 from vlakit.errors import PartMissing
 from vlakit.models.cpu import PLAIN
-from vlakit.models.openvla.vla import OpenVLA
+from vlakit.models.network import Network
 from vlakit.strategies.lora import Lora
 
 
@@ -21,7 +21,7 @@ class Qlora(Lora):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "adapter_only": True})
 
-    def prepare(self, model: OpenVLA) -> None:
+    def prepare(self, model: Network) -> None:
         check_bitsandbytes()
         quantize_nf4(model)
         super().prepare(model)
@@ -37,7 +37,7 @@ def check_bitsandbytes() -> None:
         )
 
 
-def quantize_nf4(model: OpenVLA) -> None:
+def quantize_nf4(model: Network) -> None:
     """Replace every linear layer but lm_head by a 4-bit one; packing happens when the model moves to the GPU.
 
     The head stays whole, as transformers leaves output embeddings.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from vlakit.errors import PatternUnmatched, nearest
-from vlakit.models.openvla.vla import OpenVLA
+from vlakit.models.network import Network
 
 
 def select(patterns: Iterable[str], names: Sequence[str]) -> set[str]:
@@ -22,12 +22,13 @@ def select(patterns: Iterable[str], names: Sequence[str]) -> set[str]:
     return selected
 
 
-def train_only(model: OpenVLA, patterns: Iterable[str]) -> None:
-    """Let what matches `patterns` train and nothing else; `{last}` stands for the last language model layer."""
-    last = model.language_model.config.num_hidden_layers - 1
+def train_only(model: Network, patterns: Iterable[str]) -> None:
+    """Let what matches `patterns` train and nothing else; `{last}` and the like are the network's placeholders."""
     names = [name for name, _ in model.named_parameters()]
-    selected = select([pattern.replace("{last}", str(last)) for pattern in patterns], names)
-    set_trainable(model, selected)
+    patterns = list(patterns)
+    for word, value in model.placeholders.items():
+        patterns = [pattern.replace(f"{{{word}}}", value) for pattern in patterns]
+    set_trainable(model, select(patterns, names))
 
 
 def set_trainable(model: nn.Module, selected: set[str]) -> None:

@@ -13,7 +13,7 @@ from vlakit.data.stream.datamodule import SAMPLE, VLADataModule, source_folder
 from vlakit.errors import CheckpointMismatch, ConfigError, NotAShardFolder
 from vlakit.processing.augment import Augmentation
 from vlakit.processing.images import decode_jpeg
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.base import PolicyModule
 from vlakit.strategies.last_layer import LastLayer
 from vlakit.strategies.lora import Lora
@@ -21,7 +21,7 @@ from vlakit.strategies.lora import Lora
 
 def run(
     shards: Path,
-    processor: VLAProcessor,
+    processor: TokenProcessor,
     n_steps: int,
     resume: Path | None = None,
     *,
@@ -56,7 +56,7 @@ SLOW = pytest.mark.slow  # two workers take 2 s to start
     ids=["last_layer", "lora", "accumulating", "two workers"],
 )
 def test_a_resumed_run_repeats_the_loss_trace(
-    bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path, how: dict[str, Any]
+    bridge_shards: Path, tiny_processor: TokenProcessor, tmp_path: Path, how: dict[str, Any]
 ) -> None:
     file = tmp_path / "third.ckpt"
     whole = run(bridge_shards, tiny_processor, 6, **how)
@@ -68,14 +68,14 @@ def test_a_resumed_run_repeats_the_loss_trace(
 
 
 @pytest.mark.slow
-def test_the_number_of_workers_changes_nothing(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
+def test_the_number_of_workers_changes_nothing(bridge_shards: Path, tiny_processor: TokenProcessor) -> None:
     alone, helped = (run(bridge_shards, tiny_processor, 3, n_workers=n) for n in (0, 2))
     assert helped.keys == alone.keys
     assert helped.losses == alone.losses
 
 
 def test_a_checkpoint_of_another_order_does_not_resume(
-    bridge_shards: Path, tiny_processor: VLAProcessor, tmp_path: Path
+    bridge_shards: Path, tiny_processor: TokenProcessor, tmp_path: Path
 ) -> None:
     run(bridge_shards, tiny_processor, 1, save=tmp_path / "a.ckpt")
     data = data_of(bridge_shards, tiny_processor, seed=6)
@@ -83,7 +83,9 @@ def test_a_checkpoint_of_another_order_does_not_resume(
         trainer_of(2).fit(built(LastLayer, data.processor), data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
 
 
-def test_training_is_the_same_twice_and_depends_on_the_seed(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
+def test_training_is_the_same_twice_and_depends_on_the_seed(
+    bridge_shards: Path, tiny_processor: TokenProcessor
+) -> None:
     def first_keys(seed: int) -> list[list[str]]:
         loader = data_of(bridge_shards, tiny_processor, seed=seed).train_dataloader()
         return [batch.keys for batch in islice(loader, 3)]
@@ -92,7 +94,7 @@ def test_training_is_the_same_twice_and_depends_on_the_seed(bridge_shards: Path,
 
 
 def test_validation_visits_every_held_out_frame_once_in_order(
-    bridge_shards: Path, tiny_processor: VLAProcessor
+    bridge_shards: Path, tiny_processor: TokenProcessor
 ) -> None:
     data = data_of(bridge_shards, tiny_processor, batch_size=7, augment=True)
     folder = ShardFolder.open(bridge_shards)
@@ -113,14 +115,14 @@ def test_training_and_validation_share_no_episode(bridge_shards: Path) -> None:
     assert not train & val
 
 
-def test_the_processor_leaves_with_the_datasets_statistics(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
+def test_the_processor_leaves_with_the_datasets_statistics(bridge_shards: Path, tiny_processor: TokenProcessor) -> None:
     data = data_of(bridge_shards, tiny_processor)
     own = ShardFolder.open(bridge_shards).statistics
     assert data.processor.statistics_of("bridge_orig").q01.tolist() == own.q01.tolist()
     assert tiny_processor.statistics_of("bridge_orig").q01.tolist() != own.q01.tolist()
 
 
-def test_only_training_is_augmented(bridge_shards: Path, tiny_processor: VLAProcessor) -> None:
+def test_only_training_is_augmented(bridge_shards: Path, tiny_processor: TokenProcessor) -> None:
     plain, augmented = (
         next(iter(data_of(bridge_shards, tiny_processor, augment=augment).train_dataloader()))
         for augment in (False, True)
@@ -129,7 +131,7 @@ def test_only_training_is_augmented(bridge_shards: Path, tiny_processor: VLAProc
     assert not torch.equal(plain.pixel_values, augmented.pixel_values)
 
 
-def test_a_missing_dataset_is_converted_from_its_source(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_a_missing_dataset_is_converted_from_its_source(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     data = VLADataModule(
         tiny_processor,
         "bridge",
@@ -144,7 +146,7 @@ def test_a_missing_dataset_is_converted_from_its_source(tiny_processor: VLAProce
     assert ShardFolder.open(tmp_path / "bridge_orig").splits == ["train", "val"]
 
 
-def test_a_missing_dataset_without_a_source_is_an_error(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_a_missing_dataset_without_a_source_is_an_error(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     with pytest.raises(NotAShardFolder):
         VLADataModule(tiny_processor, {"bridge_orig": 1.0}, str(tmp_path), batch_size=2, seed=0)
 
@@ -155,14 +157,16 @@ def test_sample_means_the_shipped_episodes(tmp_path: Path) -> None:
     assert source_folder(str(tmp_path)) == tmp_path
 
 
-def test_random_crops_in_training_mean_a_central_one_in_use(tiny_processor: VLAProcessor, bridge_shards: Path) -> None:
+def test_random_crops_in_training_mean_a_central_one_in_use(
+    tiny_processor: TokenProcessor, bridge_shards: Path
+) -> None:
     augmented = data_of(bridge_shards, tiny_processor, augment=True)
-    assert augmented.processor.names.center_crop == Augmentation().crop_area
-    assert data_of(bridge_shards, tiny_processor).processor.names.center_crop is None
+    assert augmented.processor.settings.center_crop == Augmentation().crop_area
+    assert data_of(bridge_shards, tiny_processor).processor.settings.center_crop is None
 
 
 def test_validation_prepares_a_frame_as_the_policy_will_see_it(
-    tiny_processor: VLAProcessor, bridge_shards: Path
+    tiny_processor: TokenProcessor, bridge_shards: Path
 ) -> None:
     data = data_of(bridge_shards, tiny_processor, augment=True)
     batch = next(iter(data.val_dataloader()))
@@ -175,7 +179,7 @@ def test_validation_prepares_a_frame_as_the_policy_will_see_it(
 
 
 def test_shards_made_with_another_val_fraction_are_not_used_unseen(
-    tiny_processor: VLAProcessor, bridge_shards: Path
+    tiny_processor: TokenProcessor, bridge_shards: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"val_fraction is 0\.6") as caught:
         VLADataModule(

@@ -3,7 +3,7 @@
 import torch
 
 from vlakit.models.openvla.backbones import LANGUAGE, VISION
-from vlakit.models.openvla.vla import ModelNames, build_vla
+from vlakit.models.openvla.vla import VLASettings, build_vla
 from vlakit.processing.text import words
 
 
@@ -19,7 +19,7 @@ def test_towers_hold_as_many_tensors_as_the_released_ones() -> None:
 
 def test_whole_models_hold_as_many_tensors_as_the_released_ones() -> None:
     for vision, count in (("dinosiglip_so400m", 982), ("siglip_so400m", 637)):
-        assert len(build_vla(ModelNames(vision, "llama2_7b"), device="meta").state_dict()) == count
+        assert len(build_vla(VLASettings(vision, "llama2_7b"), device="meta").state_dict()) == count
 
 
 def test_llama_is_that_of_the_released_checkpoint() -> None:

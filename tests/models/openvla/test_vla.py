@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlakit.errors import CheckpointMismatch, UnknownName
-from vlakit.models.openvla.vla import ModelNames, OpenVLA, build_vla
+from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
 from vlakit.schema import NO_LOSS, Batch
 
 
@@ -112,19 +112,19 @@ def test_an_explicit_causal_mask_changes_nothing(tiny_vla: OpenVLA, tiny_batch: 
 
 
 def test_names_survive_a_checkpoint() -> None:
-    names = ModelNames("tiny_siglip", "tiny_llama")
-    assert ModelNames.from_dict(names.to_dict()) == names
+    names = VLASettings("tiny_siglip", "tiny_llama")
+    assert VLASettings.from_dict(names.to_dict()) == names
 
 
 @pytest.mark.parametrize("names", [{"vision": "tiny_siglip"}, {"vision": "a", "llm": "b", "head": "c"}, {}])
 def test_names_that_do_not_fit_are_a_mismatch(names: dict[str, str]) -> None:
     with pytest.raises(CheckpointMismatch, match="model cannot be rebuilt"):
-        ModelNames.from_dict(names)
+        VLASettings.from_dict(names)
 
 
 def test_an_unknown_tower_names_the_nearest() -> None:
     with pytest.raises(UnknownName) as caught:
-        build_vla(ModelNames("tiny_sigclip", "tiny_llama"))
+        build_vla(VLASettings("tiny_sigclip", "tiny_llama"))
     assert "tiny_siglip" in caught.value.do
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vlakit.data.shards.index import STATISTICS_NAME, ShardIndex, load_index
-from vlakit.data.shards.statistics import load_statistics
+from vlakit.data.shards.statistics import load_statistics, proprio_columns
 from vlakit.data.shards.table import ShardTable
 from vlakit.errors import ConfigError, InvalidData, StatisticsMissing, UnknownName, nearest
 from vlakit.schema import DatasetStatistics, Float32, Sample
@@ -136,10 +136,16 @@ class ShardFolder:
             window_mask=wanted >= first,
             chunk_mask=ahead < end,
             previous_action=table.action[ref.frame - 1].copy() if ref.frame > first else None,
-            proprio={name: values[frames] for name, values in table.proprio.items()},
+            proprio=self._proprio(table, frames),
             position=ref.position,
             row=self.first_rows[ref.shard] + ref.frame,
         )
+
+    def _proprio(self, table: ShardTable, frames: np.ndarray) -> Float32 | None:
+        if not any(self.index.proprio):
+            return None
+        named = {name: values[frames] for name, values in table.proprio.items()}
+        return proprio_columns(named, self.index.proprio, len(frames))
 
     def read_instruction(self, shard: int, frame: int) -> str:
         """What the person said at one frame."""

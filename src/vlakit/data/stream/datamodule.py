@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,12 @@ from vlakit.data.shards.index import INDEX_NAME
 from vlakit.data.shards.journal import FolderBusy
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.specs.spec import load_mixture, load_spec, spec_names
-from vlakit.data.stream.collate import Collate
 from vlakit.data.stream.loading import MixtureSampler, SampleDataset
 from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, InvalidData
 from vlakit.files import ASSETS
 from vlakit.processing.augment import augmentation
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.processor import Processor
 from vlakit.schema import Batch, Sample
 
 log = logging.getLogger(__name__)
@@ -37,15 +36,13 @@ def source_folder(source: str) -> Path:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How samples are made at load time: history `window` W, action `chunk` H, augmentation, shards shuffled together.
+    """How samples are made at load time: augmentation, shards shuffled together; the processor says window and chunk.
 
     augment: a name of processing/augment.py; true means OpenVLA's. val_fraction is for a dataset that is converted on
     the way.
     """
 
     augment: bool | str = False
-    window: int = 1
-    chunk: int = 1
     shuffle_shards: int = 16
     val_fraction: float = 0.05
 
@@ -59,7 +56,7 @@ class VLADataModule(LightningDataModule):
 
     def __init__(
         self,
-        processor: VLAProcessor,
+        processor: Processor,
         mixture: str | Mapping[str, float],
         root: str,
         *,
@@ -74,7 +71,8 @@ class VLADataModule(LightningDataModule):
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         weights = load_mixture(mixture).datasets if isinstance(mixture, str) else dict(mixture)
         self.weights = {name: float(weight) for name, weight in weights.items()}
-        self.shards = {name: self._open(Path(root) / name, name, sources or {}) for name in self.weights}
+        cameras = processor.settings.cameras
+        self.shards = {name: self._open(Path(root) / name, name, sources or {}, cameras) for name in self.weights}
         statistics = {name: s.statistics for name, s in self.shards.items()}
         self.processor = processor.for_training(statistics, augmentation(self.options.augment))
         self._sampler: MixtureSampler | None = None
@@ -92,10 +90,10 @@ class VLADataModule(LightningDataModule):
         return {name: str(folder.path) for name, folder in self.shards.items()}
 
     @property
-    def contracts(self) -> dict[str, dict[str, Any]]:
+    def surroundings(self) -> dict[str, dict[str, Any]]:
         """Dataset -> which camera the policy sees, and the control rate where the dataset's spec says it."""
         rates = {name: load_spec(name).control_hz for name in self.shards if name in spec_names()}
-        camera = {"camera": self.processor.names.camera}
+        camera = {"camera": self.processor.settings.cameras[0]}
         return {
             name: camera if rates.get(name) is None else {**camera, "control_hz": rates[name]} for name in self.shards
         }
@@ -134,7 +132,10 @@ class VLADataModule(LightningDataModule):
         n_samples = min(n_samples, len(episodes))
         chosen = [episodes[i * len(episodes) // n_samples] for i in range(n_samples)]
         frames = [(folder, row.shard, row.first_frame + row.n_frames // 2) for folder, row in chosen]
-        return [folder.read_sample(SampleRef(folder.dataset, shard, frame)) for folder, shard, frame in frames]
+        return [
+            folder.read_sample(SampleRef(folder.dataset, shard, frame), window=self.processor.settings.window)
+            for folder, shard, frame in frames
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """The stream's state behind the last batch that an optimizer step used, though workers have read further."""
@@ -147,16 +148,16 @@ class VLADataModule(LightningDataModule):
         """Remember where to go on; applied when the loader is built."""
         self._restored = state_dict or None
 
-    def _loader(self, processor: VLAProcessor, order: MixtureSampler | SequentialOrder) -> DataLoader[Batch]:
+    def _loader(self, processor: Processor, order: MixtureSampler | SequentialOrder) -> DataLoader[Batch]:
         # torch's types know neither references in place of row numbers nor that collate changes the type of a batch.
         dataset: Any = SampleDataset(
-            self.shards, processor.encode, window=self.options.window, chunk=self.options.chunk
+            self.shards, processor.encode, window=processor.settings.window, chunk=processor.settings.chunk
         )
         sampler: Any = order
         return DataLoader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=Collate(processor.actions.padding_id),
+            collate_fn=processor.collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
@@ -164,12 +165,13 @@ class VLADataModule(LightningDataModule):
     def _world(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
-    def _open(self, folder: Path, dataset: str, sources: Mapping[str, str]) -> ShardFolder:
+    def _open(self, folder: Path, dataset: str, sources: Mapping[str, str], cameras: Sequence[str]) -> ShardFolder:
         fraction = self.options.val_fraction
         while dataset in sources and not (folder / INDEX_NAME).is_file():
             log.info("making shards of %s in %s", dataset, folder)
             try:
-                convert(source_folder(sources[dataset]), folder, load_spec(dataset), val_fraction=fraction)
+                options = {"val_fraction": fraction, "cameras": cameras}
+                convert(source_folder(sources[dataset]), folder, load_spec(dataset), **options)
             except FolderBusy:
                 time.sleep(1)  # another run, or another rank of this one, is making the same shards
         shards = ShardFolder.open(folder)
@@ -179,5 +181,12 @@ class VLADataModule(LightningDataModule):
                 f"data.val_fraction is {fraction}, the shards that are there were made with {held_out}",
                 where=str(folder),
                 do=f"set data.val_fraction={held_out}, or paths.data to another folder",
+            )
+        missing = [camera for camera in cameras if camera not in shards.index.cameras]
+        if missing:
+            raise InvalidData(
+                f"no camera {missing[0]!r} in dataset {dataset!r}: its shards hold {', '.join(shards.index.cameras)}",
+                where=str(folder),
+                do=f"into another folder: vlakit shards dataset={dataset} cameras=[{','.join(cameras)}]",
             )
         return shards

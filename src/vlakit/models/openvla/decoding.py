@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from vlakit.models.cpu import PLAIN
-from vlakit.models.openvla.vla import OpenVLA
+
+if TYPE_CHECKING:
+    from vlakit.models.openvla.vla import OpenVLA
 
 Ids = Sequence[Sequence[int]]
 

@@ -14,15 +14,15 @@ from typing import Any
 import yaml
 
 from vlakit import __version__
-from vlakit.checkpoints.card import BASE, CARD, WEIGHTS, model_state, read_checkpoint, weights_file
+from vlakit.checkpoints.card import CARD
+from vlakit.checkpoints.file import WEIGHTS, network_state, read_checkpoint, weights_file
 from vlakit.checkpoints.formats import LoadOptions
 from vlakit.checkpoints.shipped import is_shipped, resolve
 from vlakit.compare.readers.own import find
 from vlakit.errors import CheckpointMismatch, ConfigError, CorruptRecord, InvalidData
-from vlakit.evaluation.policies import identity
 from vlakit.evaluation.records import read_episodes, read_header, summary
 from vlakit.files import content_hash
-from vlakit.policy import VLAPolicy
+from vlakit.policy import TrainedPolicy
 from vlakit.reports.passport.paths import portable
 from vlakit.tracking.mlflow import EXPERIMENT, RunRow, StoreUnreachable, runs
 
@@ -183,8 +183,8 @@ def _checkpoint(
     facts |= {key: card[key] for key in ("strategy", "model", "adapter") if key in card}
     facts |= {"step": step, "rule": rule, "versions": card.get("contract", {}).get("versions", {})}
     facts["datasets"] = sorted(card.get("shards") or card.get("statistics", {}))
-    if BASE not in card:
-        facts["parameters"] = sum(tensor.numel() for tensor in model_state(content).values())
+    if not card.get("base"):
+        facts["parameters"] = sum(tensor.numel() for tensor in network_state(content).values())
     return facts, card
 
 
@@ -201,10 +201,10 @@ def _rule(name: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _verify(file: Path, evaluation: Mapping[str, Any], options: LoadOptions) -> None:
     recorded = evaluation["settings"]["policy"]
-    policy = VLAPolicy.from_checkpoint(
+    policy = TrainedPolicy.from_checkpoint(
         file, constrain=recorded["constrain"], strict=evaluation["strict"], options=options
     )
-    if identity(policy) != recorded["sha256"]:
+    if policy.content_hash() != recorded["sha256"]:
         raise CheckpointMismatch(
             f"the checkpoint is not the one that was evaluated in {evaluation['suite']}: its weights or statistics "
             "have changed since",

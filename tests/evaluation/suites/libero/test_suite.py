@@ -19,7 +19,8 @@ from vlakit.data.specs.spec import load_spec
 from vlakit.errors import ConfigError, InvalidData, PartMissing, UnknownName
 from vlakit.evaluation.suites.libero import setup as libero_setup
 from vlakit.evaluation.suites.libero.suite import MAX_STEPS, LiberoEnvironment, LiberoSuite, to_simulator, upright
-from vlakit.processing.processor import ProcessorNames, VLAProcessor
+from vlakit.processing.settings import TokenSettings
+from vlakit.processing.tokens import TokenProcessor
 
 pytestmark = pytest.mark.skipif(find_spec("libero") is None, reason="the extra 'libero' is not installed")
 SUITES = list(MAX_STEPS)
@@ -109,8 +110,8 @@ def test_the_mapping_undoes_what_the_dataset_spec_does(name: str) -> None:
 @pytest.mark.parametrize("i", [0, 1])
 def test_the_picture_meets_the_processor_as_in_the_peers_evaluation(i: int) -> None:
     rendered = IMAGES[f"decoded_{i}"][::-1, ::-1]  # upside down and mirrored, as robosuite returns it
-    names = ProcessorNames(224, ("half",), "none", jpeg=True, center_crop=0.9)
-    pixels = VLAProcessor(names).observed_pixels(upright(rendered)).numpy().transpose(1, 2, 0)
+    names = TokenSettings(image_size=224, channel_statistics=("half",), tokenizer="none", jpeg=True, center_crop=0.9)
+    pixels = TokenProcessor(names).observed_pixels(upright(rendered)).numpy().transpose(1, 2, 0)
     expected = IMAGES[f"center_crop_224_{i}"]
     levels = (pixels * 0.5 + 0.5) * 255
     assert np.abs(levels - expected).max() < 1.01

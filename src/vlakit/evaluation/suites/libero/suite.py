@@ -175,7 +175,7 @@ class LiberoEnvironment:
 
     def _observe(self, raw: Mapping[str, Any]) -> Observation:
         self._image = upright(raw["agentview_image"])
-        return Observation(self._image, self._instruction, self.dataset)
+        return Observation.of(self._image, self._instruction, self.dataset)
 
 
 def to_simulator(action: Float32) -> Float64:

@@ -159,7 +159,7 @@ class MetaWorldEnvironment:
 
     def _observation(self) -> Observation:
         image = self._running.draw(self.image_size, self.camera)
-        return Observation(image, self._instruction, self.dataset)
+        return Observation.of(image, self._instruction, self.dataset)
 
     def _opened(self, task: str) -> World:
         if task in self._worlds:

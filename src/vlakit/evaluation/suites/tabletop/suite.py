@@ -144,7 +144,7 @@ class TabletopEnvironment:
         """The painter belongs to the process."""
 
     def _observe(self) -> Observation:
-        return Observation(self.painter.paint(self.world), self.instruction, self.dataset)
+        return Observation.of(self.painter.paint(self.world), self.instruction, self.dataset)
 
 
 @lru_cache(maxsize=1)

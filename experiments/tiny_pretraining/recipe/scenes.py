@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vlakit.errors import InvalidData
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Float32, Int64
 
 VERSION = 1
@@ -158,7 +158,7 @@ class SceneArrays:
         return cls(scenes.images[rows], scenes.objects[rows], scenes.gripper[rows])
 
 
-def to_batch(arrays: SceneArrays, processor: VLAProcessor, position: int = 0) -> SceneBatch:
+def to_batch(arrays: SceneArrays, processor: TokenProcessor, position: int = 0) -> SceneBatch:
     """Tensors as the towers see them, for the whole batch at once; what is out of view is marked so."""
     pixels = torch.from_numpy(arrays.images).permute(0, 3, 1, 2)  # (B, 3, S, S)
     towers = pixels.new_empty((len(pixels), 3 * len(processor.scale), *pixels.shape[2:]), dtype=torch.float32)

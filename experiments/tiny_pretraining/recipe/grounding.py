@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
 from vlakit.data.scenes import SceneBatch, SceneFolder
-from vlakit.errors import ConfigError
-from vlakit.models.openvla.vla import OpenVLA, VLAOutput
-from vlakit.processing.processor import VLAProcessor
-from vlakit.schema import NO_LOSS, Batch
 from vlakit.strategies.scene_metrics import Means, scene_data
 from vlakit.strategies.scene_module import SceneModule
+
+from vlakit.errors import ConfigError
+from vlakit.models.openvla.vla import OpenVLA, VLAOutput
+from vlakit.processing.tokens import TokenProcessor
+from vlakit.schema import NO_LOSS, Batch
 from vlakit.strategies.trainable import train_only
 
 MOST_BINS = 32  # the shipped words have x00 to x31 and y00 to y31
@@ -36,11 +36,11 @@ class Captions:
     questions: the share of scenes that are asked about.
     """
 
-    def __init__(self, processor: VLAProcessor, scenes: SceneFolder, n_bins: int, questions: float = 0.0) -> None:
+    def __init__(self, processor: TokenProcessor, scenes: SceneFolder, n_bins: int, questions: float = 0.0) -> None:
         text = processor.text
         if not 1 < n_bins <= MOST_BINS or any(len(text.encode(f"{axis}00")) != 1 for axis in "xy"):
             raise ConfigError(
-                f"{n_bins} bins of the image have no words in the tokenizer {processor.names.tokenizer!r}",
+                f"{n_bins} bins of the image have no words in the tokenizer {processor.settings.tokenizer!r}",
                 where="strategy.n_bins",
                 do=f"set it to {MOST_BINS} or less, with model=tiny",
             )

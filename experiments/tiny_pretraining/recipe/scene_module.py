@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-
 from vlakit.data.scenes import SceneBatch
+from vlakit.strategies.scene_metrics import Means
+
 from vlakit.errors import LossNotFinite
 from vlakit.strategies.base import PolicyModule
-from vlakit.strategies.scene_metrics import Means
 
 
 class SceneModule(PolicyModule):

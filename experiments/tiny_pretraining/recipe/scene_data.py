@@ -10,10 +10,10 @@ import torch
 from lightning import LightningDataModule
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-
 from vlakit.data.scenes import SceneArrays, SceneAugmentation, SceneBatch, SceneFolder, to_batch
+
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Int64, Sample
 
 HELD_OUT_SEED = 0  # the held-out scenes are the same for every run's seed
@@ -24,7 +24,7 @@ class SceneData(LightningDataModule):
 
     def __init__(
         self,
-        processor: VLAProcessor,
+        processor: TokenProcessor,
         root: str,
         *,
         batch_size: int,
@@ -35,11 +35,11 @@ class SceneData(LightningDataModule):
         super().__init__()
         self.processor, self.batch_size, self.seed = processor, batch_size, seed
         self.scenes = SceneFolder.open(root)
-        if self.scenes.image_size != processor.names.image_size:
+        if self.scenes.image_size != processor.settings.image_size:
             raise InvalidData(
-                f"scenes of {self.scenes.image_size} px, the model sees {processor.names.image_size}",
+                f"scenes of {self.scenes.image_size} px, the model sees {processor.settings.image_size}",
                 where=root,
-                do=f"render them with image_size={processor.names.image_size}",
+                do=f"render them with image_size={processor.settings.image_size}",
             )
         self.train_rows, self.val_rows = held_out(len(self.scenes), val_fraction)
         self.augmentation = SceneAugmentation() if augment else None

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from lightning import Trainer
 from torch import Tensor
-
 from vlakit.data.scene_data import SceneData
 from vlakit.data.scenes import SceneFolder
+
 from vlakit.errors import ConfigError
 
 

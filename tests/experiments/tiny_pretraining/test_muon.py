@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from vlakit.strategies.muon import MuonAdamW, is_hidden_matrix
 
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.schema import Batch
-from vlakit.strategies.muon import MuonAdamW, is_hidden_matrix
 from vlakit.strategies.optim import parameter_groups
 
 

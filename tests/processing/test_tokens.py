@@ -2,12 +2,11 @@
 
 import torch
 
-from vlakit.data.stream.collate import Collate
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Sample
 
 
-def test_rows_are_padded_on_the_right_to_the_longest(tiny_processor: VLAProcessor, samples: list[Sample]) -> None:
+def test_rows_are_padded_on_the_right_to_the_longest(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
     examples = [tiny_processor.encode(sample) for sample in samples]
     batch = Collate(1472)(examples)
     lengths = [len(example.input_ids) for example in examples]
@@ -22,7 +21,7 @@ def test_rows_are_padded_on_the_right_to_the_longest(tiny_processor: VLAProcesso
 
 
 def test_padding_is_masked_also_where_its_id_stands_for_text(
-    tiny_processor: VLAProcessor, samples: list[Sample]
+    tiny_processor: TokenProcessor, samples: list[Sample]
 ) -> None:
     examples = [tiny_processor.encode(sample) for sample in samples]
     batch = Collate(2)(examples)  # EOS as padding, as other tokenizers have it
@@ -30,7 +29,7 @@ def test_padding_is_masked_also_where_its_id_stands_for_text(
     assert (batch.labels != -100).sum(dim=1).tolist() == [8, 8, 8]
 
 
-def test_rows_keep_their_order_and_their_tensors(tiny_processor: VLAProcessor, samples: list[Sample]) -> None:
+def test_rows_keep_their_order_and_their_tensors(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
     examples = [tiny_processor.encode(sample) for sample in reversed(samples)]
     batch = Collate(1472)(examples)
     assert batch.keys == ["noise_2", "noise_1", "noise_0"]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from scene_folder import write_scenes
-
 from vlakit.data.scene_data import SceneData, held_out
 from vlakit.data.scenes import SceneArrays, SceneAugmentation, SceneFolder, to_batch
+
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.processing.processor import VLAProcessor
+from vlakit.processing.tokens import TokenProcessor
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("scenes") / "some", 40)
 
 
-def data_of(folder: Path, processor: VLAProcessor, **options: object) -> SceneData:
+def data_of(folder: Path, processor: TokenProcessor, **options: object) -> SceneData:
     return SceneData(processor, str(folder), **{"batch_size": 6, "seed": 3, "val_fraction": 0.1, **options})  # pyright: ignore[reportArgumentType]
 
 
@@ -56,7 +56,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
         SceneFolder.open(folder)
 
 
-def test_a_batch_holds_what_the_processor_makes_of_each_image(folder: Path, tiny_processor: VLAProcessor) -> None:
+def test_a_batch_holds_what_the_processor_makes_of_each_image(folder: Path, tiny_processor: TokenProcessor) -> None:
     scenes = SceneFolder.open(folder)
     batch = to_batch(SceneArrays.read(scenes, np.arange(4)), tiny_processor)
     one_by_one = torch.stack([tiny_processor.pixels(np.array(image)) for image in scenes.images[:4]])
@@ -76,7 +76,7 @@ def test_labels_move_with_the_picture() -> None:
     assert len(np.unique(seen, axis=0)) > 10
 
 
-def test_what_leaves_the_picture_is_no_object(tiny_processor: VLAProcessor) -> None:
+def test_what_leaves_the_picture_is_no_object(tiny_processor: TokenProcessor) -> None:
     images = np.zeros((1, 64, 64, 3), np.uint8)
     objects = np.array([[[2, 1, 1.01, 0.5], [3, 0, 0.5, 0.5]]], np.float32)
     batch = to_batch(SceneArrays(images, objects, np.array([[-0.2, 0.5, 1]], np.float32)), tiny_processor)
@@ -84,14 +84,16 @@ def test_what_leaves_the_picture_is_no_object(tiny_processor: VLAProcessor) -> N
     assert batch.gripper[0, 0] == -1
 
 
-def test_the_same_seed_gives_the_same_batches_and_another_does_not(folder: Path, tiny_processor: VLAProcessor) -> None:
+def test_the_same_seed_gives_the_same_batches_and_another_does_not(
+    folder: Path, tiny_processor: TokenProcessor
+) -> None:
     streams = [data_of(folder, tiny_processor, seed=seed).stream() for seed in (3, 3, 4)]
     first, second, other = ([next(stream).pixel_values for _ in range(9)] for stream in streams)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))  # pyright: ignore[reportArgumentType]
     assert not torch.equal(first[0], other[0])  # pyright: ignore[reportArgumentType]
 
 
-def test_a_restored_stream_goes_on_where_it_was(folder: Path, tiny_processor: VLAProcessor) -> None:
+def test_a_restored_stream_goes_on_where_it_was(folder: Path, tiny_processor: TokenProcessor) -> None:
     whole = data_of(folder, tiny_processor).stream()
     batches = [next(whole) for _ in range(12)]
     rest = data_of(folder, tiny_processor)
@@ -99,7 +101,9 @@ def test_a_restored_stream_goes_on_where_it_was(folder: Path, tiny_processor: VL
     assert torch.equal(next(rest.stream()).objects, batches[7].objects)
 
 
-def test_an_epoch_shows_every_scene_once_and_none_that_is_held_out(folder: Path, tiny_processor: VLAProcessor) -> None:
+def test_an_epoch_shows_every_scene_once_and_none_that_is_held_out(
+    folder: Path, tiny_processor: TokenProcessor
+) -> None:
     data = data_of(folder, tiny_processor, augment=False)
     stream = data.stream()
     seen = torch.cat([next(stream).objects for _ in range(6)]).flatten(1).tolist()
@@ -107,7 +111,7 @@ def test_an_epoch_shows_every_scene_once_and_none_that_is_held_out(folder: Path,
     assert sorted(seen) == sorted(data.scenes.objects[data.train_rows].reshape(36, -1).tolist())
 
 
-def test_kept_features_are_those_of_each_scene(folder: Path, tiny_processor: VLAProcessor) -> None:
+def test_kept_features_are_those_of_each_scene(folder: Path, tiny_processor: TokenProcessor) -> None:
     data = data_of(folder, tiny_processor, augment=False)
     pixels = data.batch(np.array([5, 2])).pixel_values
     data.keep_features(torch.nn.Flatten(2), chunk=7)
@@ -117,7 +121,7 @@ def test_kept_features_are_those_of_each_scene(folder: Path, tiny_processor: VLA
     assert torch.equal(batch.features, pixels.flatten(2))
 
 
-def test_features_are_not_kept_of_pictures_that_change(folder: Path, tiny_processor: VLAProcessor) -> None:
+def test_features_are_not_kept_of_pictures_that_change(folder: Path, tiny_processor: TokenProcessor) -> None:
     with pytest.raises(ConfigError, match="cannot be augmented"):
         data_of(folder, tiny_processor).keep_features(torch.nn.Flatten(2))
 

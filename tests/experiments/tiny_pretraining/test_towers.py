@@ -7,16 +7,16 @@ import pytest
 import torch
 from scene_folder import write_scenes
 from tiny_runs import built, module_of, saved, trainer_of
-
-from vlakit.checkpoints.formats import load, start_from
 from vlakit.data.scene_data import SceneData
 from vlakit.data.scenes import SceneBatch
-from vlakit.errors import ConfigError
-from vlakit.models.openvla.vla import ModelNames
-from vlakit.processing.processor import VLAProcessor
 from vlakit.strategies.muon import MuonAdamW
-from vlakit.strategies.optim import wsd
 from vlakit.strategies.towers import PatchAnswers, Towers, patch_loss, patch_metrics, patch_targets
+
+from vlakit.checkpoints.formats import load, start_from
+from vlakit.errors import ConfigError
+from vlakit.models.openvla.vla import VLASettings
+from vlakit.processing.tokens import TokenProcessor
+from vlakit.strategies.optim import wsd
 
 
 def scenes() -> SceneBatch:
@@ -56,21 +56,21 @@ def test_a_scene_with_nothing_in_it_has_a_loss_without_nan() -> None:
     assert torch.isfinite(patch_loss(right_answers(), patch_targets(empty, 16)))
 
 
-def test_towers_and_heads_learn_and_nothing_else(tiny_processor: VLAProcessor) -> None:
+def test_towers_and_heads_learn_and_nothing_else(tiny_processor: TokenProcessor) -> None:
     module = built(Towers, tiny_processor)
     names = [name for group in module.trained() for name in group["names"]]  # pyright: ignore[reportGeneralTypeIssues]
     assert {name.split(".")[0] for name in names} == {"vision_backbone", "heads"}
 
 
-def test_its_checkpoint_is_a_start_for_any_strategy(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_its_checkpoint_is_a_start_for_any_strategy(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     module = built(Towers, tiny_processor)
     file = saved(module, tmp_path / "towers.ckpt")
-    model, _ = start_from(file, ModelNames("tiny_dinosiglip", "tiny_llama"))
+    model, _ = start_from(file, VLASettings("tiny_dinosiglip", "tiny_llama"))
     assert load(file).card["strategy"] == "towers"
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), module.model.parameters(), strict=True))
 
 
-def test_more_names_than_places_are_refused(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_more_names_than_places_are_refused(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     data = SceneData(tiny_processor, str(write_scenes(tmp_path / "s", 8)), batch_size=4, seed=0, val_fraction=0.2)
     module = module_of(Towers, tiny_processor, n_colours=3)
     with pytest.raises(ConfigError, match="4 names, n_colours is 3"):
@@ -78,7 +78,7 @@ def test_more_names_than_places_are_refused(tiny_processor: VLAProcessor, tmp_pa
 
 
 @pytest.mark.slow
-def test_they_find_what_they_were_shown(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_they_find_what_they_were_shown(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     folder = write_scenes(tmp_path / "scenes", 3000)
     data = SceneData(tiny_processor, str(folder), batch_size=64, seed=0, val_fraction=0.05)
     options = {"optimizer": partial(MuonAdamW, lr=4e-3), "scheduler": partial(wsd, warmup_steps=10)}

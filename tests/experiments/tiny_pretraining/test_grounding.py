@@ -8,16 +8,16 @@ import pytest
 import torch
 from scene_folder import write_scenes
 from tiny_runs import built, trainer_of
-
 from vlakit.data.scene_data import SceneData
 from vlakit.data.scenes import SceneBatch, SceneFolder
-from vlakit.errors import ConfigError
-from vlakit.processing.processor import VLAProcessor
-from vlakit.schema import NO_LOSS
 from vlakit.strategies.grounding import Captions, Grounding
 from vlakit.strategies.muon import MuonAdamW
-from vlakit.strategies.optim import wsd
 from vlakit.strategies.towers import Towers
+
+from vlakit.errors import ConfigError
+from vlakit.processing.tokens import TokenProcessor
+from vlakit.schema import NO_LOSS
+from vlakit.strategies.optim import wsd
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +26,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def captions(folder: Path, tiny_processor: VLAProcessor) -> Captions:
+def captions(folder: Path, tiny_processor: TokenProcessor) -> Captions:
     return Captions(tiny_processor, SceneFolder.open(folder), 24)
 
 
-def data_of(folder: Path, processor: VLAProcessor, **options: object) -> SceneData:
+def data_of(folder: Path, processor: TokenProcessor, **options: object) -> SceneData:
     options = {"batch_size": 8, "seed": 0, "val_fraction": 0.2, "augment": False} | options
     return SceneData(processor, str(folder), **options)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_caption_says_colour_shape_and_place_and_the_gripper_last(
-    captions: Captions, tiny_processor: VLAProcessor
+    captions: Captions, tiny_processor: TokenProcessor
 ) -> None:
     objects = np.array([[0, 1, 0.5, 0.999], [-1, 0, 0, 0]], np.float32)
     ids = captions.ids(objects, np.array([0.0, 0.26, 1], np.float32), np.random.default_rng(0))
@@ -65,19 +65,19 @@ def test_a_caption_depends_on_the_position_alone(captions: Captions, folder: Pat
     assert not torch.equal(ids[0], ids[2])
 
 
-def test_more_bins_than_words_are_refused(folder: Path, tiny_processor: VLAProcessor) -> None:
+def test_more_bins_than_words_are_refused(folder: Path, tiny_processor: TokenProcessor) -> None:
     with pytest.raises(ConfigError, match="40 bins"):
         Captions(tiny_processor, SceneFolder.open(folder), 40)
 
 
-def test_other_data_than_scenes_are_refused(tiny_processor: VLAProcessor, bridge_shards: Path) -> None:
+def test_other_data_than_scenes_are_refused(tiny_processor: TokenProcessor, bridge_shards: Path) -> None:
     from tiny_runs import data_of as demonstrations
 
     with pytest.raises(ConfigError, match="learns from scenes"):
         trainer_of(1).fit(built(Grounding, tiny_processor), demonstrations(bridge_shards, tiny_processor))
 
 
-def test_towers_stay_and_their_features_are_computed_once(folder: Path, tiny_processor: VLAProcessor) -> None:
+def test_towers_stay_and_their_features_are_computed_once(folder: Path, tiny_processor: TokenProcessor) -> None:
     module, data = built(Grounding, tiny_processor), data_of(folder, tiny_processor)
     before = {name: t.clone() for name, t in module.model.state_dict().items()}
     trainer_of(2).fit(module, data)
@@ -86,7 +86,7 @@ def test_towers_stay_and_their_features_are_computed_once(folder: Path, tiny_pro
     assert data.features is not None
 
 
-def test_a_resumed_run_ends_with_the_same_weights(folder: Path, tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_same_weights(folder: Path, tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     options = {"optimizer": partial(MuonAdamW, lr=1e-3), "scheduler": wsd}
     whole = built(Grounding, tiny_processor, **options)
     trainer_of(4).fit(whole, data_of(folder, tiny_processor))
@@ -101,7 +101,7 @@ def test_a_resumed_run_ends_with_the_same_weights(folder: Path, tiny_processor: 
 
 
 @pytest.mark.slow
-def test_places_are_learnt(tiny_processor: VLAProcessor, tmp_path: Path) -> None:
+def test_places_are_learnt(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     folder = write_scenes(tmp_path / "scenes", 2000)
     muon = {"optimizer": partial(MuonAdamW, lr=4e-3), "scheduler": partial(wsd, warmup_steps=10)}
     towers = built(Towers, tiny_processor, **muon)
@@ -117,7 +117,7 @@ def test_places_are_learnt(tiny_processor: VLAProcessor, tmp_path: Path) -> None
 
 
 def test_a_question_names_what_is_seen_and_only_its_answer_carries_a_loss(
-    folder: Path, tiny_processor: VLAProcessor
+    folder: Path, tiny_processor: TokenProcessor
 ) -> None:
     asking = Captions(tiny_processor, SceneFolder.open(folder), 24, questions=1.0)
     objects = torch.tensor([[[0.0, 0.0, 0.5, 0.25], [-1.0, -1, -1, -1]]])

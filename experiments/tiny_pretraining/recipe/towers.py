@@ -12,13 +12,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
 from vlakit.data.scenes import SceneBatch
+from vlakit.strategies.scene_metrics import Means, check_scenes
+from vlakit.strategies.scene_module import SceneModule
+
 from vlakit.errors import ConfigError
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.strategies.optim import parameter_groups
-from vlakit.strategies.scene_metrics import Means, check_scenes
-from vlakit.strategies.scene_module import SceneModule
 from vlakit.strategies.trainable import train_only
 
 RARE = -3.0  # logit at which presence starts: few patches hold the centre of an object of one colour

@@ -1,0 +1,83 @@
+"""A vlakit checkpoint on disk: which file a path means, its content, and its tensors into a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlakit.checkpoints.card import CARD, Card
+from vlakit.checkpoints.shipped import resolve
+from vlakit.errors import CheckpointMismatch, nearest
+
+WEIGHTS = "weights_sha256"  # in the card: content_hash of what training started from, None: random weights
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The .ckpt file that `path` means: itself, a run's last.ckpt, or a shipped one. Raises CheckpointMismatch."""
+    file = resolve(path)
+    for last in (file / "last.ckpt", file / "checkpoints" / "last.ckpt"):
+        if last.is_file():
+            return last
+    if not file.is_file():
+        folder = file if file.is_dir() else file.parent
+        beside = [str(f) for f in sorted(folder.glob("*.ckpt"))]
+        remedy = nearest(str(file), beside) if beside else f"pass a .ckpt file or a run's folder; {folder} holds none"
+        raise CheckpointMismatch("no checkpoint here", where=str(file), do=remedy)
+    return file
+
+
+def weights_file(path: str | Path) -> Path | None:
+    """What holds the weights that `path` means: a .ckpt file, or a folder in another kit's layout; None: nothing."""
+    try:
+        return checkpoint_file(path).resolve()
+    except CheckpointMismatch:
+        place = resolve(path)
+        return place.resolve() if any(place.glob("*.safetensors")) else None
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a .ckpt file, or of the last.ckpt of a run's folder; raises CheckpointMismatch."""
+    file = checkpoint_file(path)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a cut or foreign file makes torch's reader fail in a dozen ways, IndexError among them
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise CheckpointMismatch(
+            f"the checkpoint cannot be read: {reason}",
+            where=str(file),
+            do="use the checkpoint before it; a file with pickled code in it is refused on purpose",
+        ) from error
+    if not isinstance(content, dict) or CARD not in content or "state_dict" not in content:
+        raise CheckpointMismatch(
+            "the file is not a vlakit checkpoint", where=str(file), do="pass a .ckpt written by vlakit train"
+        )
+    return content
+
+
+def read_card(path: str | Path) -> Card:
+    """The card of a .ckpt file or of a run's folder."""
+    return Card.from_dict(read_checkpoint(path)[CARD], where=str(path))
+
+
+def network_state(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The network's own tensors, without the LightningModule's prefix."""
+    return {name.removeprefix("model."): t for name, t in content["state_dict"].items() if name.startswith("model.")}
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
+    """Load a state dict that must fit exactly; CheckpointMismatch names the first tensors that do not."""
+    present = network.state_dict()
+    missing, unexpected = sorted(present.keys() - state.keys()), sorted(state.keys() - present.keys())
+    reshaped = [name for name in present.keys() & state.keys() if present[name].shape != state[name].shape]
+    if missing or unexpected or reshaped:
+        parts = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(reshaped)}
+        counts = "; ".join(f"{len(names)} {word}, e.g. {names[0]}" for word, names in parts.items() if names)
+        raise CheckpointMismatch(
+            f"the checkpoint holds another model: {counts}",
+            where=where,
+            do="pass the model it was trained with: model=NAME",
+        )
+    network.load_state_dict(state, assign=True)

@@ -1,0 +1,200 @@
+"""`Network`: what every policy's network offers to training, evaluation and accounting, whatever it is inside.
+
+A new family is a file with a subclass under a name; in a user's own code the name is `package.module:Class`.
+What only some can do is a protocol: `Likelihood`, `HasFeatures`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+
+from vlakit.errors import CheckpointMismatch, PartMissing
+from vlakit.processing.processor import Processor
+from vlakit.registry import Registry
+from vlakit.schema import Batch, Inputs
+
+
+@dataclass
+class Output:
+    """What a network makes of a batch. loss: scalar, to descend; row_losses (B,): each row's own, without a graph.
+
+    predicted (B, H, A): normalised actions, None where the rows hold none. scores: name -> (B,), further marks such as
+    token_accuracy; NaN in rows without an action.
+    """
+
+    loss: Tensor
+    row_losses: Tensor
+    predicted: Tensor | None = None
+    scores: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+class Network(nn.Module):
+    """A policy's network. Its constructor takes the processor that feeds it, and plain settings by name."""
+
+    kind: str = ""  # its name in NETWORKS, and the settings it was built with: what a card says of it
+    settings: Mapping[str, Any] = {}  # set anew by build_network for each instance
+
+    def forward(self, batch: Batch) -> Output:
+        """Loss and teacher-forced prediction of a batch."""
+        raise NotImplementedError
+
+    def predict(self, inputs: Inputs) -> Tensor:
+        """(B, H, A) float32 normalised actions: the policy's answer."""
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Part -> prefix of its parameters' names, for tables of counts; empty: the first component of each name."""
+        return {}
+
+    @property
+    def placeholders(self) -> Mapping[str, str]:
+        """What `{word}` in a strategy's globs stands for, such as the last layer's number."""
+        return {}
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values from which `build_network` makes it again."""
+        return {"kind": self.kind, **self.settings}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Answers drawn at random: normalised actions (B, H, A), the ids (B, n) they are made of, log_probs (B, n)."""
+
+    actions: Tensor
+    ids: Tensor
+    log_probs: Tensor
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """A network that says how likely an answer is."""
+
+    def sample(self, inputs: Inputs, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Drawn:
+        """Draw an answer for each row."""
+        ...
+
+    def log_prob(self, inputs: Inputs, ids: Tensor) -> Tensor:
+        """(B, n) log-probability of each of the ids (B, n), given those before it; gradients flow."""
+        ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A network with an encoder that can be frozen, and whose features can then be kept."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The part whose weights decide the features."""
+        ...
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """(N, D) of one row's features."""
+        ...
+
+    def features(self, inputs: Inputs) -> Tensor:
+        """(B, N, D)."""
+        ...
+
+
+def row_means(values: Tensor, chunk_mask: Tensor) -> Tensor:
+    """Mean over what exists of (B, H, A) in each row (B,) float64; NaN in rows without an action."""
+    weight = chunk_mask.to(torch.float64)  # (B, H)
+    share = weight / weight.sum(dim=1, keepdim=True).clamp(min=1)
+    means = (values.double().mean(dim=-1) * share).sum(dim=1)
+    return means.where(chunk_mask.any(dim=1), torch.nan)
+
+
+CAPABILITY = TypeVar("CAPABILITY")
+NETWORKS: Registry[Network] = Registry("network", {"openvla": "vlakit.models.openvla.vla:openvla"})
+
+
+def capability(network: nn.Module, protocol: type[CAPABILITY], *, purpose: str) -> CAPABILITY:
+    """The network as something that has this capability. Raises PartMissing where it has not."""
+    if not isinstance(network, protocol):
+        raise PartMissing(
+            f"{purpose} needs {protocol.__name__}, which {_kind_of(network)} does not have",
+            where=f"network {_kind_of(network)}",
+            do="take another policy for this, or give its network the methods of models.network." + protocol.__name__,
+        )
+    return network
+
+
+def build_network(
+    description: Mapping[str, Any], processor: Processor, *, device: torch.device | str | None = None
+) -> Network:
+    """A network with random weights; `device='meta'` takes seconds and no memory at any size.
+
+    Raises UnknownName for a kind, CheckpointMismatch for settings that its constructor does not take.
+    """
+    builder, settings = _builder(description, processor)
+    with nullcontext() if device is None else torch.device(device):
+        network = builder(processor, **settings)
+    if not isinstance(network, Network):
+        raise CheckpointMismatch(
+            f"{description['kind']} makes a {type(network).__name__}",
+            where="network.kind",
+            do="let its class derive from vlakit.models.network.Network",
+        )
+    network.kind, network.settings = str(description["kind"]), network.settings or settings
+    return network
+
+
+def build_empty(description: Mapping[str, Any], processor: Processor) -> Network:
+    """A network whose parameters await loading: they take no memory, while computed buffers are real."""
+    with init_empty_weights(include_buffers=False):
+        return build_network(description, processor)
+
+
+def refuse_code(names: Mapping[str, Any], *, where: str, trusted: Collection[str] = ()) -> None:
+    """Raise CheckpointMismatch where a file names code (`package.module:thing`): it would choose what runs.
+
+    trusted: packages, modules or full names that the user vouches for.
+    """
+    foreign = sorted({str(name) for name in names.values() if isinstance(name, str) and ":" in name})
+    foreign = [name for name in foreign if not is_trusted(name, trusted)]
+    if foreign:
+        packages = sorted({name.partition(":")[0].partition(".")[0] for name in foreign})
+        raise CheckpointMismatch(
+            f"the checkpoint names code outside vlakit: {', '.join(foreign)}",
+            where=where,
+            do=f"if it is yours, say so: trusted=[{','.join(packages)}]; else do not use this file",
+        )
+
+
+def is_trusted(name: str, trusted: Collection[str]) -> bool:
+    """Whether `package.module:thing`, its module or a package above it is in the list."""
+    module = name.partition(":")[0]
+    parents = [module.rsplit(".", n)[0] for n in range(module.count(".") + 1)]
+    return bool({name, module, *parents} & set(trusted))
+
+
+def _builder(description: Mapping[str, Any], processor: Processor) -> tuple[Callable[..., Network], dict[str, Any]]:
+    settings = dict(description)
+    kind = settings.pop("kind", None)
+    if kind is None:
+        raise CheckpointMismatch("the network's kind is not given", where="network", do=f"one of {NETWORKS.names()}")
+    builder = NETWORKS.get(str(kind))
+    try:
+        inspect.signature(builder).bind(processor, **settings)
+    except TypeError as error:
+        raise CheckpointMismatch(
+            f"the network {kind} cannot be built: {error}",
+            where=f"network keys {sorted(settings)}",
+            do="load the checkpoint with the vlakit version that wrote it, or mend model.network",
+        ) from error
+    return builder, settings
+
+
+def _kind_of(network: nn.Module) -> str:
+    return str(getattr(network, "kind", "") or type(network).__name__)

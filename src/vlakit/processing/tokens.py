@@ -1,0 +1,141 @@
+"""`TokenProcessor`: instructions to prompts and actions to tokens, on top of what every processor does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from vlakit.errors import CheckpointMismatch
+from vlakit.processing.action_tokenizer import ActionTokenizer
+from vlakit.processing.augment import ImageAugmentation
+from vlakit.processing.normalizer import normalize, unnormalize
+from vlakit.processing.processor import Processor
+from vlakit.processing.prompts import prompt_builder
+from vlakit.processing.settings import ProcessorSettings, TokenSettings
+from vlakit.processing.text import TextTokenizer, build_tokenizer
+from vlakit.schema import (
+    NO_LOSS,
+    Batch,
+    DatasetStatistics,
+    Example,
+    Float32,
+    Inputs,
+    Int64,
+    Observation,
+    Sample,
+    TextBatch,
+)
+
+PROMPTS_KEPT = 100_000  # a bound for endless streams of new instructions
+
+
+class TokenProcessor(Processor):
+    """OpenVLA's: the prompt `In: What action should the robot take to ...?`, the action as the last ids of the text."""
+
+    kind: ClassVar[str] = "tokens"
+    settings_type: ClassVar[type[ProcessorSettings]] = TokenSettings
+    settings: TokenSettings
+
+    def __init__(
+        self,
+        settings: TokenSettings,
+        statistics: Mapping[str, DatasetStatistics] | None = None,
+        augmentation: ImageAugmentation | None = None,
+        seed: int = 0,
+        *,
+        observing: bool = False,
+    ) -> None:
+        super().__init__(settings, statistics, augmentation, seed, observing=observing)
+        self.build_prompt = prompt_builder(settings.prompt)
+        self._prompt_ids: dict[str, list[int]] = {}
+
+    @cached_property
+    def text(self) -> TextTokenizer:
+        """The text tokenizer; its files are looked for on first use, so that counting needs none."""
+        return build_tokenizer(self.settings.tokenizer, self.settings.tokenizer_path)
+
+    @cached_property
+    def actions(self) -> ActionTokenizer:
+        """The action tokenizer, whose ids end at the text tokenizer's padding."""
+        return ActionTokenizer(self.settings.n_bins, self.settings.padding_id or self.text.padding_id)
+
+    def check_files(self) -> None:
+        """The tokenizer's."""
+        self.text.encode("")
+
+    def prompt_ids(self, instruction: str) -> list[int]:
+        """BOS, the prompt, and the lone space before the first action: the ids that inference starts from."""
+        if instruction not in self._prompt_ids:
+            if len(self._prompt_ids) > PROMPTS_KEPT:
+                self._prompt_ids.clear()
+            ids = [self.text.bos_id, *self.text.encode(self.build_prompt(instruction)), self.text.empty_id]
+            self._prompt_ids[instruction] = ids
+        return self._prompt_ids[instruction]
+
+    def text_width(self, instructions: Iterable[str]) -> int:
+        """Ids of the longest prompt."""
+        return max((len(self.prompt_ids(instruction)) for instruction in set(instructions)), default=0)
+
+    def encode(self, sample: Sample) -> Example:
+        """As any processor does, with the prompt and, as the answer, the action's ids and EOS.
+
+        Ids are built directly: to tokenize the action's text again, as the released code does, depends on the
+        tokenizer's version.
+        """
+        example = super().encode(sample)
+        answer = [*self.actions.encode(example.normalized).ravel(), self.text.eos_id]
+        return replace(example, prompt=np.array(self.prompt_ids(sample.instruction)), answer=np.array(answer, np.int64))
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Text is padded on the right: attention is causal, so padding behind an answer changes nothing."""
+        rows = [(one.prompt, one.answer) for one in examples if one.prompt is not None and one.answer is not None]
+        return replace(super().collate(examples), text=padded_text(rows, self.text.padding_id))
+
+    def observe(self, observations: Sequence[Observation], *, pad_to: int = 0) -> Inputs:
+        """As any processor does, with the prompts."""
+        nothing = np.zeros(0, np.int64)
+        rows = [(np.array(self.prompt_ids(one.instruction)), nothing) for one in observations]
+        text = padded_text(rows, self.text.padding_id, width=pad_to)
+        return replace(super().observe(observations), text=text)
+
+    def spelled(self, normalized: Float32) -> dict[str, Any]:
+        """The ids of an answer (H, A)."""
+        return {"ids": self.actions.encode(normalized).ravel().tolist()}
+
+    def from_ids(self, ids: Int64) -> Float32:
+        """Bin centres of ids (...)."""
+        return self.actions.decode(ids)
+
+    def round_trip(self, actions: Float32, dataset: str) -> Float32:
+        """Actions (T, A) to token ids and back."""
+        statistics = self.statistics_of(dataset)
+        return unnormalize(self.actions.decode(self.actions.encode(normalize(actions, statistics))), statistics)
+
+
+def padded_text(rows: Sequence[tuple[Int64, Int64]], padding_id: int, *, width: int = 0) -> TextBatch:
+    """Prompts and answers as one text batch, at least `width` wide; only answers carry a loss."""
+    lengths = np.array([len(prompt) + len(answer) for prompt, answer in rows])
+    shape = (len(rows), max(width, int(lengths.max())))
+    ids = np.full(shape, padding_id, dtype=np.int64)
+    labels = np.full(shape, NO_LOSS, dtype=np.int64)
+    for row, (prompt, answer) in enumerate(rows):
+        ids[row, : lengths[row]] = [*prompt, *answer]
+        labels[row, len(prompt) : lengths[row]] = answer
+    mask = (np.arange(shape[1]) < lengths[:, None]).astype(np.int64)
+    return TextBatch(torch.as_tensor(ids), torch.as_tensor(mask), torch.as_tensor(labels))
+
+
+def token_processor(processor: Processor, *, purpose: str) -> TokenProcessor:
+    """The processor as one that reads text. Raises CheckpointMismatch where it is not."""
+    if not isinstance(processor, TokenProcessor):
+        raise CheckpointMismatch(
+            f"{purpose} needs text and action tokens, and the processor is of the kind {processor.kind!r}",
+            where="model.processor.kind",
+            do="set it to tokens, with the keys of conf/model/tiny.yaml",
+        )
+    return processor
