@@ -232,6 +232,26 @@ class Processor:
         real = np.ones(self.settings.window, np.bool_)
         return real if observation.window_mask is None else observation.window_mask
 
+    def blank(self, rows: int, *, action_size: int = 7, device: str = "cpu", **text: int) -> Batch:
+        """A batch in the shapes that the network will see, its pixels without content on `device`: to count and time.
+
+        text: sizes of the text, for policies that read any.
+        """
+        settings = self.settings
+        shape = (rows, settings.window, 3 * len(settings.channel_statistics), settings.image_size, settings.image_size)
+        actions = torch.zeros(rows, settings.chunk, action_size)
+        return Batch(
+            pixels={camera: torch.empty(shape, device=device) for camera in settings.cameras},
+            window_mask=torch.ones(shape[:2], dtype=torch.bool),
+            datasets=[""] * rows,
+            action_shape=(settings.chunk, action_size),
+            proprio=torch.zeros(*shape[:2], settings.proprio) if settings.proprio else None,
+            actions=actions,
+            normalized=actions,
+            chunk_mask=torch.ones(rows, settings.chunk, dtype=torch.bool),
+            keys=[""] * rows,
+        )
+
     def text_width(self, instructions: Iterable[str]) -> int:
         """Least `pad_to` with which no instruction changes the shape of a batch; 0 for a policy that reads none."""
         return 0
