@@ -232,10 +232,18 @@ class Processor:
         real = np.ones(self.settings.window, np.bool_)
         return real if observation.window_mask is None else observation.window_mask
 
-    def blank(self, rows: int, *, action_size: int = 7, device: str = "cpu", **text: int) -> Batch:
+    def blank(
+        self,
+        rows: int,
+        *,
+        action_size: int = 7,
+        device: str = "cpu",
+        prompt_tokens: int = 24,
+        answer_tokens: int | None = None,
+    ) -> Batch:
         """A batch in the shapes that the network will see, its pixels without content on `device`: to count and time.
 
-        text: sizes of the text, for policies that read any.
+        prompt_tokens and answer_tokens (None: those of the action and EOS) size the text, if the policy reads any.
         """
         settings = self.settings
         shape = (rows, settings.window, 3 * len(settings.channel_statistics), settings.image_size, settings.image_size)

@@ -208,9 +208,13 @@ class Finetune(PolicyModule):
     name = "finetune"
     trainable: Sequence[str] = ("*",)
 
-    def __init__(self, *args: Any, trainable: Sequence[str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, trainable: Sequence[str] | None = None, name: str | None = None, **kwargs: Any
+    ) -> None:
+        """name: what cards and records call a strategy that is a YAML file alone."""
         super().__init__(*args, **kwargs)
         self.trainable = tuple(trainable or type(self).trainable)
+        self.name = name or type(self).name
 
     @property
     def needs_base(self) -> bool:
