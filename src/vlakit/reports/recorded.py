@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
+from vlakit.compare.gather import kind
 from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.tracking.mlflow import EXPERIMENT, RunRow, runs
 
@@ -78,16 +79,6 @@ def identity(run: RunRow) -> tuple[str, ...]:
     """What runs must share to be repetitions: name but for the seed, start, precision, and the very same shards."""
     shards = [f"{name}={digest}" for name, digest in sorted(run.tags.items()) if name.startswith("shards.")]
     return kind(run.name), run.params.get("model.weights", ""), run.params.get("trainer.precision", ""), *shards
-
-
-def kind(run_name: str) -> str:
-    """A run's name without its seed.
-
-    >>> kind("lora_r32[seed=0]"), kind("lora_r32[strategy.rank=8,seed=1]")
-    ('lora_r32', 'lora_r32[strategy.rank=8]')
-    """
-    name = re.sub(r"(?<=[\[,])seed=\d+,?|,seed=\d+(?=\])", "", run_name)
-    return name.replace(",]", "]").removesuffix("[]")
 
 
 def _choose(recorded: Sequence[RunRow], parent: str | None, names: Sequence[str] | None, where: str) -> list[RunRow]:

@@ -18,9 +18,10 @@ from vlakit.checkpoints.card import BASE, CARD, WEIGHTS, model_state, read_check
 from vlakit.checkpoints.formats import LoadOptions
 from vlakit.checkpoints.shipped import is_shipped, resolve
 from vlakit.compare.readers.own import find
+from vlakit.compare.records import read_header
 from vlakit.errors import CheckpointMismatch, ConfigError, CorruptRecord, InvalidData
 from vlakit.evaluation.policies import identity
-from vlakit.evaluation.records import read_episodes, read_header, summary
+from vlakit.evaluation.records import read_episodes, summary
 from vlakit.files import content_hash
 from vlakit.policy import VLAPolicy
 from vlakit.reports.passport.paths import portable

@@ -13,8 +13,8 @@ import numpy as np
 
 from vlakit.compare.episodes import Episodes, digest_of
 from vlakit.compare.readers.own import find, read
+from vlakit.compare.records import read_header
 from vlakit.errors import ConfigError, UnknownName, VlakitError, nearest
-from vlakit.evaluation.records import read_header
 from vlakit.reports.tables.spec import TableRow, TableSpec
 from vlakit.tracking.mlflow import RunRow, histories, runs
 
