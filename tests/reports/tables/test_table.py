@@ -7,11 +7,12 @@ import pytest
 from scipy.special import stdtrit
 from table_fills import filled
 
+from vlakit.compare.grids import csv_text
 from vlakit.compare.pairs import Settings
 from vlakit.errors import ConfigError, InvalidData, UnknownName
 from vlakit.reports.tables import spec as table_spec
 from vlakit.reports.tables.forest import draw_forest
-from vlakit.reports.tables.formats import csv_text, grids, to_json
+from vlakit.reports.tables.formats import report_of, to_json
 from vlakit.reports.tables.runs import Filled
 from vlakit.reports.tables.spec import folders, load_table
 from vlakit.reports.tables.table import TableReport, from_paper, from_runs
@@ -140,13 +141,13 @@ def test_the_forest_is_drawn_and_an_empty_one_refused(tmp_path: Path) -> None:
 
 def test_a_row_without_a_row_of_the_paper_is_judged_too() -> None:
     report = from_runs(load_table("lora_rank"), filled({"r2": 0.3, "r32": 0.8, "r64": 0.78}), Settings(), "test")
-    grid = grids(report)[0]
+    grid = report_of(report).grids[0]
     cells = {row[0]: dict(zip(grid.header, row, strict=True)) for row in grid.rows}
     assert (cells["r2"]["measured"], cells["r2"]["against the paper"]) == ("worse", "-")
     assert cells["r32"]["measured"] == "reference"
     assert cells["r64"]["measured"].startswith(("cannot tell (", "equivalent"))
     assert cells["r64"]["against the paper"].startswith("cannot tell (the paper's")
-    assert "worse" in csv_text(report).splitlines()[1]
+    assert "worse" in csv_text(report_of(report)).splitlines()[1]
 
 
 def test_a_row_agrees_no_sooner_than_its_corrected_p_allows() -> None:

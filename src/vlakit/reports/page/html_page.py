@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from vlakit.compare.grids import limits, p_text, points
+from vlakit.compare.grids import gain, gain_limits, p_text
 from vlakit.compare.pairs import Settings
 from vlakit.reports.tables.forest import Difference, Span
 
@@ -158,5 +158,5 @@ def _said(d: Difference) -> str:
 def _mark(kind: str, span: Span, scale: Scale) -> Mark:
     d, interval = span
     low, high = (scale.at(100 * end) for end in interval) if interval else (None, None)
-    number, said = typeset(points(d, signed=True)), typeset(limits(interval, signed=True))
-    return Mark(kind, scale.at(100 * d), low, high, number, "no interval" if interval is None else said)
+    words = typeset(gain_limits(interval)) if interval else "no interval"
+    return Mark(kind, scale.at(100 * d), low, high, typeset(gain(d)), words)
