@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def main(overrides: Sequence[str]) -> None:
-    """Print one table; with png=FILE draw it, with save=DIR keep the outcomes behind it."""
+    """Print one table; with svg=FILE draw it, with save=DIR keep the outcomes behind it."""
     cfg = verb_config("table", overrides)
     check_format(cfg["format"], FORMATS.names())
     if cfg["source"] not in SOURCES:
@@ -33,10 +33,10 @@ def main(overrides: Sequence[str]) -> None:
     from vlakit.reports.tables.formats import report_of
 
     print(FORMATS.build(cfg["format"], report=report_of(report)))
-    if cfg["png"]:
-        from vlakit.reports.tables.forest import draw_forest
+    if cfg["svg"]:
+        from vlakit.reports.page.forest import draw_forest
 
-        log.info("picture: %s", draw_forest(report, Path(cfg["png"])))
+        log.info("picture: %s", draw_forest(report, Path(cfg["svg"])))
 
 
 def build(cfg: dict[str, Any]) -> TableReport:

@@ -191,8 +191,8 @@ def _paper_json(judged: Judged, paper: Paper | None, alpha: float) -> dict[str, 
 
 def _page(comparison: Comparison, paper: Paper | None) -> str:
     """One self-contained page: the tables, and the differences as a picture."""
-    from vlakit.reports.page.html_page import render, typeset_forest  # Jinja, which no other format needs
-    from vlakit.reports.tables.forest import Difference
+    from vlakit.reports.page.forest import Difference, typeset_forest  # Jinja, which no other format needs
+    from vlakit.reports.page.html_page import render
 
     z = quantile(comparison.settings.confidence)
     drawn: list[Difference] = []

@@ -10,10 +10,10 @@ from pages import RATES, page_of, report_of, whole_fill
 
 from vlakit.compare.grids import html_text
 from vlakit.compare.pairs import Settings
-from vlakit.reports.page.html_page import scale_of, typeset_forest
+from vlakit.reports.page.forest import differences, typeset_forest
+from vlakit.reports.page.html_page import scale_of
 from vlakit.reports.page.html_table import MOST_BYTES, charts
 from vlakit.reports.tables.folder import from_folder, save
-from vlakit.reports.tables.forest import differences
 from vlakit.reports.tables.formats import report_of as formatted
 from vlakit.reports.tables.formats import to_json
 from vlakit.reports.tables.runs import MOST_POINTS, Filled, public, thinned

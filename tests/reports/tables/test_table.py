@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from scipy.special import stdtrit
@@ -10,8 +11,8 @@ from table_fills import filled
 from vlakit.compare.grids import csv_text
 from vlakit.compare.pairs import Settings
 from vlakit.errors import ConfigError, InvalidData, UnknownName
+from vlakit.reports.page.forest import draw_forest
 from vlakit.reports.tables import spec as table_spec
-from vlakit.reports.tables.forest import draw_forest
 from vlakit.reports.tables.formats import report_of, to_json
 from vlakit.reports.tables.runs import Filled
 from vlakit.reports.tables.spec import folders, load_table
@@ -132,11 +133,13 @@ def test_rows_that_always_fail_get_no_p_value() -> None:
 
 def test_the_forest_is_drawn_and_an_empty_one_refused(tmp_path: Path) -> None:
     spec = load_table("table1")
-    file = draw_forest(measured(filled(RATES, n=40)), tmp_path / "deep" / "x.png")
-    assert file.read_bytes()[:4] == b"\x89PNG"
+    report = measured(filled(RATES, n=40))
+    picture = ElementTree.parse(draw_forest(report, tmp_path / "deep" / "x.svg"))
+    drawn = [group.get("class") for group in picture.iter("{http://www.w3.org/2000/svg}g")]
+    assert drawn.count("measured") - 1 == len(report.pairs) == drawn.count("quoted") - 1  # one of each is the key
     bare = replace(from_paper(spec, Settings()), rows=[], printed={})
     with pytest.raises(InvalidData, match="no difference to draw"):
-        draw_forest(bare, tmp_path / "y.png")
+        draw_forest(bare, tmp_path / "y.svg")
 
 
 def test_a_row_without_a_row_of_the_paper_is_judged_too() -> None:

@@ -9,14 +9,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import ceil, floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from vlakit.compare.grids import gain, gain_limits, p_text
-from vlakit.compare.pairs import Settings
-from vlakit.reports.tables.forest import Difference, Span
 
 if TYPE_CHECKING:
     from vlakit.compare.grids import Grid
@@ -80,83 +77,13 @@ class Scale:
 
 
 def scale_of(values: Sequence[float], *, whole: bool = False) -> Scale:
-    """Round limits that hold all values; whole: ticks at integers."""
-    from matplotlib.ticker import MaxNLocator
-
+    """Round limits that hold all values, with some five steps between; whole: ticks at integers."""
     low, high = min(values), max(values)
     if low == high:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
-    ticks = [
-        round(float(tick), 12)
-        for tick in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
-    ]
+    least = (high - low) / 5
+    power = 10.0 ** floor(log10(least))
+    step = next(size * power for size in (1, 2, 2.5, 5, 10) if size * power >= least * (1 - 1e-9))
+    step = max(1.0, ceil(step)) if whole else step
+    ticks = [round(i * step, 12) for i in range(floor(low / step + 1e-9), ceil(high / step - 1e-9) + 1)]
     return Scale(ticks[0], ticks[-1], ticks)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One difference with its interval: `kind` measured or quoted, places in per cent, and in words."""
-
-    kind: str
-    at: float
-    low: float | None
-    high: float | None
-    number: str
-    interval: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One line of a forest plot."""
-
-    a: str
-    b: str
-    said: str
-    marks: Sequence[Mark]
-
-
-@dataclass(frozen=True)
-class Forest:
-    """Differences on one scale; margin: (left edge, width) of what counts as none."""
-
-    pairs: Sequence[Pair]
-    scale: Scale
-    margin: tuple[float, float]
-    level: str
-    points: float
-
-    @property
-    def measured(self) -> bool:
-        """Whether anything in it was measured here."""
-        return any(mark.kind == "measured" for pair in self.pairs for mark in pair.marks)
-
-
-def typeset_forest(found: Sequence[Difference], settings: Settings) -> Forest | None:
-    """None where nothing is compared."""
-    spans = [span for d in found for span in (d.measured, d.quoted) if span]
-    if not spans:
-        return None
-    edge = 100 * settings.margin
-    ends = [100 * end for d, interval in spans for end in (d, *(interval or ()))]
-    scale = scale_of([*ends, -edge, edge])
-    pairs = [Pair(d.a, d.b, _said(d), [_mark(kind, span, scale) for kind, span in _spans(d) if span]) for d in found]
-    margin = scale.at(-edge), round(scale.at(edge) - scale.at(-edge), 2)
-    return Forest(pairs, scale, margin, f"{100 * settings.confidence:g} %", edge)
-
-
-def _spans(d: Difference) -> list[tuple[str, Span | None]]:
-    return [("measured", d.measured), ("quoted", d.quoted)]
-
-
-def _said(d: Difference) -> str:
-    if d.judged is None:
-        return "not measured here"
-    p = "" if d.judged.p_holm is None else f"; p\xa0(Holm)\xa0{p_text(d.judged.p_holm)}"
-    return f"{d.judged.verdict.replace('a better', f'{d.a} better').replace('b better', f'{d.b} better')}{p}"
-
-
-def _mark(kind: str, span: Span, scale: Scale) -> Mark:
-    d, interval = span
-    low, high = (scale.at(100 * end) for end in interval) if interval else (None, None)
-    words = typeset(gain_limits(interval)) if interval else "no interval"
-    return Mark(kind, scale.at(100 * d), low, high, typeset(gain(d)), words)

@@ -40,7 +40,7 @@ def report_of(table: TableReport) -> Report:
     grids = [part for part in [*parts, _claim_grid(table)] if part.rows]
 
     def page() -> str:
-        from vlakit.reports.page.html_table import table_page  # Jinja and matplotlib, which no other format needs
+        from vlakit.reports.page.html_table import table_page  # Jinja, which no other format needs
 
         return table_page(table, grids, notes)
 
