@@ -15,7 +15,21 @@ from vlakit.errors import ConfigError
 from vlakit.registry import Registry
 
 WORDY = frozenset(
-    {"run", "a", "b", "task", "letters", "verdict", "measured", "against the paper", "row", "claim", "what", "scope"}
+    {
+        "run",
+        "a",
+        "b",
+        "task",
+        "suite",
+        "letters",
+        "verdict",
+        "measured",
+        "against the paper",
+        "row",
+        "claim",
+        "what",
+        "scope",
+    }
 )
 WORDY |= {"name", "started", "commit", "checkpoint", "rule", "paper's own rollouts", "sha256 of episodes"}
 FORMATS: Registry[str] = Registry("format")
@@ -149,7 +163,7 @@ def markdown(grid: Grid) -> str:
     """A title and a table for GitHub."""
     rule = ["---" if grid.wordy(i) else "---:" for i in range(len(grid.header))]
     lines = [" | ".join(word.replace("|", "/") for word in line) for line in [grid.header, rule, *grid.rows]]
-    return "\n".join([f"**{grid.title}**", "", *(f"| {line} |" for line in lines)])
+    return "\n".join([*([f"**{grid.title}**", ""] if grid.title else []), *(f"| {line} |" for line in lines)])
 
 
 def latex(grid: Grid) -> str:

@@ -13,10 +13,11 @@ from vlakit.compare.pairs import Settings
 from vlakit.reports.page.forest import differences, typeset_forest
 from vlakit.reports.page.html_page import scale_of
 from vlakit.reports.page.html_table import MOST_BYTES, charts
+from vlakit.reports.paths import public
 from vlakit.reports.tables.folder import from_folder, save
 from vlakit.reports.tables.formats import report_of as formatted
 from vlakit.reports.tables.formats import to_json
-from vlakit.reports.tables.runs import MOST_POINTS, Filled, public, thinned
+from vlakit.reports.tables.runs import MOST_POINTS, Filled, thinned
 from vlakit.reports.tables.spec import folders, load_table
 from vlakit.reports.tables.table import from_paper
 
