@@ -1,5 +1,6 @@
 """A table: measured beside quoted, holes named, claims judged by what the data can carry."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,6 +11,7 @@ from table_fills import filled
 
 from vlakit.compare.grids import csv_text
 from vlakit.compare.pairs import Settings
+from vlakit.configs import conf_root
 from vlakit.errors import ConfigError, InvalidData, UnknownName
 from vlakit.reports.page.forest import draw_forest
 from vlakit.reports.tables import spec as table_spec
@@ -42,17 +44,39 @@ def test_a_table_is_found_by_its_first_word() -> None:
     assert "table1" in caught.value.do
 
 
-def test_a_misspelt_key_and_an_unknown_row_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("claims:", "claim:", "'claim'.* claims"),
+        ("[finetuned, frozen]", "[tuned, frozen]", "'tuned'.* finetuned"),
+        ("[finetuned, frozen]", "[finetuned]", "claims"),
+        ("better:", "beter:", "unknown key 'beter'.* better"),
+        ("where: {name: full", "were: {name: full", "rows.finetuned.*'were'.* where"),
+        ("where: {name: full, model.weights: tiny_grounded}, ", "", "row 'finetuned' needs either where or missing"),
+        ("digits: 2", "digits: two", "columns.0.digits.*whole number, got 'two'"),
+        ("tolerance: 0.05", "tolerance: [1]", "tolerance"),
+        ("sweep: table10", "sweep: python train.py -m hparams_search=table10", "a file of conf/hparams_search"),
+    ],
+)
+def test_what_no_table_has_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, said: str
+) -> None:
     text = (load_table("table10").folder / "table.yaml").read_text()
-    (tmp_path / "t").mkdir()
-    monkeypatch.setattr(table_spec, "folders", lambda: {"t": tmp_path / "t"})
-    for before, after, said in (
-        ("claims:", "claim:", "'claim'"),
-        ("[finetuned, frozen]", "[tuned, frozen]", "'tuned'"),
-    ):
-        (tmp_path / "t" / "table.yaml").write_text(text.replace(before, after))
-        with pytest.raises(ConfigError, match=said):
-            load_table("t")
+    assert before in text
+    (tmp_path / "table.yaml").write_text(text.replace(before, after))
+    monkeypatch.setattr(table_spec, "folders", lambda: {"t": tmp_path})
+    with pytest.raises(ConfigError, match=re.compile(said, re.DOTALL)) as caught:
+        load_table("t")
+    assert str(tmp_path / "table.yaml") in str(caught.value)
+
+
+def test_a_tables_sweep_stands_in_conf_alone() -> None:
+    specs = [load_table(name) for name in folders()]
+    searches = {spec.search for spec in specs if spec.search}
+    assert "table1" in searches
+    assert searches <= {file.stem for file in (conf_root() / "hparams_search").glob("*.yaml")}
+    assert load_table("table1").sweep == "python train.py -m hparams_search=table1 seed=0,1,2"
+    assert load_table("table12").sweep == ""
 
 
 def test_a_row_is_judged_against_the_reference_and_the_paper() -> None:
