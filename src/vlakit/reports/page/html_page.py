@@ -20,15 +20,20 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page in ASCII, so that no shell or editor can spoil its letters."""
-    return _environment().get_template(template).render(**values).encode("ascii", "xmlcharrefreplace").decode()
+    """A page or picture in ASCII, so that no shell or editor can spoil its letters; a model card as it is."""
+    text = _environment().get_template(template).render(**values)
+    return text if _is_markdown(template) else text.encode("ascii", "xmlcharrefreplace").decode()
+
+
+def _is_markdown(template: str | None) -> bool:
+    return str(template).endswith(".md.j2")
 
 
 @cache
 def _environment() -> Environment:
     found = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
+        autoescape=lambda template: not _is_markdown(template),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from vlakit.compare.grids import Column, grid, markdown
 from vlakit.errors import ConfigError
 from vlakit.files import disk_full_as_error, write_atomically
+from vlakit.reports.page.html_page import render
 from vlakit.reports.passport.passport import PASSPORT
 
 Passport = Mapping[str, Any]
@@ -83,101 +85,35 @@ def front_matter(passport: Passport, card: Card) -> str:
 
 def readme(passport: Passport, card: Card) -> str:
     """The model card: what was measured first, how it was made, how to make it again, what is not known."""
-    training, checkpoint = passport["training"], _first_checkpoint(passport)
-    parts = [f"---\n{front_matter(passport, card)}\n---\n\n# {card.name or passport['name']}", _success(passport)]
-    if training:
-        parts.append(_made(training))
-    if checkpoint:
-        parts.append(_chosen(checkpoint))
-    parts.append(_evaluated(passport["evaluations"]))
-    parts.append(
-        f"## Make it again\n\n```bash\nvlakit reproduce passport={PASSPORT}\n```\n\nThe hashes of the data are "
-        "compared first, then success from the same initial states, episode by episode."
+    page = render(
+        "card.md.j2",
+        front=front_matter(passport, card),
+        name=card.name or passport["name"],
+        success=_success(passport["evaluations"]),
+        training=passport["training"],
+        checkpoint=_first_checkpoint(passport),
+        evaluations=passport["evaluations"],
+        unknown=passport["unknown"],
+        file=PASSPORT,
     )
-    if passport["unknown"]:
-        parts.append("## What is not known\n\n" + "\n".join(f"- {line}" for line in passport["unknown"]))
-    return "\n\n".join(parts) + "\n"
+    return page.rstrip() + "\n"
 
 
-def _success(passport: Passport) -> str:
+def _success(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """A line a suite, and a line a task where there are several."""
     lines = [
         {"suite": evaluation["suite"], **row}
-        for evaluation in passport["evaluations"]
+        for evaluation in evaluations
         for row in [evaluation["success"], *(evaluation["tasks"] if len(evaluation["tasks"]) > 1 else [])]
     ]
     columns = [
-        Column("suite", lambda row: row["suite"]),
-        Column("task", lambda row: row["task"]),
-        Column("episodes", lambda row: row["episodes"]),
+        *(Column(name, itemgetter(name)) for name in ("suite", "task", "episodes")),
         Column("success, %", lambda row: _percent(row["success"])),
         Column("95 % interval", lambda row: f"{_percent(row['low'])} to {_percent(row['high'])}"),
-        Column("credit", lambda row: f"{row['credit']:.3f}"),
-        Column("steps", lambda row: f"{row['steps']:.1f}"),
+        Column("credit", itemgetter("credit"), "{:.3f}".format),
+        Column("steps", itemgetter("steps"), "{:.1f}".format),
     ]
-    return f"## Success\n\n{markdown(grid('', columns, lines))}\n\nIntervals are Wilson's."
-
-
-def _made(training: Mapping[str, Any]) -> str:
-    config, weights, record = training["config"], training["weights"], training["record"]
-    facts = {
-        "experiment": training["name"],
-        "strategy": config["strategy"]["_target_"],
-        "started from": f"{weights['name']} (sha256 {weights['sha256'] or 'not known'})"
-        if weights
-        else "random weights",
-        "datasets": ", ".join(f"{name} (shards {digest})" for name, digest in training["shards"].items()),
-        "steps": config["trainer"]["max_steps"],
-        "batch size": config["data"].get("batch_size"),
-        "seed": training["seed"],
-        "overrides": " ".join(f"`{word}`" for word in training["overrides"] or ()),
-        "commit of vlakit": record.get("commit", "")
-        + (", with uncommitted changes" if record.get("dirty") == "true" else ""),
-        "MLflow run": training["mlflow_run_id"],
-    }
-    return "## How it was made\n\n" + _list(facts)
-
-
-def _chosen(checkpoint: Mapping[str, Any]) -> str:
-    rule = checkpoint.get("rule")
-    chosen = "the state after the last step; no score chose it" if rule else ""
-    if rule and rule["monitor"]:
-        best = "highest" if rule["mode"] == "max" else "lowest"
-        held_out = ", ".join(f"{key} {value}" for key, value in rule["held_out"].items() if value is not None)
-        chosen = f"{best} {rule['monitor']} on held-out demonstrations ({held_out}); no evaluation episode chose it"
-    facts = {
-        "file": f"{checkpoint['name']} (sha256 {checkpoint['sha256']})",
-        "step": checkpoint.get("step"),
-        "chosen as": chosen,
-        "parameters": f"{checkpoint['parameters']:,}" if "parameters" in checkpoint else None,
-        "libraries": _versions(checkpoint.get("versions", {})),
-    }
-    return "## The checkpoint\n\n" + _list(facts)
-
-
-def _evaluated(evaluations: Sequence[Mapping[str, Any]]) -> str:
-    lines: list[str] = []
-    for evaluation in evaluations:
-        settings, gate = evaluation["settings"], evaluation["gate"] or {}
-        passed = f"{gate['successes']} of {gate['tried']} replayed" if "successes" in gate else gate.get("skipped")
-        facts = {
-            "initial states": settings["states"],
-            "control": ", ".join(f"{key} {value}" for key, value in settings["control"].items()),
-            "rows of a batch": settings["slots"],
-            "device": settings["policy"].get("device"),
-            "replay gate": passed,
-            "overridden": ", ".join(settings["policy"].get("overridden", ())),
-            "versions": _versions(settings["versions"]),
-        }
-        lines.append(f"**{evaluation['suite']}**\n\n{_list(facts)}")
-    return "## How it was evaluated\n\n" + "\n\n".join(lines)
-
-
-def _list(facts: Mapping[str, Any]) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value not in (None, ""))
-
-
-def _versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+    return markdown(grid("", columns, lines))
 
 
 def _percent(fraction: float) -> float:
