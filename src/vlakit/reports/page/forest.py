@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlakit.compare.grids import gain, gain_limits, p_text
+from vlakit.compare.grids import p_text
 from vlakit.compare.pairs import Settings
 from vlakit.compare.versus import Judged
 from vlakit.errors import InvalidData
 from vlakit.files import write_atomically
-from vlakit.reports.page.html_page import Scale, render, scale_of, typeset
+from vlakit.reports.page.html_page import Scale, render, scale_of
 from vlakit.reports.tables.quoted import Quoted
 from vlakit.reports.tables.table import PAPER, TableReport
 from vlakit.stats.intervals import quantile
@@ -28,6 +28,21 @@ class Difference:
     measured: Span | None
     quoted: Span | None
     judged: Judged | None = None
+
+    @property
+    def marks(self) -> list[tuple[str, float, tuple[float, float] | None]]:
+        """(kind, difference, interval) of what is drawn."""
+        spans = {"measured": self.measured, "quoted": self.quoted}
+        return [(kind, *span) for kind, span in spans.items() if span]
+
+    @property
+    def verdict(self) -> str:
+        """With the names of the two."""
+        if self.judged is None:
+            return "not measured here"
+        p = "" if self.judged.p_holm is None else f"; p\xa0(Holm)\xa0{p_text(self.judged.p_holm)}"
+        verdict = self.judged.verdict.replace("a better", f"{self.a} better").replace("b better", f"{self.b} better")
+        return f"{verdict}{p}"
 
 
 def differences(report: TableReport) -> list[Difference]:
@@ -62,69 +77,29 @@ def draw_forest(report: TableReport, file: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One difference with its interval: `kind` measured or quoted, places in per cent, and in words."""
-
-    kind: str
-    at: float
-    low: float | None
-    high: float | None
-    number: str
-    interval: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One line of a forest plot."""
-
-    a: str
-    b: str
-    said: str
-    marks: Sequence[Mark]
-
-
-@dataclass(frozen=True)
 class Forest:
-    """Differences on one scale; margin: (left edge, width) of what counts as none."""
+    """Differences on one scale, in points; level: of the intervals; margin: below it a difference counts as none."""
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[Difference]
     scale: Scale
-    margin: tuple[float, float]
     level: str
-    points: float
+    margin: float
+
+    def at(self, fraction: float) -> float:
+        """Place of a difference in per cent."""
+        return self.scale.at(100 * fraction)
 
     @property
     def measured(self) -> bool:
         """Whether anything in it was measured here."""
-        return any(mark.kind == "measured" for pair in self.pairs for mark in pair.marks)
+        return any(pair.measured for pair in self.pairs)
 
 
-def typeset_forest(found: Sequence[Difference], settings: Settings) -> Forest | None:
+def typeset_forest(pairs: Sequence[Difference], settings: Settings) -> Forest | None:
     """None where nothing is compared."""
-    spans = [span for d in found for span in (d.measured, d.quoted) if span]
-    if not spans:
+    marks = [mark for pair in pairs for mark in pair.marks]
+    if not marks:
         return None
     edge = 100 * settings.margin
-    ends = [100 * end for d, interval in spans for end in (d, *(interval or ()))]
-    scale = scale_of([*ends, -edge, edge])
-    pairs = [Pair(d.a, d.b, _said(d), [_mark(kind, span, scale) for kind, span in _spans(d) if span]) for d in found]
-    margin = scale.at(-edge), round(scale.at(edge) - scale.at(-edge), 2)
-    return Forest(pairs, scale, margin, f"{100 * settings.confidence:g} %", edge)
-
-
-def _spans(d: Difference) -> list[tuple[str, Span | None]]:
-    return [("measured", d.measured), ("quoted", d.quoted)]
-
-
-def _said(d: Difference) -> str:
-    if d.judged is None:
-        return "not measured here"
-    p = "" if d.judged.p_holm is None else f"; p\xa0(Holm)\xa0{p_text(d.judged.p_holm)}"
-    return f"{d.judged.verdict.replace('a better', f'{d.a} better').replace('b better', f'{d.b} better')}{p}"
-
-
-def _mark(kind: str, span: Span, scale: Scale) -> Mark:
-    d, interval = span
-    low, high = (scale.at(100 * end) for end in interval) if interval else (None, None)
-    words = typeset(gain_limits(interval)) if interval else "no interval"
-    return Mark(kind, scale.at(100 * d), low, high, typeset(gain(d)), words)
+    ends = [100 * end for _, difference, interval in marks for end in (difference, *(interval or ()))]
+    return Forest(pairs, scale_of([*ends, -edge, edge]), f"{100 * settings.confidence:g} %", settings.margin)

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from math import ceil, floor, log10
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-if TYPE_CHECKING:
-    from vlakit.compare.grids import Grid
+from vlakit.compare.grids import Grid, gain, gain_limits
 
 
 def render(template: str, **values: Any) -> str:
@@ -38,7 +37,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"kinds": kinds, "typeset": typeset}
+    found.filters |= {"kinds": kinds, "typeset": typeset, "gain": gain, "gain_limits": gain_limits}
     return found
 
 
