@@ -16,8 +16,9 @@ from typing import Any
 
 from table_fills import filled
 
+from vlakit.compare.grids import html_text
 from vlakit.compare.pairs import Settings
-from vlakit.reports.tables.formats import html_text
+from vlakit.reports.tables.formats import report_of as formatted
 from vlakit.reports.tables.runs import Filled, TableRun
 from vlakit.reports.tables.spec import load_table
 from vlakit.reports.tables.table import TableReport, from_runs
@@ -59,7 +60,7 @@ def report_of(fill: Filled, source: str = "sqlite:///runs/mlflow.db") -> TableRe
 
 def page_of(fill: Filled, source: str = "sqlite:///runs/mlflow.db") -> str:
     """Its page."""
-    return html_text(report_of(fill, source))
+    return html_text(formatted(report_of(fill, source)))
 
 
 @dataclass

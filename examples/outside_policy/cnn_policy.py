@@ -1,5 +1,7 @@
 """A policy of one's own: a small convolutional network that regresses a chunk of actions from one picture."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ class CnnPolicy(Network):
         self.camera, self.shape = settings.cameras[0], (settings.chunk, action_size)
         channels = [3 * len(settings.channel_statistics), width, width, 2 * width, 2 * width]
         layers: list[nn.Module] = []
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             layers += [nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1), nn.ReLU()]
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
         self.head = nn.Linear(4 * 2 * width, settings.chunk * action_size)

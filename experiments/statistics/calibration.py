@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from vlakit.stats.intervals import clopper_pearson, newcombe, unpaired_equivalence, unpaired_p, wilson
+from vlakit.stats.intervals import clopper_pearson, newcombe, unpaired_equivalence, unpaired_p, welch, wilson
 from vlakit.stats.multiple import holm
 from vlakit.stats.paired import PairCounts, bootstrap, equivalence, mcnemar, newcombe_paired, non_inferiority, sign_flip
 from vlakit.stats.seeds import compare_seeds
 from vlakit.stats.sequential import stopping_times
-from vlakit.stats.unpaired import welch
 
 HERE, ALPHA, SD, MARGIN = Path(__file__).parent, 0.05, 1.5, 0.1
 RNG = np.random.default_rng(20250101)

@@ -21,8 +21,7 @@ TRAINED = ("steps=2", "validate_every=2", "evaluate.suite=fake_bridge", "evaluat
 
 def test_an_expert_is_reproduced_to_the_last_episode(expert: Path, capsys: Capture) -> None:
     written = report(capsys, "passport", f"run={expert}")
-    assert {Path(file).name for file in written["files"]} == {PASSPORT, "README.md"}  # no model, so no leaderboard
-    assert any("no model" in line for line in written["unknown"])
+    assert {Path(file).name for file in written["files"]} == {PASSPORT, "README.md"}
     found = report(capsys, "reproduce", f"passport={expert / 'passport'}")
     assert (found["verdict"], found["identical"], found["n"], found["trained"]) == ("reproduced", 6, 6, False)
     assert json.loads((Path(found["out"]) / "reproduction.json").read_text()) == found
@@ -45,7 +44,7 @@ def test_episodes_that_end_otherwise_are_not_reproduced_and_the_exit_status_says
 
 def test_a_stored_checkpoint_is_found_beside_its_passport_and_evaluated_again(evaluated: Path, capsys: Capture) -> None:
     written = report(capsys, "passport", f"run={evaluated}")
-    assert [Path(file).name for file in written["files"]] == [PASSPORT, "README.md", "fake.yaml", "leaderboard.json"]
+    assert [Path(file).name for file in written["files"]] == [PASSPORT, "README.md"]
     moved = evaluated.rename(evaluated.with_name("moved"))
     found = report(capsys, "reproduce", f"passport={moved / 'passport'}")
     assert (found["verdict"], found["same_policy"]) == ("reproduced", True)
@@ -94,7 +93,7 @@ def test_what_did_not_end_has_no_passport(expert: Path, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["passport", "card.curator=me"], ["card.curator=me", "@handle"]),
+        (["passport", "card.url=me"], ["card.url=me", "a URL"]),
         (["passport", "card.benchmark=libero"], ["card.benchmark=libero", "ORGANISATION/DATASET"]),
         (["reproduce", "margin=2.0"], ["margin=2.0"]),
         (["reproduce", "train=true"], ["records no training"]),

@@ -11,8 +11,9 @@ from fake_suite import statistics
 from tiny_runs import built, saved
 
 from vlakit.cli import configuration, suites
+from vlakit.compare.records import read_header
 from vlakit.configs import conf_root
-from vlakit.evaluation.records import EPISODES, read_episodes, read_header
+from vlakit.evaluation.records import EPISODES, read_episodes
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.full import Full

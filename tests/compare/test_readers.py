@@ -228,3 +228,17 @@ def test_trainings_share_a_name_only_if_the_seed_alone_was_changed(tmp_path: Pat
     assert name("b", "seed=1", "strategy.optimizer.lr=1e-4", "paths.runs=/x") == "full[strategy.optimizer.lr=1e-4]"
     assert name("c", "model.weights=/mnt/w/grounded") == "full[model.weights=grounded]"
     assert name("d", "'data.mixture={a: 1}'") == "full[data.mixture={a: 1}]"
+
+
+def test_control_characters_of_a_foreign_file_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    tasks = {"op\x1b[31men\x07": [True, False]}
+    found = read(vla_eval(tmp_path / "o\x1b[2Jft.json", tasks, seed=1))
+    assert (found.starts[0].task, found.run) == ("op[31men", "o[2Jft")
+    config = tmp_path / "run" / ".hydra" / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("name: lo\x1b[31mra\nseed: 2\n")
+    folder = write_own(tmp_path / "run" / "evaluation", [0, 0], error="boom")
+    assert (read(folder).run, read(folder).notes) == (
+        "lo[31mra",
+        ["2 of 2 episodes of lo[31mra ended in an error and count as failed"],
+    )

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from fake_suite import FakeSuite, Seeker, states_of
 
+from vlakit.compare.records import read_header
 from vlakit.errors import ConfigError, CorruptRecord, InvalidData
-from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, opened, read_episodes, read_header, summary
+from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, opened, read_episodes, summary
 from vlakit.evaluation.rollout import Options, rollout
 
 SUITE = FakeSuite()

@@ -6,8 +6,9 @@ from statistics import stdev
 import pytest
 from commands import complaint, report, run
 
+from vlakit.compare.gather import kind
 from vlakit.errors import ConfigError, UnknownName
-from vlakit.reports.recorded import compare_runs, kind, render, to_json
+from vlakit.reports.recorded import compare_runs, render, to_json
 from vlakit.tracking.mlflow import PARENT, client, end_run, experiment_id, start_parent
 
 ACCURACIES = {0: 0.5, 1: 0.75, 2: 0.625}

@@ -7,7 +7,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 
 from vlakit.errors import InvalidData
 from vlakit.stats import intervals
-from vlakit.stats.intervals import clopper_pearson, newcombe, stratified_mean, unpaired_equivalence, unpaired_p, wilson
+from vlakit.stats.intervals import clopper_pearson, newcombe, unpaired_equivalence, unpaired_p, wilson
 
 COUNTS = [(0, 1), (1, 1), (0, 10), (9, 10), (97, 100), (250, 500), (2000, 2000)]
 
@@ -87,13 +87,3 @@ def test_what_is_no_rate_is_refused(of: object) -> None:
         of(1, 2, 95)
     with pytest.raises(InvalidData, match="two episodes"):
         intervals.standard_error([1.0])
-
-
-def test_a_stratified_mean_weighs_tasks_not_episodes() -> None:
-    few, many = np.array([0.0, 1.0]), np.ones(98)
-    found = stratified_mean([few, many])
-    assert found.mean == 0.75
-    assert found.standard_error == pytest.approx(0.25)  # half the standard error of the first, 0.5
-    assert stratified_mean([few, many], [2, 98]).mean == pytest.approx(0.99)
-    with pytest.raises(InvalidData):
-        stratified_mean([np.ones(1)])

@@ -20,7 +20,6 @@ from vlakit.stats.paired import (
     newcombe_paired,
     non_inferiority,
     sign_flip,
-    stratified_difference,
     tango,
 )
 
@@ -139,7 +138,3 @@ def test_equal_differences_give_no_certainty() -> None:
     assert credit_equivalence(np.zeros(33), 0.05) is None
     with pytest.raises(InvalidData):
         bootstrap(np.zeros(1))
-
-
-def test_a_stratified_difference_weighs_tasks_equally() -> None:
-    assert stratified_difference([np.zeros(90), np.ones(10)]) == 0.5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vlakit.errors import InvalidData
-from vlakit.stats.seeds import bootstrap_seeds, compare_seeds
+from vlakit.stats.seeds import compare_seeds
 
 
 def arms(
@@ -61,9 +61,21 @@ def test_outcomes_that_never_vary_are_refused() -> None:
         compare_seeds(np.ones((3, 20)), np.zeros((3, 20)))
 
 
+def bootstrap(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Seeds of each strategy and shared states redrawn, crossed: Owen, Ann. Appl. Stat. 1 (2007) 386 (pigeonhole)."""
+    rng, n = np.random.default_rng(0), a.shape[1]
+    states = rng.multinomial(n, np.full(n, 1 / n), size=2000) / n  # (draws, N)
+    means = []
+    for arm in (a, b):
+        seeds = rng.multinomial(len(arm), np.full(len(arm), 1 / len(arm)), size=2000) / len(arm)  # (draws, S)
+        means.append(((seeds @ arm) * states).sum(axis=1))
+    low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+    return float(low), float(high)
+
+
 def test_the_crossed_bootstrap_agrees_with_many_seeds() -> None:
     a, b = arms(np.random.default_rng(3), seed_sd=0.1, n_seeds=20, n=150)
-    found, expected = bootstrap_seeds(a, b), compare_seeds(a, b).interval
+    found, expected = bootstrap(a, b), compare_seeds(a, b).interval
     assert found == pytest.approx(expected, abs=0.35 * (expected[1] - expected[0]))
 
 

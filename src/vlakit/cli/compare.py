@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.output import check_format, check_fractions, emit
+from vlakit.cli.output import check_format, check_fractions
+from vlakit.compare.grids import FORMATS
 from vlakit.errors import ConfigError, nearest
-
-FORMATS = ("text", "json", "csv", "latex", "html")
 
 
 def main(overrides: Sequence[str]) -> None:
     """Print the comparison of evaluations, or the table of recorded runs."""
     cfg = verb_config("compare", overrides)
-    check_format(cfg["format"], FORMATS)
+    check_format(cfg["format"], FORMATS.names())
     if isinstance(cfg["runs"], str):
         cfg["runs"] = [cfg["runs"]]
     if cfg["runs"] and (isinstance(cfg["runs"], dict) or any(_is_place(str(run)) for run in cfg["runs"])):
@@ -31,8 +30,7 @@ def compare_episodes(cfg: dict[str, Any]) -> str:
     from vlakit.compare.gather import gather
     from vlakit.compare.versus import compare_arms
     from vlakit.reports.tables.paper import check_names, paper_pairs, paper_rows
-    from vlakit.reports.versus_tables import FORMATS as RENDERERS
-    from vlakit.reports.versus_tables import Paper
+    from vlakit.reports.versus_tables import Paper, report_of
 
     rows = paper_rows(cfg["against"]) if cfg["against"] else {}
     arms = gather(cfg["runs"])
@@ -46,7 +44,8 @@ def compare_episodes(cfg: dict[str, Any]) -> str:
         reference=cfg["reference"],
         by_task=cfg["by_task"],
     )
-    return RENDERERS[cfg["format"]](found, Paper(cfg["against"], rows, paper_pairs(rows)) if rows else None)
+    report = report_of(found, Paper(cfg["against"], rows, paper_pairs(rows)) if rows else None)
+    return FORMATS.build(cfg["format"], report=report)
 
 
 def _settings(cfg: dict[str, Any]) -> Any:
@@ -67,12 +66,9 @@ def _is_place(run: str) -> bool:
 
 def _recorded(cfg: dict[str, Any]) -> None:
     check_format(cfg["format"], ("text", "json", "csv"))
-    from vlakit.reports.recorded import compare_runs, render, to_json
+    from vlakit.reports.recorded import compare_runs, render
 
     rows = compare_runs(
         cfg["tracking_uri"], parent=cfg["parent"], names=cfg["runs"], experiment=cfg["experiment"], sort=cfg["sort"]
     )
-    if cfg["format"] == "csv":
-        print(render(rows, "csv"))
-    else:
-        emit(to_json(rows), render(rows, "text"), cfg["format"])
+    print(render(rows, cfg["format"]))

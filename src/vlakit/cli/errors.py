@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vlakit.errors import ConfigError, DiskFull, VlakitError
+from vlakit.errors import ConfigError, DiskFull, PartMissing, VlakitError
 from vlakit.files import FULL
 
 INTERRUPTED = 130  # what a shell expects of a program ended by Ctrl-C
@@ -32,9 +32,15 @@ def readable_errors() -> Iterator[None]:
 
 
 def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
-    """The vlakit error behind `error`, looked for along its causes; a full disk and a refused value count as one."""
+    """The vlakit error behind `error`, looked for along its causes.
+
+    A full disk, a value that a constructor refused and a package that is not installed count as one.
+    """
     from hydra.errors import InstantiationException
 
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("vlakit"):
+        package = str(error.name).partition(".")[0]
+        return PartMissing(f"{package} is not installed", do="pip install vlakit, without --no-deps, brings it")
     unbuilt: VlakitError | None = None
     while error is not None:
         if isinstance(error, VlakitError):

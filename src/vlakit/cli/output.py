@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlakit.errors import ConfigError
@@ -15,7 +15,7 @@ def emit(report: Mapping[str, Any], text: str, output_format: str) -> None:
     print(json.dumps(report) if output_format == "json" else text)
 
 
-def check_format(output_format: str, known: tuple[str, ...] = ("text", "json")) -> None:
+def check_format(output_format: str, known: Sequence[str] = ("text", "json")) -> None:
     """Raise ConfigError for a format that a verb does not have."""
     if output_format not in known:
         raise ConfigError(f"format={output_format} is unknown", where="command line", do=f"one of {', '.join(known)}")

@@ -130,7 +130,7 @@ def _train(training: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> No
     from vlakit.checkpoints.file import weights_file
     from vlakit.cli.train import train
     from vlakit.files import content_hash
-    from vlakit.reports.passport.paths import relocated
+    from vlakit.reports.paths import relocated
 
     roots = {"<runs>": cfg["paths"]["runs"], "<data>": cfg["paths"]["data"], "<output>": str(out)}
     plain = relocated(training["config"], roots)

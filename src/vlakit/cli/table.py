@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, check_fractions
+from vlakit.compare.grids import FORMATS
 from vlakit.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -18,25 +19,24 @@ if TYPE_CHECKING:
     from vlakit.reports.tables.spec import TableSpec
     from vlakit.reports.tables.table import TableReport
 
-FORMATS = ("text", "markdown", "latex", "csv", "json", "html")
 SOURCES = ("runs", "paper")
 log = logging.getLogger(__name__)
 
 
 def main(overrides: Sequence[str]) -> None:
-    """Print one table; with png=FILE draw it, with save=DIR keep the outcomes behind it."""
+    """Print one table; with svg=FILE draw it, with save=DIR keep the outcomes behind it."""
     cfg = verb_config("table", overrides)
-    check_format(cfg["format"], FORMATS)
+    check_format(cfg["format"], FORMATS.names())
     if cfg["source"] not in SOURCES:
         raise ConfigError(f"source={cfg['source']}", where="command line", do=nearest(str(cfg["source"]), SOURCES))
     report = replace(build(cfg), command=shlex.join(["vlakit", "table", *overrides]))
-    from vlakit.reports.tables.formats import FORMATS as RENDERERS
+    from vlakit.reports.tables.formats import report_of
 
-    print(RENDERERS[cfg["format"]](report))
-    if cfg["png"]:
-        from vlakit.reports.tables.forest import draw_forest
+    print(FORMATS.build(cfg["format"], report=report_of(report)))
+    if cfg["svg"]:
+        from vlakit.reports.page.forest import draw_forest
 
-        log.info("picture: %s", draw_forest(report, Path(cfg["png"])))
+        log.info("picture: %s", draw_forest(report, Path(cfg["svg"])))
 
 
 def build(cfg: dict[str, Any]) -> TableReport:

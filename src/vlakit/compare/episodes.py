@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,13 @@ def columns(outcomes: Iterable[Outcome]) -> tuple[list[Start], npt.NDArray[np.bo
     """Starts, success (N,) and credit (N,)."""
     rows = list(outcomes)
     success = np.array([row.success for row in rows], bool)
-    return [row.start for row in rows], success, np.array([row.credit for row in rows], np.float64)
+    starts = [Start(*map(printable, row.start)) for row in rows]
+    return starts, success, np.array([row.credit for row in rows], np.float64)
+
+
+def printable(word: str) -> str:
+    """Without the control characters of a foreign file, which a terminal would obey."""
+    return word if word.isprintable() else re.sub(r"[\x00-\x1f\x7f-\x9f]", "", word)
 
 
 def digest_of(contents: Iterable[bytes]) -> str:

@@ -25,7 +25,7 @@ def field_of(record: Any, key: str, file: Path) -> Any:
     raise InvalidData(
         f"no {key!r} here: a file of another version?",
         where=f"{file}  (has: {kind[:200]})",
-        do="vlakit reads the layouts in src/vlakit/reports/readers; a new version is a new file there",
+        do="vlakit reads the layouts in src/vlakit/compare/readers; a new version is a new file there",
     )
 
 

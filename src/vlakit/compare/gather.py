@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlakit.compare.episodes import Arm, Episodes
 from vlakit.compare.readers import read
 from vlakit.errors import ConfigError
-from vlakit.reports.recorded import kind
 
 
 def gather(runs: Sequence[str] | Mapping[str, str | Sequence[str]]) -> list[Arm]:
@@ -42,6 +42,16 @@ def gather(runs: Sequence[str] | Mapping[str, str | Sequence[str]]) -> list[Arm]
             f"all of them are trainings of {next(iter(groups))}", where="runs", do="runs={A: [PATH,...], B: [PATH,...]}"
         )
     return [Arm(name, evaluations) for name, evaluations in groups.items()]
+
+
+def kind(run_name: str) -> str:
+    """A run's name without its seed.
+
+    >>> kind("lora_r32[seed=0]"), kind("lora_r32[strategy.rank=8,seed=1]")
+    ('lora_r32', 'lora_r32[strategy.rank=8]')
+    """
+    name = re.sub(r"(?<=[\[,])seed=\d+,?|,seed=\d+(?=\])", "", run_name)
+    return name.replace(",]", "]").removesuffix("[]")
 
 
 def _check_seeds(groups: Mapping[str, list[Episodes]]) -> None:

@@ -1,16 +1,38 @@
-"""A title, a header and rows of words, and how they look as text, Markdown, LaTeX and CSV."""
+"""A report before any format: words for people, plain values for programs. A new format is a function here."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+from vlakit.errors import ConfigError
+from vlakit.registry import Registry
 
 WORDY = frozenset(
-    {"run", "a", "b", "task", "letters", "verdict", "measured", "against the paper", "row", "claim", "what", "scope"}
+    {
+        "run",
+        "a",
+        "b",
+        "task",
+        "suite",
+        "letters",
+        "verdict",
+        "measured",
+        "against the paper",
+        "row",
+        "claim",
+        "what",
+        "scope",
+    }
 )
 WORDY |= {"name", "started", "commit", "checkpoint", "rule", "paper's own rollouts", "sha256 of episodes"}
+FORMATS: Registry[str] = Registry("format")
 
 
 @dataclass(frozen=True)
@@ -27,6 +49,109 @@ class Grid:
         return self.header[column] in WORDY
 
 
+@dataclass(frozen=True)
+class Column:
+    """One column of rows of any kind. value: of a row, None where there is none, which `shown` sets in words.
+
+    fields: what CSV calls it, several where the value is a tuple of so many, none where CSV leaves it out; title "": of
+    CSV alone.
+    """
+
+    title: str
+    value: Callable[[Any], Any]
+    shown: Callable[[Any], str] = str
+    fields: Sequence[str] = ()
+    quoted: bool = False
+
+    def cell(self, row: Any) -> str:
+        """A row's word."""
+        value = self.value(row)
+        return "-" if value is None else self.shown(value)
+
+    def plain(self, row: Any) -> Sequence[object]:
+        """A row's values in CSV."""
+        value = self.value(row)
+        if len(self.fields) < 2:
+            return [value] if self.fields else []
+        return [None] * len(self.fields) if value is None else value
+
+
+def at(path: str) -> Callable[[Any], Any]:
+    """The value at a dotted path of attributes; None where one is missing on the way."""
+    names = path.split(".")
+    return lambda row: reduce(lambda value, name: getattr(value, name, None), names, row)
+
+
+def grid(title: str, columns: Sequence[Column], rows: Sequence[Any]) -> Grid:
+    """The columns with a title, in words."""
+    titled = [column for column in columns if column.title]
+    words = [[column.cell(row) for column in titled] for row in rows]
+    return Grid(title, [c.title for c in titled], words, [c.title for c in titled if c.quoted])
+
+
+def plain_lines(columns: Sequence[Column], rows: Sequence[Any]) -> list[list[object]]:
+    """A header and lines for CSV."""
+    header: list[object] = [name for column in columns for name in column.fields]
+    return [header, *([value for column in columns for value in column.plain(row)] for row in rows)]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What every format is made of. lines: of CSV; content: of JSON; page: makes the HTML page.
+
+    comments: notes that LaTeX keeps as comments.
+    """
+
+    grids: Sequence[Grid]
+    lines: Sequence[Sequence[object]]
+    content: Mapping[str, Any]
+    notes: Sequence[str] = ()
+    comments: Sequence[str] = ()
+    page: Callable[[], str] | None = field(default=None, compare=False)
+
+
+@FORMATS.register("text")
+def text(report: Report) -> str:
+    """Aligned tables for people; a line stands under the header of one without a title."""
+    parts: list[str] = []
+    for one in report.grids:
+        header, *rows = aligned(one)
+        parts.append("\n".join([one.title, header, *rows] if one.title else [header, "-" * len(header), *rows]))
+    return "\n\n".join([*parts, *(f"note: {note}" for note in report.notes)])
+
+
+@FORMATS.register("markdown")
+def markdown_text(report: Report) -> str:
+    """Tables for a README."""
+    return "\n\n".join([*map(markdown, report.grids), "\n".join(f"- {note}" for note in report.notes)]).rstrip()
+
+
+@FORMATS.register("latex")
+def latex_text(report: Report) -> str:
+    """A tabular of each table, ready for \\input."""
+    return "\n\n".join([*map(latex, report.grids), *(f"% {note}" for note in report.comments)])
+
+
+@FORMATS.register("csv")
+def csv_text(report: Report) -> str:
+    """Plain numbers, rates and differences as fractions."""
+    return csv_lines(report.lines)
+
+
+@FORMATS.register("json")
+def json_text(report: Report) -> str:
+    """One line of JSON."""
+    return json.dumps(report.content)
+
+
+@FORMATS.register("html")
+def html_text(report: Report) -> str:
+    """One page that loads nothing. Raises ConfigError for a report that has none."""
+    if report.page is None:
+        raise ConfigError("this report has no page", where="format=html", do="format=text")
+    return report.page()
+
+
 def aligned(grid: Grid) -> list[str]:
     """Lines of plain text."""
     lines = [grid.header, *grid.rows]
@@ -38,7 +163,7 @@ def markdown(grid: Grid) -> str:
     """A title and a table for GitHub."""
     rule = ["---" if grid.wordy(i) else "---:" for i in range(len(grid.header))]
     lines = [" | ".join(word.replace("|", "/") for word in line) for line in [grid.header, rule, *grid.rows]]
-    return "\n".join([f"**{grid.title}**", "", *(f"| {line} |" for line in lines)])
+    return "\n".join([*([f"**{grid.title}**", ""] if grid.title else []), *(f"| {line} |" for line in lines)])
 
 
 def latex(grid: Grid) -> str:
@@ -50,31 +175,53 @@ def latex(grid: Grid) -> str:
 
 
 def csv_lines(rows: Sequence[Sequence[object]]) -> str:
-    """Rows as CSV without a line end at the end; None is an empty field."""
+    """Rows as CSV without a line end at the end; None is an empty field. A word that a spreadsheet would run is quoted.
+
+    >>> csv_lines([["=1+1", "-", "-0.5", -0.5, None]])
+    "'=1+1,-,-0.5,-0.5,"
+    """
     sink = io.StringIO()
-    csv.writer(sink, lineterminator="\n").writerows([["" if v is None else v for v in row] for row in rows])
+    csv.writer(sink, lineterminator="\n").writerows([[_field(value) for value in row] for row in rows])
     return sink.getvalue().rstrip("\n")
 
 
-def points(fraction: float, *, signed: bool = False) -> str:
+def unquoted(field: str) -> str:
+    """A field of `csv_lines` as it was."""
+    return re.sub(r"^'(?=[=+@-].)", "", field)
+
+
+def _field(value: object) -> object:
+    runs = isinstance(value, str) and re.match(r"[=+@-].", value) and not re.fullmatch(r"[+-]?[\d.]+(e[+-]\d+)?", value)
+    return f"'{value}" if runs else "" if value is None else value
+
+
+def points(fraction: float) -> str:
     """A fraction in percent."""
-    return f"{100 * fraction:+.1f}" if signed else f"{100 * fraction:.1f}"
+    return f"{100 * fraction:.1f}"
 
 
-def limits(interval: tuple[float, float] | None, signed: bool = False) -> str:
+def gain(fraction: float) -> str:
+    """A difference of fractions in points."""
+    return f"{100 * fraction:+.1f}"
+
+
+def limits(interval: tuple[float, float], shown: Callable[[float], str] = points) -> str:
     """An interval of fractions in percent."""
-    return "-" if interval is None else " to ".join(points(limit, signed=signed) for limit in interval)
+    return " to ".join(map(shown, interval))
 
 
-def error(value: float | None) -> str:
-    """A standard error in percent."""
-    return "-" if value is None else points(value)
+def gain_limits(interval: tuple[float, float]) -> str:
+    """An interval of a difference in points."""
+    return limits(interval, gain)
 
 
-def p_text(value: float | None) -> str:
+def count(number: int) -> str:
+    """A whole number."""
+    return f"{number:,}"
+
+
+def p_text(value: float) -> str:
     """A p-value."""
-    if value is None:
-        return "-"
     return "<1e-4" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
 
 

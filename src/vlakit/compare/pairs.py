@@ -14,7 +14,7 @@ from scipy.special import ndtri
 
 from vlakit.errors import InvalidData
 from vlakit.schema import Float64
-from vlakit.stats.intervals import newcombe, unpaired_equivalence, unpaired_p
+from vlakit.stats.intervals import newcombe, unpaired_equivalence, unpaired_p, welch
 from vlakit.stats.paired import (
     bootstrap,
     count_pairs,
@@ -26,7 +26,6 @@ from vlakit.stats.paired import (
 )
 from vlakit.stats.power import rollouts_mean, rollouts_paired
 from vlakit.stats.seeds import compare_seeds
-from vlakit.stats.unpaired import welch
 
 
 @dataclass(frozen=True)

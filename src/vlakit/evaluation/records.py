@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from vlakit.compare.records import EPISODES, HEADER, find_header
 from vlakit.data.shards.journal import FolderBusy, locked
 from vlakit.errors import ConfigError, CorruptRecord, InvalidData
 from vlakit.files import disk_full_as_error, flush_to_disk, write_atomically
 from vlakit.schema import Float32
 from vlakit.stats.intervals import wilson
-
-HEADER, EPISODES = "evaluation.json", "episodes.jsonl"
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def opened(
     asked = json.loads(json.dumps(settings))
     try:
         with locked(path):
-            header = _read_header(path)
+            header = find_header(path)
             if header is None:
                 _check_empty(path)
                 header = {"settings": asked}
@@ -108,14 +107,6 @@ def opened(
             yield EvaluationFolder(path, header, read_episodes(path))
     except FolderBusy as error:
         raise FolderBusy("another evaluation is writing this folder", where=error.where, do=error.do) from error
-
-
-def read_header(folder: str | Path) -> dict[str, Any]:
-    """evaluation.json: "settings", and notes such as "gate" and "ckpt". Raises InvalidData, CorruptRecord."""
-    header = _read_header(Path(folder))
-    if header is None:
-        raise InvalidData(f"no {HEADER} here", where=str(folder), do="pass a folder that vlakit evaluate suite= wrote")
-    return header
 
 
 def read_episodes(folder: str | Path) -> list[EpisodeRecord]:
@@ -185,18 +176,6 @@ def _row(task: str, records: Sequence[EpisodeRecord], confidence: float) -> Row:
     low, high = wilson(successes, n, confidence)
     errors = sum(record.error is not None for record in records)
     return Row(task, n, successes, successes / n, low, high, credit, steps, errors)
-
-
-def _read_header(folder: Path) -> dict[str, Any] | None:
-    file = folder / HEADER
-    if not file.is_file():
-        return None
-    try:
-        header = json.loads(file.read_text(encoding="utf-8"))
-        _flat(header["settings"])
-        return header
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptRecord(f"{HEADER} cannot be read: {error!r}", where=str(folder), do="delete the folder") from error
 
 
 def _write_header(folder: Path, header: Mapping[str, Any]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
+from vlakit.compare.gather import kind
+from vlakit.compare.grids import FORMATS, Column, Report, at, grid, plain_lines
 from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.tracking.mlflow import EXPERIMENT, RunRow, runs
 
@@ -80,16 +80,6 @@ def identity(run: RunRow) -> tuple[str, ...]:
     return kind(run.name), run.params.get("model.weights", ""), run.params.get("trainer.precision", ""), *shards
 
 
-def kind(run_name: str) -> str:
-    """A run's name without its seed.
-
-    >>> kind("lora_r32[seed=0]"), kind("lora_r32[strategy.rank=8,seed=1]")
-    ('lora_r32', 'lora_r32[strategy.rank=8]')
-    """
-    name = re.sub(r"(?<=[\[,])seed=\d+,?|,seed=\d+(?=\])", "", run_name)
-    return name.replace(",]", "]").removesuffix("[]")
-
-
 def _choose(recorded: Sequence[RunRow], parent: str | None, names: Sequence[str] | None, where: str) -> list[RunRow]:
     if parent is not None:
         sweeps = [run.run_id for run in recorded if run.tags.get("vlakit.kind") == "sweep"]
@@ -132,20 +122,17 @@ def _evaluation_column(metric: str) -> str:
 
 
 def render(rows: Sequence[Row], output_format: str) -> str:
-    """Rows as an aligned table (`text`) or as `csv`."""
-    columns = columns_of(rows)
-    table = [["run", "seeds", *columns]]
-    table += [[r.name, str(len(r.seeds)), *(str(r.cells[c]) if c in r.cells else "-" for c in columns)] for r in rows]
-    if output_format == "csv":
-        sink = io.StringIO()
-        csv.writer(sink, lineterminator="\n").writerows(table)
-        return sink.getvalue().rstrip()
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    lines = [
-        "  ".join(w.ljust(n) if i == 0 else w.rjust(n) for i, (w, n) in enumerate(zip(line, widths, strict=True)))
-        for line in table
+    """Rows as an aligned table (`text`), as `csv` or as `json`."""
+    numbers = [
+        Column(name, lambda row, name=name: str(row.cells.get(name, "-")), fields=[name]) for name in columns_of(rows)
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    columns = [
+        Column("run", at("name"), fields=["run"]),
+        Column("seeds", lambda row: len(row.seeds), fields=["seeds"]),
+        *numbers,
+    ]
+    report = Report([grid("", columns, rows)], plain_lines(columns, rows), to_json(rows))
+    return FORMATS.build(output_format, report=report)
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:

@@ -1,15 +1,26 @@
-"""A comparison as text, JSON, CSV, LaTeX or one HTML page. A new format is a function in `FORMATS`."""
+"""A comparison as a report: runs, pairs, pairs task by task, and pairs beside the paper's."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isinf
 from typing import Any
 
-from vlakit.compare.grids import Grid, aligned, csv_lines, error, limits, p_text, points
-from vlakit.compare.grids import latex as tabular
+from vlakit.compare.grids import (
+    Column,
+    Grid,
+    Report,
+    at,
+    count,
+    gain,
+    gain_limits,
+    grid,
+    limits,
+    p_text,
+    plain_lines,
+    points,
+)
 from vlakit.compare.versus import Comparison, Judged
 from vlakit.reports.tables.paper import PaperPair, PaperRow, agreement
 from vlakit.stats.intervals import quantile
@@ -23,96 +34,127 @@ class Paper:
     rows: Mapping[str, PaperRow]
     pairs: Mapping[tuple[str, str], PaperPair]
 
+    def of(self, judged: Judged) -> PaperPair | None:
+        """The printed pair of the same two."""
+        return self.pairs.get((judged.a, judged.b))
 
-def grids(found: Comparison, paper: Paper | None) -> list[Grid]:
-    """Runs, pairs, pairs task by task, and pairs beside the paper's."""
-    level = f"{100 * found.settings.confidence:g} %"
-    rates = [
-        [r.name, str(r.seeds), f"{r.n:,}", points(r.rate), limits(r.interval), r.letters, *_paper_rate(r.name, paper)]
-        for r in found.rates
+
+def report_of(comparison: Comparison, paper: Paper | None = None) -> Report:
+    """A comparison, ready for any format."""
+    columns = [Column("", at("scope"), fields=["task"]), *_pair_columns("")]
+    return Report(
+        grids=grids(comparison, paper),
+        lines=plain_lines(columns, [*comparison.pairs, *comparison.tasks]),
+        content=to_json(comparison, paper),
+        notes=comparison.notes,
+        page=lambda: _page(comparison, paper),
+    )
+
+
+def grids(comparison: Comparison, paper: Paper | None) -> list[Grid]:
+    """Runs, pairs, where their uncertainty comes from, the paper's pairs, and pairs task by task."""
+    level = f"{100 * comparison.settings.confidence:g} %"
+    columns = _pair_columns(level)
+    how = "paired on shared initial states" if comparison.paired else "not paired"
+    parts = [
+        grid("runs", _rate_columns(comparison.score, level, paper), comparison.rates),
+        grid(f"pairs, {how}", columns, comparison.pairs),
     ]
-    beside = [f"paper {paper.table}"] if paper else []
-    parts = [Grid("runs", ["run", "seeds", "episodes", f"{found.score} %", level, "letters", *beside], rates, beside)]
-    how = "paired on shared initial states" if found.paired else "not paired"
-    header = ["a", "b", "n", "only a", "only b", "a - b", level, "p", "p Holm", "verdict"]
-    parts.append(Grid(f"pairs, {how}", header, [_pair_row(judged) for judged in found.pairs]))
-    if any(judged.finding.seed_se is not None for judged in found.pairs):
-        parts.append(_seed_grid(found.pairs))
+    if any(judged.finding.seed_se is not None for judged in comparison.pairs):
+        parts.append(grid("where the uncertainty comes from (standard errors)", _SEED_COLUMNS, comparison.pairs))
     if paper:
-        parts.append(_paper_grid(found, paper))
-    if found.tasks:
-        rows = [[judged.scope, *_pair_row(judged)] for judged in found.tasks]
-        parts.append(Grid("task by task", ["task", *header], rows))
+        quoted = [judged for judged in comparison.pairs if paper.of(judged)]
+        title = f"beside the paper's {paper.table} (quoted, not measured here)"
+        parts.append(grid(title, _paper_columns(paper, comparison.settings.alpha), quoted))
+    if comparison.tasks:
+        parts.append(grid("task by task", [Column("task", at("scope")), *columns], comparison.tasks))
     return parts
 
 
-def _pair_row(judged: Judged) -> list[str]:
-    f = judged.finding
-    alone = ["-" if n is None else str(n) for n in (f.only_a, f.only_b)]
-    p = [p_text(f.p), p_text(judged.p_holm)]
+def _rate_columns(score: str, level: str, paper: Paper | None) -> list[Column]:
+    columns = [
+        Column("run", at("name")),
+        Column("seeds", at("seeds")),
+        Column("episodes", at("n"), count),
+        Column(f"{score} %", at("rate"), points),
+        Column(level, at("interval"), limits),
+        Column("letters", at("letters")),
+    ]
+    if paper:
+        columns.append(Column(f"paper {paper.table}", lambda rate: paper.rows.get(rate.name), _plus_minus, quoted=True))
+    return columns
+
+
+def _plus_minus(row: PaperRow) -> str:
+    return f"{points(row.rate)} +- {points(row.se)}"
+
+
+A_AND_B = [Column("a", at("a"), fields=["a"]), Column("b", at("b"), fields=["b"])]
+DIFFERENCE = Column("a - b", at("finding.difference"), gain, ["difference"])
+
+
+def _pair_columns(level: str) -> list[Column]:
     return [
-        judged.a,
-        judged.b,
-        str(f.n),
-        *alone,
-        points(f.difference, signed=True),
-        limits(f.interval, True),
-        *p,
-        judged.verdict,
+        *A_AND_B,
+        Column("n", at("finding.n"), fields=["n"]),
+        Column("only a", at("finding.only_a"), fields=["only_a"]),
+        Column("only b", at("finding.only_b"), fields=["only_b"]),
+        *tested(level),
+        Column("", lambda judged: None if isinf(judged.rollouts) else judged.rollouts, fields=["needed"]),
+        Column("verdict", at("verdict"), fields=["verdict"]),
     ]
 
 
-def _seed_grid(pairs: Sequence[Judged]) -> Grid:
-    header = ["a", "b", "seeds", "a - b", "+- episodes", "+- seeds", "p these checkpoints", "p other trainings"]
-    rows = [
-        [
-            *(j.a, j.b, f"{j.finding.seeds[0]} and {j.finding.seeds[1]}", points(j.finding.difference, signed=True)),
-            *(
-                error(j.finding.episode_se),
-                error(j.finding.seed_se),
-                p_text(j.finding.p_checkpoints),
-                p_text(j.finding.p),
-            ),
-        ]
-        for j in pairs
+def tested(level: str) -> list[Column]:
+    """The difference of a judged pair, its interval and p."""
+    return [
+        DIFFERENCE,
+        Column(level, at("finding.interval"), gain_limits, ["low", "high"]),
+        Column("p", at("finding.p"), p_text, ["p"]),
+        Column("p Holm", at("p_holm"), p_text, ["p_holm"]),
     ]
-    return Grid("where the uncertainty comes from (standard errors)", header, rows)
 
 
-def _paper_grid(found: Comparison, paper: Paper) -> Grid:
-    header = ["a", "b", "a - b", "paper a - b", "+-", "paper p Holm", "against the paper"]
-    rows: list[list[str]] = []
-    for j in found.pairs:
-        printed = paper.pairs.get((j.a, j.b))
-        if printed:
-            own = [j.a, j.b, points(j.finding.difference, signed=True)]
-            theirs = [points(printed.difference, signed=True), error(printed.se), p_text(printed.p_holm)]
-            rows.append([*own, *theirs, agreement(j, printed, found.settings.alpha)])
-    return Grid(f"beside the paper's {paper.table} (quoted, not measured here)", header, rows, header[3:6])
+_SEED_COLUMNS = [
+    *A_AND_B,
+    Column("seeds", lambda judged: "{} and {}".format(*judged.finding.seeds)),
+    DIFFERENCE,
+    Column("+- episodes", at("finding.episode_se"), points),
+    Column("+- seeds", at("finding.seed_se"), points),
+    Column("p these checkpoints", at("finding.p_checkpoints"), p_text),
+    Column("p other trainings", at("finding.p"), p_text),
+]
 
 
-def _paper_rate(name: str, paper: Paper | None) -> list[str]:
-    if paper is None:
-        return []
-    row = paper.rows.get(name)
-    return [f"{points(row.rate)} +- {error(row.se)}" if row else "-"]
+def _paper_columns(paper: Paper, alpha: float) -> list[Column]:
+    def printed(name: str) -> Callable[[Judged], Any]:
+        return lambda judged: getattr(paper.of(judged), name)
+
+    return [
+        *A_AND_B,
+        DIFFERENCE,
+        Column("paper a - b", printed("difference"), gain, quoted=True),
+        Column("+-", printed("se"), points, quoted=True),
+        Column("paper p Holm", printed("p_holm"), p_text, quoted=True),
+        Column("against the paper", lambda judged: agreement(judged, paper.pairs[judged.a, judged.b], alpha)),
+    ]
 
 
-def to_json(found: Comparison, paper: Paper | None) -> dict[str, Any]:
+def to_json(comparison: Comparison, paper: Paper | None) -> dict[str, Any]:
     """Plain values: runs, pairs (over all tasks), tasks (pairs with their task), paired, settings, notes."""
-    runs = [
-        {"run": r.name, "seeds": r.seeds, "n": r.n, found.score: r.rate, "interval": r.interval, "letters": r.letters}
-        for r in found.rates
-    ]
+    score, settings = comparison.score, comparison.settings
     return {
-        "paired": found.paired,
-        "score": found.score,
-        "confidence": found.settings.confidence,
-        "margin": found.settings.margin,
-        "runs": runs,
-        "pairs": [{**pair_json(judged), **_paper_json(judged, paper, found.settings.alpha)} for judged in found.pairs],
-        "tasks": [{"task": judged.scope, **pair_json(judged)} for judged in found.tasks],
-        "notes": found.notes,
+        "paired": comparison.paired,
+        "score": score,
+        "confidence": settings.confidence,
+        "margin": settings.margin,
+        "runs": [
+            {"run": r.name, "seeds": r.seeds, "n": r.n, score: r.rate, "interval": r.interval, "letters": r.letters}
+            for r in comparison.rates
+        ],
+        "pairs": [{**pair_json(judged), **_paper_json(judged, paper, settings.alpha)} for judged in comparison.pairs],
+        "tasks": [{"task": judged.scope, **pair_json(judged)} for judged in comparison.tasks],
+        "notes": comparison.notes,
     }
 
 
@@ -136,65 +178,29 @@ def pair_json(judged: Judged) -> dict[str, Any]:
         "method": f.method,
     }
     if f.seed_se is not None:
-        names = ("episode_se", "seed_se", "p_checkpoints", "seeds")
-        content |= {name: getattr(f, name) for name in names}
+        content |= {name: getattr(f, name) for name in ("episode_se", "seed_se", "p_checkpoints", "seeds")}
     return content
 
 
 def _paper_json(judged: Judged, paper: Paper | None, alpha: float) -> dict[str, Any]:
-    printed = paper.pairs.get((judged.a, judged.b)) if paper else None
+    printed = paper.of(judged) if paper else None
     if paper is None or printed is None:
         return {}
     return {"paper": {"table": paper.table, **vars(printed), "verdict": agreement(judged, printed, alpha)}}
 
 
-def text(found: Comparison, paper: Paper | None) -> str:
-    """Aligned tables for people."""
-    parts = ["\n".join([grid.title, *aligned(grid)]) for grid in grids(found, paper)]
-    return "\n\n".join([*parts, *(f"note: {note}" for note in found.notes)])
-
-
-def json_text(found: Comparison, paper: Paper | None) -> str:
-    """One line of JSON."""
-    return json.dumps(to_json(found, paper))
-
-
-def csv_text(found: Comparison, paper: Paper | None) -> str:
-    """One line a pair and scope, plain numbers."""
-    report = to_json(found, paper)
-    keys = ["n", "only_a", "only_b", "difference", "low", "high", "p", "p_holm", "needed", "verdict"]
-    lines: list[list[object]] = [["task", "a", "b", *keys]]
-    for row in [*report["pairs"], *report["tasks"]]:
-        row["low"], row["high"] = row["interval"] or (None, None)
-        lines.append([row.get("task", "all"), *row["pair"], *(row[key] for key in keys)])
-    return csv_lines(lines)
-
-
-def latex(found: Comparison, paper: Paper | None) -> str:
-    """A tabular of each table, ready for \\input."""
-    return "\n\n".join(tabular(grid) for grid in grids(found, paper))
-
-
-def html_page(found: Comparison, paper: Paper | None) -> str:
+def _page(comparison: Comparison, paper: Paper | None) -> str:
     """One self-contained page: the tables, and the differences as a picture."""
-    from vlakit.reports.page.html_page import render, typeset_forest
-    from vlakit.reports.tables.forest import Difference
+    from vlakit.reports.page.forest import Difference, typeset_forest  # Jinja, which no other format needs
+    from vlakit.reports.page.html_page import render
 
-    z = quantile(found.settings.confidence)
+    z = quantile(comparison.settings.confidence)
     drawn: list[Difference] = []
-    for j in found.pairs:
-        printed = paper.pairs.get((j.a, j.b)) if paper else None
-        half = z * printed.se if printed else 0.0
-        theirs = (printed.difference, (printed.difference - half, printed.difference + half)) if printed else None
-        drawn.append(Difference(j.a, j.b, (j.finding.difference, j.finding.interval), theirs, j))
-    forest = typeset_forest(drawn, found.settings)
-    return render("compare.html.j2", grids=grids(found, paper), forest=forest, notes=found.notes)
-
-
-FORMATS: dict[str, Callable[[Comparison, Paper | None], str]] = {
-    "text": text,
-    "json": json_text,
-    "csv": csv_text,
-    "latex": latex,
-    "html": html_page,
-}
+    for j in comparison.pairs:
+        printed = paper.of(j) if paper else None
+        quoted = None
+        if printed:
+            quoted = printed.difference, (printed.difference - z * printed.se, printed.difference + z * printed.se)
+        drawn.append(Difference(j.a, j.b, (j.finding.difference, j.finding.interval), quoted, j))
+    forest = typeset_forest(drawn, comparison.settings)
+    return render("compare.html.j2", grids=grids(comparison, paper), forest=forest, notes=comparison.notes)

@@ -1,4 +1,4 @@
-"""One rate, and the difference of two that share no initial states; standard errors as the OpenVLA paper has them."""
+"""One rate, and the difference of two rates or means of episodes that share nothing; the OpenVLA paper's errors."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv, ndtr, ndtri
+from scipy.special import betaincinv, ndtr, ndtri, stdtr, stdtrit
 
 from vlakit.errors import InvalidData
+from vlakit.schema import Float64
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -76,6 +77,34 @@ def unpaired_equivalence(k_a: int, n_a: int, k_b: int, n_b: int, margin: float) 
     return max(above, below)
 
 
+@dataclass(frozen=True)
+class MeanComparison:
+    """Interval for mean a minus mean b, p of no difference, and of a difference of the margin or more."""
+
+    interval: tuple[float, float]
+    p: float
+    p_equivalence: float
+
+
+def welch(a: Float64, b: Float64, confidence: float, margin: float) -> MeanComparison:
+    """Welch's t for credits (N,) and (M,). Raises InvalidData where neither varies: t has no say.
+
+    Source: Welch, Biometrika 34 (1947) 28.
+    """
+    if min(len(a), len(b)) < 2:
+        raise InvalidData("means of one episode do not compare", where=f"n = {len(a)}, {len(b)}", do="roll out more")
+    parts = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    error = float(np.sqrt(sum(parts)))
+    if error == 0:
+        raise InvalidData("no credit varies", where="both policies", do="more initial states or harder tasks")
+    df = float(error**4 / (parts[0] ** 2 / (len(a) - 1) + parts[1] ** 2 / (len(b) - 1)))
+    difference = float(a.mean() - b.mean())
+    half = error * float(stdtrit(df, 0.5 + confidence / 2))
+    sides = stdtr(df, -(difference + margin) / error), stdtr(df, (difference - margin) / error)
+    interval = max(-1.0, difference - half), min(1.0, difference + half)
+    return MeanComparison(interval, min(1.0, 2 * float(stdtr(df, -abs(difference) / error))), float(max(sides)))
+
+
 def standard_error(credits_: Sequence[float] | npt.NDArray[np.float64]) -> float:
     """Sample standard deviation of the credits over sqrt(n): the paper's +- on real robots. Raises InvalidData."""
     values = np.asarray(credits_, dtype=np.float64)
@@ -103,28 +132,6 @@ def half_credits_behind(successes: float, n: int, printed_percent: float, digits
     room = 0.5 * 10.0**-digits + 1e-9
     possible = range(least, most + 1, 2)
     return [h for h in possible if abs(100 * standard_error_of_sum(successes, n, h) - printed_percent) <= room]
-
-
-@dataclass(frozen=True)
-class Stratified:
-    """A mean over strata (tasks) and its standard error."""
-
-    mean: float
-    standard_error: float
-
-
-def stratified_mean(strata: Sequence[npt.NDArray[np.float64]], weights: Sequence[float] | None = None) -> Stratified:
-    """Weighted mean of the strata's means; equal weights unless given. Raises InvalidData for strata of one episode.
-
-    Source: Cochran, Sampling Techniques (1977), section 5.3, without the finite-population term.
-    """
-    if not strata or any(len(stratum) < 2 for stratum in strata):
-        raise InvalidData("each stratum needs two episodes", where="strata", do="roll out more of that task")
-    share = np.ones(len(strata)) if weights is None else np.asarray(weights, dtype=np.float64)
-    share = share / share.sum()
-    errors = np.array([standard_error(stratum) for stratum in strata])
-    mean = float(share @ np.array([stratum.mean() for stratum in strata]))
-    return Stratified(mean, float(np.sqrt(share**2 @ errors**2)))
 
 
 def quantile(confidence: float) -> float:

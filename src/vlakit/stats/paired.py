@@ -5,7 +5,6 @@ Differences are a minus b, as fractions. Credits may be 0, 0.5 or 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,11 +172,6 @@ def credit_equivalence(differences: Float64, margin: float) -> float | None:
         return None
     mean = float(differences.mean())
     return max(float(stdtr(n - 1, -(mean + margin) / error)), float(stdtr(n - 1, (mean - margin) / error)))
-
-
-def stratified_difference(differences: Sequence[Float64]) -> float:
-    """Mean over tasks of the tasks' mean differences: each task counts the same."""
-    return float(np.mean([task.mean() for task in differences]))
 
 
 def _lattice(differences: Float64) -> npt.NDArray[np.int64]:

@@ -92,25 +92,6 @@ def mean_interval(arm: Float64, confidence: float = 0.95) -> tuple[float, float]
     return max(0.0, float(arm.mean()) - half), min(1.0, float(arm.mean()) + half)
 
 
-def bootstrap_seeds(
-    a: Float64, b: Float64, *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Interval for the difference of credits (S, N): seeds of each strategy and shared states are redrawn, crossed.
-
-    A little wide with many seeds, narrow with two or three, where `compare_seeds` is the better guide.
-    Source: Owen, Ann. Appl. Stat. 1 (2007) 386 (pigeonhole bootstrap).
-    """
-    rng, n = np.random.default_rng(seed), a.shape[1]
-    states = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n  # (draws, N)
-    means = [
-        np.einsum("ds,sn,dn->d", rng.multinomial(len(arm), np.full(len(arm), 1 / len(arm)), size=draws), arm, states,
-                  optimize=True) / len(arm)
-        for arm in (a, b)
-    ]  # fmt: skip
-    low, high = np.quantile(means[0] - means[1], [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
-
-
 def _of_checkpoints(differences: Float64) -> float | None:
     try:
         return sign_flip(differences)

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from pages import RATES, page_of, report_of, whole_fill
 
+from vlakit.compare.grids import html_text
 from vlakit.compare.pairs import Settings
-from vlakit.reports.page.html_page import scale_of, typeset_forest
+from vlakit.reports.page.forest import differences, typeset_forest
+from vlakit.reports.page.html_page import scale_of
 from vlakit.reports.page.html_table import MOST_BYTES, charts
+from vlakit.reports.paths import public
 from vlakit.reports.tables.folder import from_folder, save
-from vlakit.reports.tables.forest import differences
-from vlakit.reports.tables.formats import grids, html_text, to_json
-from vlakit.reports.tables.runs import MOST_POINTS, Filled, public, thinned
+from vlakit.reports.tables.formats import report_of as formatted
+from vlakit.reports.tables.formats import to_json
+from vlakit.reports.tables.runs import MOST_POINTS, Filled, thinned
 from vlakit.reports.tables.spec import folders, load_table
 from vlakit.reports.tables.table import from_paper
 
@@ -62,7 +65,7 @@ def fill(tmp_path: Path) -> Filled:
 
 def paper_page(name: str) -> str:
     spec = load_table(name)
-    return html_text(from_paper(spec, Settings(margin=spec.tolerance)))
+    return html_text(formatted(from_paper(spec, Settings(margin=spec.tolerance))))
 
 
 @pytest.mark.parametrize("name", [None, *sorted(folders())])
@@ -90,7 +93,7 @@ def test_every_value_is_escaped(fill: Filled) -> None:
     runs = [replace(run, run=HOSTILE, commit=HOSTILE, record={**run.record, "shards.x": HOSTILE}) for run in fill.runs]
     runs[0] = replace(runs[0], episodes=None, why=HOSTILE)
     report = replace(report_of(Filled(runs, [HOSTILE]), HOSTILE), command=HOSTILE)
-    read = Read(html_text(report))
+    read = Read(html_text(formatted(report)))
     assert {"script", "img"} & {tag for tag, _, _ in read.found} == set()
     assert read.text.count(HOSTILE) >= len(runs) + 4
 
@@ -108,7 +111,7 @@ def test_measured_and_quoted_cells_are_told_apart(fill: Filled) -> None:
         assert shown not in plain
         assert f"{100 * own['rate']:.1f}" in plain
     assert len(quoted) == 3 * len(report.rows) + len(report.claims)
-    first = grids(from_paper(load_table("table1"), Settings()))[0]
+    first = formatted(from_paper(load_table("table1"), Settings())).grids[0]
     theirs = [a["class"].split() for a, _ in Read(paper_page("table1")).all("td")[: len(first.rows) * 8]]
     assert ["quoted" in kind for kind in theirs] == [False, *[True] * 7] * len(first.rows)
 
@@ -153,17 +156,20 @@ def test_the_forest_draws_the_numbers_of_the_pairs(fill: Filled) -> None:
     forest = typeset_forest(found, report.settings)
     assert forest is not None
     scale, judged = forest.scale, {(j.a, j.b): j.finding for j in report.pairs}
-    drawn = {(pair.a, pair.b): mark for pair in forest.pairs for mark in pair.marks if mark.kind == "measured"}
+    drawn = {
+        (pair.a, pair.b): [forest.at(value) for value in (pair.measured[0], *(pair.measured[1] or ()))]
+        for pair in forest.pairs
+        if pair.measured
+    }
     assert drawn.keys() == judged.keys()
-    for pair, mark in drawn.items():
+    for pair, places in drawn.items():
         finding = judged[pair]
         assert finding.interval is not None
-        back = [scale.low + place / 100 * (scale.high - scale.low) for place in (mark.at, mark.low, mark.high)]
+        back = [scale.low + place / 100 * (scale.high - scale.low) for place in places]
         assert back == pytest.approx([100 * v for v in (finding.difference, *finding.interval)], abs=0.02)
-    lines = Read(html_text(report)).all("line")
-    assert {f"{drawn['last_layer', 'full'].low}%", f"{drawn['last_layer', 'full'].high}%"} in [
-        {a["x1"], a["x2"]} for a, _ in lines
-    ]
+    lines = Read(html_text(formatted(report))).all("line")
+    ends = {f"{place}%" for place in drawn["last_layer", "full"][1:]}
+    assert ends in [{a["x1"], a["x2"]} for a, _ in lines]
 
 
 def test_the_papers_pairs_are_quoted_also_where_nothing_is_measured() -> None:
@@ -172,7 +178,7 @@ def test_the_papers_pairs_are_quoted_also_where_nothing_is_measured() -> None:
     assert (first.a, first.b, first.measured) == ("last_layer", "full", None)
     assert first.quoted is not None
     assert first.quoted[0] == pytest.approx(10 / 33 - 23 / 33)
-    assert Read(html_text(report)).all("g", "measured") == []
+    assert Read(html_text(formatted(report))).all("g", "measured") == []
 
 
 @pytest.mark.parametrize("values", [[0.0], [-3.0, -3.0], [1e-7, 3e-7], [-51.8, 13.4, 0.0], [0, 1999]])
@@ -215,7 +221,7 @@ def test_a_saved_folder_gives_the_same_curves_and_facts(fill: Filled, tmp_path: 
 def test_where_all_comes_from_is_said_without_passwords(fill: Filled) -> None:
     source = "http" + "://me:secret@host/store"
     report = replace(report_of(fill, source), command=f"vlakit table name=table1 tracking_uri={source}")
-    read = Read(html_text(report))
+    read = Read(html_text(formatted(report)))
     facts = read.all("dl")[0][1]
     for said in ("host/store", "table name=table1", "toy f00d", "mujoco 3.3.0", "last.ckpt: the weights after", "1f"):
         assert said in facts

@@ -1,29 +1,20 @@
 """Passports as files: what others read of them, and when a run counts as made again."""
 
 import json
-import re
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub import ModelCard
 
 from vlakit.compare.pairs import Settings
 from vlakit.errors import InvalidData
 from vlakit.files import content_hash
 from vlakit.reports.passport.check import check_data, compare
-from vlakit.reports.passport.files import Card, eval_results, leaderboard_rows, readme, write_passport
-from vlakit.reports.passport.paths import portable, relocated
+from vlakit.reports.passport.files import Card, readme, write_passport
+from vlakit.reports.paths import portable, relocated
 from vlakit.stats.intervals import wilson
-
-LIBERO = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
-NEEDED = {"model", "display_name", "benchmark", "weight_type", "curated_by", "date_added"}  # leaderboard.schema.json
-ALLOWED = NEEDED | {
-    "name_in_paper", "overall_score", "suite_scores", "task_scores", "reported_paper", "reported_table", "notes",
-    "params", "model_paper",
-}  # fmt: skip
 
 
 def row_of(task: str, won: int, n: int) -> dict[str, Any]:
@@ -102,53 +93,19 @@ def test_the_card_says_only_what_is_known_and_what_is_not() -> None:
     assert "None" not in text + readme(bare, Card())
 
 
-def test_eval_results_are_what_the_hub_parses() -> None:
-    entries = eval_results(evaluation(alternating(8)), Card(benchmark="me/dots", url="https://example.org/run"))
-    parsed = parse_eval_result_entries(entries)
-    assert [(entry.dataset_id, entry.task_id, entry.value) for entry in parsed] == [
-        ("me/dots", "fake", 50.0), ("me/dots", "reach", 100.0), ("me/dots", "far", 0.0),
-    ]  # fmt: skip
-    assert {entry.source_url for entry in parsed} == {"https://example.org/run"}
-    assert "n = 8" in str(parsed[0].notes)
-    assert parse_eval_result_entries(eval_results(evaluation([True] * 2), Card()))[0].dataset_id == "fake"
+def test_the_hub_dataset_and_the_source_of_the_results_are_what_the_user_says() -> None:
+    card = Card(name="mine", benchmark="me/dots", url="https://example.org/run")
+    (result,) = ModelCard(readme(passport(evaluation(alternating(8))), card)).data.eval_results
+    assert (result.dataset_type, result.dataset_name) == ("me/dots", "fake")
+    assert (result.source_url, result.source_name) == ("https://example.org/run", "vlakit passport")
 
 
-def test_a_row_has_the_keys_that_the_leaderboard_needs_and_no_other() -> None:
-    (row,) = leaderboard_rows(passport(evaluation(alternating(8))), Card(curator="@me"), date(2026, 1, 2))
-    assert set(row) >= NEEDED
-    assert set(row) <= ALLOWED
-    assert (row["date_added"], row["curated_by"], row["params"]) == ("2026-01-02", "@me", "2.36M")
-    assert re.fullmatch(r"[\w-]+", row["model"])
-    assert (row["overall_score"], row["suite_scores"], row["weight_type"]) == (None, {"fake": 50.0}, "finetuned")
-    assert all(0 <= value <= 100 for value in row["task_scores"].values())
-
-
-def test_suites_of_one_benchmark_share_a_row_and_rank_only_when_all_are_there() -> None:
-    every = [evaluation(alternating(8, i + 1), suite) for i, suite in enumerate(LIBERO)]
-    (row,) = leaderboard_rows(passport(*every), Card(), date.today())
-    assert (row["benchmark"], set(row["suite_scores"])) == ("libero", set(LIBERO))
-    assert row["overall_score"] == pytest.approx(sum(row["suite_scores"].values()) / 4, abs=0.05)
-    (row,) = leaderboard_rows(passport(*every[:3]), Card(), date.today())
-    assert row["overall_score"] is None
-
-
-def test_what_was_trained_on_more_than_the_benchmark_is_shared_and_unknown_training_makes_no_row() -> None:
-    one = evaluation(alternating(8))
-    one["checkpoint"]["datasets"] = ["fake_dots", "bridge_orig"]
-    assert leaderboard_rows(passport(one), Card(), date.today())[0]["weight_type"] == "shared"
-    one["checkpoint"]["datasets"] = []
-    assert leaderboard_rows(passport(one), Card(), date.today()) == []
-    assert leaderboard_rows(passport(one), Card(weight_type="shared"), date.today())[0]["weight_type"] == "shared"
-
-
-def test_unknown_training_and_licence_are_said_in_the_files(tmp_path: Path) -> None:
-    one = evaluation(alternating(8))
-    del one["checkpoint"]["datasets"]
-    files = write_passport(passport(one), Card(), tmp_path)
-    assert "leaderboard.json" not in {file.name for file in files}
-    said = json.loads((tmp_path / "passport.json").read_text())["unknown"]
-    assert [line.split(":")[0] for line in said] == ["x", "leaderboard", "license"]
-    assert all(line in (tmp_path / "README.md").read_text() for line in said)
+def test_an_unknown_licence_is_said_in_the_files(tmp_path: Path) -> None:
+    files = write_passport(passport(evaluation(alternating(8))), Card(), tmp_path)
+    assert [file.name for file in files] == ["passport.json", "README.md"]
+    unknown = json.loads((tmp_path / "passport.json").read_text())["unknown"]
+    assert [line.split(":")[0] for line in unknown] == ["x", "license"]
+    assert all(line in (tmp_path / "README.md").read_text() for line in unknown)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +159,7 @@ def test_a_path_in_a_list_of_an_override_or_in_an_address_keeps_its_name_alone()
     left = set[str]()
     tree = {"a": "data.root=/mnt/x/shards", "b": ["k=[/r/a,/home/me/b]"], "c": "sqlite:////home/me/m.db", "d": "a/b"}
     assert portable(tree, {"/r": "<runs>"}, left) == {
-        "a": "data.root=<elsewhere>/shards", "b": ["k=[<runs>/a,<elsewhere>/b]"], "c": "sqlite:<elsewhere>/m.db",
+        "a": "data.root=<elsewhere>/shards", "b": ["k=[<runs>/a,<elsewhere>/b]"], "c": "sqlite:///<elsewhere>/m.db",
         "d": "a/b",
     }  # fmt: skip
     assert left == {"<elsewhere>/shards", "<elsewhere>/b", "<elsewhere>/m.db"}

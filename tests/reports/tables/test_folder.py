@@ -19,7 +19,7 @@ SPEC = load_table("table1")
 
 def test_a_saved_table_is_the_same_table(tmp_path: Path) -> None:
     fill = filled({"full": 0.7, "lora_r32": 0.6}, n=30)
-    broken = replace(fill.runs[1], episodes=None, why="GateClosed: 3 of 40, and a comma")
+    broken = replace(fill.runs[1], episodes=None, why="=GateClosed: 3 of 40, and a comma")
     fill = Filled([fill.runs[0], broken, *fill.runs[2:]], [])
     files = save(fill, SPEC, tmp_path)
     assert [file.name for file in files] == ["runs.csv", "full.csv", "lora_r32.csv"]

@@ -1,17 +1,21 @@
 """A table: measured beside quoted, holes named, claims judged by what the data can carry."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from scipy.special import stdtrit
 from table_fills import filled
 
+from vlakit.compare.grids import csv_text
 from vlakit.compare.pairs import Settings
+from vlakit.configs import conf_root
 from vlakit.errors import ConfigError, InvalidData, UnknownName
+from vlakit.reports.page.forest import draw_forest
 from vlakit.reports.tables import spec as table_spec
-from vlakit.reports.tables.forest import draw_forest
-from vlakit.reports.tables.formats import csv_text, grids, to_json
+from vlakit.reports.tables.formats import report_of, to_json
 from vlakit.reports.tables.runs import Filled
 from vlakit.reports.tables.spec import folders, load_table
 from vlakit.reports.tables.table import TableReport, from_paper, from_runs
@@ -40,17 +44,39 @@ def test_a_table_is_found_by_its_first_word() -> None:
     assert "table1" in caught.value.do
 
 
-def test_a_misspelt_key_and_an_unknown_row_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("claims:", "claim:", "'claim'.* claims"),
+        ("[finetuned, frozen]", "[tuned, frozen]", "'tuned'.* finetuned"),
+        ("[finetuned, frozen]", "[finetuned]", "claims"),
+        ("better:", "beter:", "unknown key 'beter'.* better"),
+        ("where: {name: full", "were: {name: full", "rows.finetuned.*'were'.* where"),
+        ("where: {name: full, model.weights: tiny_grounded}, ", "", "row 'finetuned' needs either where or missing"),
+        ("digits: 2", "digits: two", "columns.0.digits.*whole number, got 'two'"),
+        ("tolerance: 0.05", "tolerance: [1]", "tolerance"),
+        ("sweep: table10", "sweep: python train.py -m hparams_search=table10", "a file of conf/hparams_search"),
+    ],
+)
+def test_what_no_table_has_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, said: str
+) -> None:
     text = (load_table("table10").folder / "table.yaml").read_text()
-    (tmp_path / "t").mkdir()
-    monkeypatch.setattr(table_spec, "folders", lambda: {"t": tmp_path / "t"})
-    for before, after, said in (
-        ("claims:", "claim:", "'claim'"),
-        ("[finetuned, frozen]", "[tuned, frozen]", "'tuned'"),
-    ):
-        (tmp_path / "t" / "table.yaml").write_text(text.replace(before, after))
-        with pytest.raises(ConfigError, match=said):
-            load_table("t")
+    assert before in text
+    (tmp_path / "table.yaml").write_text(text.replace(before, after))
+    monkeypatch.setattr(table_spec, "folders", lambda: {"t": tmp_path})
+    with pytest.raises(ConfigError, match=re.compile(said, re.DOTALL)) as caught:
+        load_table("t")
+    assert str(tmp_path / "table.yaml") in str(caught.value)
+
+
+def test_a_tables_sweep_stands_in_conf_alone() -> None:
+    specs = [load_table(name) for name in folders()]
+    searches = {spec.search for spec in specs if spec.search}
+    assert "table1" in searches
+    assert searches <= {file.stem for file in (conf_root() / "hparams_search").glob("*.yaml")}
+    assert load_table("table1").sweep == "python train.py -m hparams_search=table1 seed=0,1,2"
+    assert load_table("table12").sweep == ""
 
 
 def test_a_row_is_judged_against_the_reference_and_the_paper() -> None:
@@ -131,22 +157,24 @@ def test_rows_that_always_fail_get_no_p_value() -> None:
 
 def test_the_forest_is_drawn_and_an_empty_one_refused(tmp_path: Path) -> None:
     spec = load_table("table1")
-    file = draw_forest(measured(filled(RATES, n=40)), tmp_path / "deep" / "x.png")
-    assert file.read_bytes()[:4] == b"\x89PNG"
+    report = measured(filled(RATES, n=40))
+    picture = ElementTree.parse(draw_forest(report, tmp_path / "deep" / "x.svg"))
+    drawn = [group.get("class") for group in picture.iter("{http://www.w3.org/2000/svg}g")]
+    assert drawn.count("measured") - 1 == len(report.pairs) == drawn.count("quoted") - 1  # one of each is the key
     bare = replace(from_paper(spec, Settings()), rows=[], printed={})
     with pytest.raises(InvalidData, match="no difference to draw"):
-        draw_forest(bare, tmp_path / "y.png")
+        draw_forest(bare, tmp_path / "y.svg")
 
 
 def test_a_row_without_a_row_of_the_paper_is_judged_too() -> None:
     report = from_runs(load_table("lora_rank"), filled({"r2": 0.3, "r32": 0.8, "r64": 0.78}), Settings(), "test")
-    grid = grids(report)[0]
+    grid = report_of(report).grids[0]
     cells = {row[0]: dict(zip(grid.header, row, strict=True)) for row in grid.rows}
     assert (cells["r2"]["measured"], cells["r2"]["against the paper"]) == ("worse", "-")
     assert cells["r32"]["measured"] == "reference"
     assert cells["r64"]["measured"].startswith(("cannot tell (", "equivalent"))
     assert cells["r64"]["against the paper"].startswith("cannot tell (the paper's")
-    assert "worse" in csv_text(report).splitlines()[1]
+    assert "worse" in csv_text(report_of(report)).splitlines()[1]
 
 
 def test_a_row_agrees_no_sooner_than_its_corrected_p_allows() -> None:

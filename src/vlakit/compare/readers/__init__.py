@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from vlakit.compare.episodes import Episodes
+from vlakit.compare.episodes import Episodes, printable
 from vlakit.errors import UnknownName
 
 
@@ -36,7 +36,9 @@ def read(path: str | Path) -> Episodes:
     for reader in readers():
         files = reader.find(place)
         if files:
-            return reader.read(place, files)
+            episodes = reader.read(place, files)
+            notes = [printable(note) for note in episodes.notes]
+            return replace(episodes, run=printable(episodes.run), notes=notes)
     layouts = "; ".join(f"{reader.name}: {reader.layout}" for reader in readers())
     raise UnknownName(
         "no evaluation here" if place.exists() else "no such folder or file",

@@ -9,8 +9,8 @@ from typing import Any
 
 from vlakit.compare.episodes import Episodes, Outcome, Start, columns, digest_of, outcome_of
 from vlakit.compare.readers import Reader
+from vlakit.compare.records import EPISODES, HEADER, read_header
 from vlakit.errors import CorruptRecord, InvalidData
-from vlakit.evaluation.records import EPISODES, HEADER, read_header
 
 PICKED = {"experiment", "debug", "hparams_search", "ckpt_path", "name", "seed"}  # words that name no other training
 ASIDE = ("paths.", "logger", "callbacks", "evaluate.", "trainer.enable", "hydra.", "data.root", "model.processor.token")

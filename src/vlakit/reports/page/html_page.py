@@ -9,34 +9,35 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import ceil, floor, log10
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from vlakit.compare.grids import limits, p_text, points
-from vlakit.compare.pairs import Settings
-from vlakit.reports.tables.forest import Difference, Span
-
-if TYPE_CHECKING:
-    from vlakit.compare.grids import Grid
+from vlakit.compare.grids import Grid, gain, gain_limits
 
 
 def render(template: str, **values: Any) -> str:
-    """A page in ASCII, so that no shell or editor can spoil its letters."""
-    return _environment().get_template(template).render(**values).encode("ascii", "xmlcharrefreplace").decode()
+    """A page or picture in ASCII, so that no shell or editor can spoil its letters; a model card as it is."""
+    text = _environment().get_template(template).render(**values)
+    return text if _is_markdown(template) else text.encode("ascii", "xmlcharrefreplace").decode()
+
+
+def _is_markdown(template: str | None) -> bool:
+    return str(template).endswith(".md.j2")
 
 
 @cache
 def _environment() -> Environment:
     found = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
+        autoescape=lambda template: not _is_markdown(template),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"kinds": kinds, "typeset": typeset}
+    found.filters |= {"kinds": kinds, "typeset": typeset, "gain": gain, "gain_limits": gain_limits}
     return found
 
 
@@ -80,83 +81,13 @@ class Scale:
 
 
 def scale_of(values: Sequence[float], *, whole: bool = False) -> Scale:
-    """Round limits that hold all values; whole: ticks at integers."""
-    from matplotlib.ticker import MaxNLocator
-
+    """Round limits that hold all values, with some five steps between; whole: ticks at integers."""
     low, high = min(values), max(values)
     if low == high:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
-    ticks = [
-        round(float(tick), 12)
-        for tick in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
-    ]
+    least = (high - low) / 5
+    power = 10.0 ** floor(log10(least))
+    step = next(size * power for size in (1, 2, 2.5, 5, 10) if size * power >= least * (1 - 1e-9))
+    step = max(1.0, ceil(step)) if whole else step
+    ticks = [round(i * step, 12) for i in range(floor(low / step + 1e-9), ceil(high / step - 1e-9) + 1)]
     return Scale(ticks[0], ticks[-1], ticks)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One difference with its interval: `kind` measured or quoted, places in per cent, and in words."""
-
-    kind: str
-    at: float
-    low: float | None
-    high: float | None
-    number: str
-    interval: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One line of a forest plot."""
-
-    a: str
-    b: str
-    said: str
-    marks: Sequence[Mark]
-
-
-@dataclass(frozen=True)
-class Forest:
-    """Differences on one scale; margin: (left edge, width) of what counts as none."""
-
-    pairs: Sequence[Pair]
-    scale: Scale
-    margin: tuple[float, float]
-    level: str
-    points: float
-
-    @property
-    def measured(self) -> bool:
-        """Whether anything in it was measured here."""
-        return any(mark.kind == "measured" for pair in self.pairs for mark in pair.marks)
-
-
-def typeset_forest(found: Sequence[Difference], settings: Settings) -> Forest | None:
-    """None where nothing is compared."""
-    spans = [span for d in found for span in (d.measured, d.quoted) if span]
-    if not spans:
-        return None
-    edge = 100 * settings.margin
-    ends = [100 * end for d, interval in spans for end in (d, *(interval or ()))]
-    scale = scale_of([*ends, -edge, edge])
-    pairs = [Pair(d.a, d.b, _said(d), [_mark(kind, span, scale) for kind, span in _spans(d) if span]) for d in found]
-    margin = scale.at(-edge), round(scale.at(edge) - scale.at(-edge), 2)
-    return Forest(pairs, scale, margin, f"{100 * settings.confidence:g} %", edge)
-
-
-def _spans(d: Difference) -> list[tuple[str, Span | None]]:
-    return [("measured", d.measured), ("quoted", d.quoted)]
-
-
-def _said(d: Difference) -> str:
-    if d.judged is None:
-        return "not measured here"
-    p = "" if d.judged.p_holm is None else f"; p\xa0(Holm)\xa0{p_text(d.judged.p_holm)}"
-    return f"{d.judged.verdict.replace('a better', f'{d.a} better').replace('b better', f'{d.b} better')}{p}"
-
-
-def _mark(kind: str, span: Span, scale: Scale) -> Mark:
-    d, interval = span
-    low, high = (scale.at(100 * end) for end in interval) if interval else (None, None)
-    number, said = typeset(points(d, signed=True)), typeset(limits(interval, signed=True))
-    return Mark(kind, scale.at(100 * d), low, high, number, "no interval" if interval is None else said)

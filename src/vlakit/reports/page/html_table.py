@@ -9,9 +9,10 @@ from pathlib import Path
 
 from vlakit import __version__
 from vlakit.compare.grids import Grid
-from vlakit.reports.page.html_page import Scale, render, scale_of, typeset_forest
-from vlakit.reports.tables.forest import differences
-from vlakit.reports.tables.runs import LEARNING, MOST_POINTS, TableRun, public
+from vlakit.reports.page.forest import differences, typeset_forest
+from vlakit.reports.page.html_page import Scale, render, scale_of
+from vlakit.reports.paths import public
+from vlakit.reports.tables.runs import LEARNING, MOST_POINTS, TableRun
 from vlakit.reports.tables.table import PAPER, RowReport, TableReport
 
 MOST_BYTES = 200_000  # of one video

@@ -1,29 +1,31 @@
 """What a run is and what it scored, as plain JSON from which it can be made again.
 
-Machine paths become names (see passport_paths); what the files do not say is listed under "unknown".
+Machine paths become names (see paths.py); what the files do not say is listed under "unknown".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vlakit import __version__
-from vlakit.checkpoints.card import CARD
+from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.file import WEIGHTS, network_state, read_checkpoint, weights_file
 from vlakit.checkpoints.formats import LoadOptions
 from vlakit.checkpoints.shipped import is_shipped, resolve
 from vlakit.compare.readers.own import find
+from vlakit.compare.records import read_header
 from vlakit.errors import CheckpointMismatch, ConfigError, CorruptRecord, InvalidData
-from vlakit.evaluation.records import read_episodes, read_header, summary
+from vlakit.evaluation.records import read_episodes, summary
 from vlakit.files import content_hash
 from vlakit.policy import TrainedPolicy
-from vlakit.reports.passport.paths import portable
+from vlakit.reports.paths import portable
 from vlakit.tracking.mlflow import EXPERIMENT, RunRow, StoreUnreachable, runs
 
 VERSION, PASSPORT, CONFIG = 1, "passport.json", "config.yaml"
@@ -32,67 +34,70 @@ PLACED = ("settings", "gate", "checkpoint")  # of an evaluation, what may name p
 OUTCOME = ("task", "initial_state", "seed", "success", "credit", "steps")
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation as `read_evaluation` gives it, and the file of the checkpoint; None for a control."""
+
+    content: dict[str, Any]
+    file: Path | None
+
+
 def describe(place: Path, options: LoadOptions, *, verify: bool = True) -> dict[str, Any]:
     """The passport of a run's folder, or of one evaluation's. verify: load the checkpoints, compare with the records.
 
     Raises InvalidData for what has no episodes or did not end, ConfigError for several runs, CheckpointMismatch.
     """
-    folders = [file.parent for file in find(place)]
-    if not folders:
-        raise InvalidData("no evaluation here", where=str(place), do="vlakit evaluate ckpt=RUN suite=NAME comes first")
-    evaluations = [read_evaluation(folder) for folder in folders]
-    _check_suites(evaluations, folders, place)
-    subjects = [evaluation.pop("subject") for evaluation in evaluations]
-    files = [_evaluated(*each) for each in zip(subjects, evaluations, folders, strict=True)]
-    homes = sorted({file.parent for file in files if file is not None})
+    evaluated = _evaluations(place)
+    homes = sorted({each.file.parent for each in evaluated if each.file})
     if len(homes) > 1:
         names = ", ".join(str(home) for home in homes)
         raise ConfigError(f"evaluations of {len(homes)} runs", where=str(place), do=f"name one of: {names}")
     config, unknown = _config(homes[0]) if homes else {}, list[str]()
-    known = {f: _checkpoint(f, s, config, unknown) for f, s in dict(zip(files, subjects, strict=True)).items() if f}
-    for evaluation, file in zip(evaluations, files, strict=True):
-        if file is not None:
-            evaluation["checkpoint"] = known[file][0]
-            if verify:
-                _verify(file, evaluation, options)
+    subjects = {each.file: each.content["subject"] for each in evaluated if each.file}
+    known = {file: _checkpoint(file, subject, config, unknown) for file, subject in subjects.items()}
+    for each in evaluated if verify else ():
+        _verify(each, options)
     training = _training(config, homes[0], next(iter(known.values()))[1], unknown) if config else None
     if homes and training is None:
         unknown.append("training: the checkpoint's folder holds no configuration of a run")
-    training = _placeless(training, evaluations, _roots(config), unknown)
-    return {
+    contents = [{**e.content, **({"checkpoint": known[e.file][0]} if e.file else {})} for e in evaluated]
+    name = training["name"] if training else Path(contents[0]["subject"]).name
+    roots, left = _roots(config), set[str]()
+    passport = {
         "passport": VERSION,
         "vlakit": __version__,
-        "name": training["name"] if training else Path(subjects[0]).name,
-        "training": training,
-        "evaluations": evaluations,
+        "name": name,
+        "training": portable(training, roots, left),
+        "evaluations": [_placeless(content, roots, left) for content in contents],
         "unknown": unknown,
     }
-
-
-def _placeless(
-    training: dict[str, Any] | None, evaluations: Sequence[dict[str, Any]], roots: Mapping[str, str], unknown: list[str]
-) -> dict[str, Any] | None:
-    """The training without paths of the machine; the evaluations lose theirs in place."""
-    left = set[str]()
-    for evaluation in evaluations:
-        if evaluation["settings"].get("suite_settings", {}).pop("assets", None):  # reproduce looks for them anew
-            left.add("suite.assets")
-        evaluation |= {key: portable(evaluation[key], roots, left) for key in PLACED if key in evaluation}
-    training = portable(training, roots, left)
     if left:
         unknown.append(f"paths: where on that machine these lay is left out: {', '.join(sorted(left))}")
-    return training
+    return passport
 
 
-def _check_suites(evaluations: Sequence[Mapping[str, Any]], folders: Sequence[Path], place: Path) -> None:
-    by_suite: dict[str, list[str]] = {}
-    for evaluation, folder in zip(evaluations, folders, strict=True):
-        by_suite.setdefault(evaluation["suite"], []).append(str(folder))
-    for suite, same in by_suite.items():
+def _placeless(evaluation: dict[str, Any], roots: Mapping[str, str], left: set[str]) -> dict[str, Any]:
+    """An evaluation without paths of the machine, whose names join `left`, and without its subject, which is one."""
+    content = {key: value for key, value in evaluation.items() if key != "subject"}
+    settings = content["settings"]
+    if "assets" in settings.get("suite_settings", {}):  # reproduce looks for them anew
+        left |= {"suite.assets"} if settings["suite_settings"]["assets"] else set()
+        without = {key: value for key, value in settings["suite_settings"].items() if key != "assets"}
+        content["settings"] = {**settings, "suite_settings": without}
+    return {key: portable(value, roots, left) if key in PLACED else value for key, value in content.items()}
+
+
+def _evaluations(place: Path) -> list[Evaluated]:
+    """The evaluations of a run, one a suite. Raises InvalidData for none, ConfigError for two of a suite."""
+    folders = {file.parent: read_evaluation(file.parent) for file in find(place)}
+    if not folders:
+        raise InvalidData("no evaluation here", where=str(place), do="vlakit evaluate ckpt=RUN suite=NAME comes first")
+    for suite in {content["suite"]: None for content in folders.values()}:
+        same = [str(folder) for folder, content in folders.items() if content["suite"] == suite]
         if len(same) > 1:
-            raise ConfigError(
-                f"{len(same)} evaluations in {suite}", where=str(place), do=f"name one of: {', '.join(same)}"
-            )
+            do = f"name one of: {', '.join(same)}"
+            raise ConfigError(f"{len(same)} evaluations in {suite}", where=str(place), do=do)
+    return [Evaluated(content, _checkpoint_file(content, folder)) for folder, content in folders.items()]
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
@@ -139,18 +144,18 @@ def read_passport(path: Path) -> tuple[Path, dict[str, Any]]:
     return file, content
 
 
-def _evaluated(subject: str, evaluation: Mapping[str, Any], folder: Path) -> Path | None:
+def _checkpoint_file(evaluation: Mapping[str, Any], folder: Path) -> Path | None:
     """The checkpoint of an evaluation: beside it, where it should be, else where it was; None for a control."""
     if "control" in evaluation["settings"]["policy"]:
         return None
+    subject = evaluation["subject"]
     if is_shipped(subject):
         return resolve(subject)
-    said = Path(subject).expanduser()
-    run = folder.parents[1]
-    for place in (run / said.name if said.suffix in {".ckpt", ".pt"} else run, said):
-        found = weights_file(place)
-        if found is not None:
-            return found
+    recorded, run = Path(subject).expanduser(), folder.parents[1]
+    for place in (run / recorded.name if recorded.suffix in {".ckpt", ".pt"} else run, recorded):
+        file = weights_file(place)
+        if file is not None:
+            return file
     raise CheckpointMismatch(
         f"the checkpoint that was evaluated, {subject}, is not here",
         where=str(folder),
@@ -166,13 +171,14 @@ def _config(run: Path) -> dict[str, Any]:
 def _checkpoint(
     file: Path, subject: str, config: Mapping[str, Any], unknown: list[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a checkpoint is and how it was chosen, and its card. Raises InvalidData where training stopped short."""
+    """What a checkpoint is and how it was chosen, and the run's facts. Raises InvalidData where training stopped short."""
     facts: dict[str, Any] = {"name": subject if is_shipped(subject) else file.name, "sha256": content_hash(file)}
     if file.suffix != ".ckpt":
         unknown.append("checkpoint: its layout says neither how it was trained nor how it was chosen")
         return facts, {}
     content = read_checkpoint(file)
-    card, step, rule = content[CARD], content.get("global_step"), _rule(file.stem, config)
+    card = Card.from_dict(content[CARD], where=str(file))
+    step, rule = content.get("global_step"), _rule(file.stem, config)
     wanted = config.get("trainer", {}).get("max_steps")
     if rule is None:
         unknown.append(f"checkpoint: nothing says by what rule {facts['name']} was kept")
@@ -180,12 +186,12 @@ def _checkpoint(
         raise InvalidData(
             f"the run stopped at step {step} of {wanted}", where=str(file), do=f"go on with it: ckpt_path={file}"
         )
-    facts |= {key: card[key] for key in ("strategy", "model", "adapter") if key in card}
-    facts |= {"step": step, "rule": rule, "versions": card.get("contract", {}).get("versions", {})}
-    facts["datasets"] = sorted(card.get("shards") or card.get("statistics", {}))
-    if not card.get("base"):
+    facts |= {"strategy": card.strategy, "network": card.network, "adapter": card.adapter}
+    facts |= {"step": step, "rule": rule, "versions": (card.contract or {}).get("versions", {})}
+    facts["datasets"] = sorted(card.facts.get("shards") or card.statistics)
+    if card.base is None:
         facts["parameters"] = sum(tensor.numel() for tensor in network_state(content).values())
-    return facts, card
+    return facts, card.facts
 
 
 def _rule(name: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -199,16 +205,19 @@ def _rule(name: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"monitor": None} if name == "last" and config else None
 
 
-def _verify(file: Path, evaluation: Mapping[str, Any], options: LoadOptions) -> None:
-    recorded = evaluation["settings"]["policy"]
+def _verify(evaluated: Evaluated, options: LoadOptions) -> None:
+    """Raise CheckpointMismatch unless the checkpoint is the one that was evaluated, to the bit; a control has none."""
+    if evaluated.file is None:
+        return
+    recorded, strict = evaluated.content["settings"]["policy"], evaluated.content["strict"]
     policy = TrainedPolicy.from_checkpoint(
-        file, constrain=recorded["constrain"], strict=evaluation["strict"], options=options
+        evaluated.file, constrain=recorded["constrain"], strict=strict, options=options
     )
     if policy.content_hash() != recorded["sha256"]:
         raise CheckpointMismatch(
-            f"the checkpoint is not the one that was evaluated in {evaluation['suite']}: its weights or statistics "
-            "have changed since",
-            where=str(file),
+            f"the checkpoint is not the one that was evaluated in {evaluated.content['suite']}: "
+            "its weights or statistics have changed since",
+            where=str(evaluated.file),
             do="evaluate it anew, with another out=DIR",
         )
 

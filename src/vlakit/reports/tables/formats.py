@@ -1,182 +1,144 @@
-"""A table as text, Markdown, LaTeX, CSV, JSON or an HTML page. Measured and quoted figures have columns of their own.
-
-A new format is a function in `FORMATS`.
-"""
+"""A table as a report. Measured and quoted figures have columns of their own."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from vlakit.compare.grids import Grid, aligned, csv_lines, error, limits, markdown, p_text, points
-from vlakit.compare.grids import latex as tabular
-from vlakit.compare.versus import Judged
+from vlakit.compare.grids import (
+    Column,
+    Grid,
+    Report,
+    at,
+    count,
+    gain,
+    gain_limits,
+    grid,
+    limits,
+    p_text,
+    plain_lines,
+    points,
+)
 from vlakit.reports.tables.quoted import Quoted
-from vlakit.reports.tables.spec import Column
-from vlakit.reports.tables.table import PAPER, RowReport, TableReport
-from vlakit.reports.versus_tables import pair_json
+from vlakit.reports.tables.spec import Column as Metric
+from vlakit.reports.tables.table import PAPER, Number, RowReport, TableReport
+from vlakit.reports.versus_tables import pair_json, tested
 
 
-def grids(report: TableReport) -> list[Grid]:
-    """Rows, claims, and for the paper's own data every pair."""
-    level = f"{100 * report.settings.confidence:g} %"
-    if report.source == PAPER:
-        parts = [_printed_grid(report, level), _pair_grid("all pairs, unpaired", report.pairs, level)]
-        if report.scopes:
-            parts.append(_pair_grid("pairs part by part", report.scopes, level))
+def report_of(table: TableReport) -> Report:
+    """A table, ready for any format."""
+    level, notes = f"{100 * table.settings.confidence:g} %", _notes(table)
+    if table.source == PAPER:
+        parts = [_printed_grid(table, level), grid("all pairs, unpaired", _pair_columns(level), table.pairs)]
+        parts.append(grid("pairs part by part", _pair_columns(level), table.scopes))
+        lines = plain_lines(_pair_columns(level), [*table.pairs, *table.scopes])
     else:
-        parts = [_measured_grid(report, level)]
-    return [part for part in [*parts, _claim_grid(report)] if part.rows]
+        columns = _columns(table, level)
+        parts = [grid(f"{table.spec.title} (paper: quoted, not measured here)", columns, table.rows)]
+        lines = plain_lines(columns, table.rows)
+    grids = [part for part in [*parts, _claim_grid(table)] if part.rows]
+
+    def page() -> str:
+        from vlakit.reports.page.html_table import table_page  # Jinja, which no other format needs
+
+        return table_page(table, grids, notes)
+
+    return Report(grids, lines, to_json(table), notes, comments=notes, page=page)
 
 
-def _measured_grid(report: TableReport, level: str) -> Grid:
-    spec = report.spec
-    titles = [column.title for column in spec.columns]
-    header = [
-        *("row", "seeds", "n", "success %", level, f"- {spec.reference}", level, "p Holm", *titles),
-        *("paper: success %", *(f"paper: {column.title}" for column in spec.columns if column.quoted)),
-        *("measured", "against the paper", "what"),
+def _columns(table: TableReport, level: str) -> list[Column]:
+    """Of measured rows, with what the paper prints."""
+    spec = table.spec
+    return [
+        Column("row", at("row.name"), fields=["row"]),
+        Column("seeds", at("rate.seeds"), fields=["seeds"]),
+        Column("n", at("rate.n"), count, ["n"]),
+        Column("success %", at("rate.rate"), points, ["success"]),
+        Column(level, at("rate.interval"), limits, ["low", "high"]),
+        Column(f"- {spec.reference}", at("judged.finding.difference"), gain, ["difference"]),
+        Column(level, at("judged.finding.interval"), gain_limits, ["difference_low", "difference_high"]),
+        Column("", at("judged.finding.p"), fields=["p"]),
+        Column("p Holm", at("judged.p_holm"), p_text, ["p_holm"]),
+        *(column for metric in spec.columns for column in _metric_columns(metric)),
+        Column("paper: success %", at("printed"), _plus_minus, quoted=True),
+        Column("", at("printed.rate"), fields=["quoted_success"]),
+        Column("", at("printed.printed_se"), fields=["quoted_se"]),
+        *map(_quoted_column, spec.columns),
+        Column("measured", lambda row: _measured(row, table) or None, fields=["measured"]),
+        Column("against the paper", lambda row: row.beside or None, fields=["verdict"]),
+        Column("what", lambda row: "; ".join(row.holes), fields=["holes"]),
     ]
-    title, rows = f"{spec.title} (paper: quoted, not measured here)", [_measured(r, report) for r in report.rows]
-    return Grid(title, header, rows, [word for word in header if word.startswith("paper: ")])
 
 
-def _measured(row: RowReport, report: TableReport) -> list[str]:
-    rate, judged, columns = row.rate, row.judged, report.spec.columns
-    own = ["-"] * 4 if rate is None else [str(rate.seeds), f"{rate.n:,}", points(rate.rate), limits(rate.interval)]
-    against = ["-"] * 3
-    if judged:
-        f = judged.finding
-        against = [points(f.difference, signed=True), limits(f.interval, signed=True), p_text(judged.p_holm)]
-    numbers = [_number(row, column) for column in columns]
-    theirs = [_plain(row.quoted.get(column.metric), column) for column in columns if column.quoted]
-    said = [_said(row, report) or "-", row.beside or "-", "; ".join(row.holes)]
-    return [row.row.name, *own, *against, *numbers, _plus_minus(row.printed), *theirs, *said]
+def _metric_columns(metric: Metric) -> list[Column]:
+    """With its interval for people, the mean alone for programs."""
+
+    def number(row: RowReport) -> Number | None:
+        return row.numbers.get(metric.metric)
+
+    def shown(number: Number) -> str:
+        interval = "" if number.interval is None else f" ({' to '.join(map(_figure(metric), number.interval))})"
+        return f"{_figure(metric)(number.mean)}{interval}"
+
+    return [
+        Column(metric.title, number, shown),
+        Column("", lambda row: getattr(number(row), "mean", None), fields=[metric.metric]),
+    ]
 
 
-def _said(row: RowReport, report: TableReport) -> str:
+def _quoted_column(metric: Metric) -> Column:
+    title = f"paper: {metric.title}" if metric.quoted else ""
+    return Column(title, lambda row: row.quoted.get(metric.metric), _figure(metric), [f"quoted_{metric.metric}"], True)
+
+
+def _figure(metric: Metric) -> Callable[[float], str]:
+    return lambda value: f"{value:,.{metric.digits}f}"
+
+
+def _plus_minus(printed: Quoted) -> str:
+    return points(printed.rate) if printed.printed_se is None else f"{points(printed.rate)} +- {points(printed.error)}"
+
+
+def _measured(row: RowReport, table: TableReport) -> str:
     """What these data say of a row beside the reference, whatever the paper has."""
     if row.judged:
         return {"a better": "better", "b better": "worse"}.get(row.judged.verdict, row.judged.verdict)
-    return "reference" if row.row.name == report.spec.reference else ""
+    return "reference" if row.row.name == table.spec.reference else ""
 
 
-def _number(row: RowReport, column: Column) -> str:
-    number = row.numbers.get(column.metric)
-    if number is None:
-        return "-"
-    text = _plain(number.mean, column)
-    if number.interval is None:
-        return text
-    return f"{text} ({_plain(number.interval[0], column)} to {_plain(number.interval[1], column)})"
-
-
-def _plain(value: float | None, column: Column) -> str:
-    return "-" if value is None else f"{value:,.{column.digits}f}"
-
-
-def _plus_minus(printed: Quoted | None) -> str:
-    if printed is None:
-        return "-"
-    return points(printed.rate) if printed.printed_se is None else f"{points(printed.rate)} +- {error(printed.error)}"
-
-
-def _printed_grid(report: TableReport, level: str) -> Grid:
-    header = ["scope", "row", "n", "success %", "+- printed", "+- reproduced", "rule", "half credits", level]
-    rows = [
-        [
-            *(row.scope, row.name, f"{row.n:,}", points(row.rate), error(row.printed_se)),
-            "-" if row.se is None else f"{100 * row.se:.2f}",
-            *(row.rule, "-" if row.half_credits is None else str(row.half_credits), limits(row.interval)),
-        ]
-        for scope in report.printed.values()
-        for row in scope.values()
+def _printed_grid(table: TableReport, level: str) -> Grid:
+    columns = [
+        Column("scope", at("scope")),
+        Column("row", at("name")),
+        Column("n", at("n"), count, quoted=True),
+        Column("success %", at("rate"), points, quoted=True),
+        Column("+- printed", at("printed_se"), points, quoted=True),
+        Column("+- reproduced", at("se"), lambda se: f"{100 * se:.2f}", quoted=True),
+        Column("rule", at("rule"), quoted=True),
+        Column("half credits", at("half_credits"), quoted=True),
+        Column(level, at("interval"), limits, quoted=True),
     ]
-    return Grid(f"{report.spec.title}: as the paper prints it (quoted)", header, rows, header[2:])
+    rows = [row for scope in table.printed.values() for row in scope.values()]
+    return grid(f"{table.spec.title}: as the paper prints it (quoted)", columns, rows)
 
 
-def _pair_grid(title: str, pairs: list[Judged], level: str) -> Grid:
-    header = ["scope", "a", "b", "a - b", level, "p", "p Holm", "verdict"]
-    rows = [
-        [
-            *(j.scope, j.a, j.b, points(j.finding.difference, signed=True), limits(j.finding.interval, signed=True)),
-            *(p_text(j.finding.p), p_text(j.p_holm), j.verdict),
-        ]
-        for j in pairs
+def _pair_columns(level: str) -> list[Column]:
+    words = [Column(name, at(name), fields=[name]) for name in ("scope", "a", "b", "verdict")]
+    return [*words[:3], *tested(level), words[3]]
+
+
+def _claim_grid(table: TableReport) -> Grid:
+    paper = "paper's own rollouts"
+    if table.source == PAPER:
+        columns = [Column("claim", at("claim.says")), Column("verdict", at("paper"), quoted=True)]
+        return grid(f"claims, by the {paper}", columns, table.claims)
+    columns = [
+        Column("claim", at("claim.says")),
+        Column("verdict", at("verdict")),
+        Column(paper, at("paper"), quoted=True),
     ]
-    return Grid(title, header, rows)
-
-
-def _claim_grid(report: TableReport) -> Grid:
-    if report.source == PAPER:
-        rows = [[claim.claim.says, claim.paper] for claim in report.claims]
-        return Grid("claims, by the paper's own rollouts", ["claim", "verdict"], rows, ["verdict"])
-    rows = [[claim.claim.says, claim.verdict, claim.paper] for claim in report.claims]
-    theirs = "paper's own rollouts"
-    return Grid("claims", ["claim", "verdict", theirs], rows, [theirs])
-
-
-def text(report: TableReport) -> str:
-    """Aligned tables for people."""
-    parts = ["\n".join([grid.title, *aligned(grid)]) for grid in grids(report)]
-    return "\n\n".join([*parts, *(f"note: {note}" for note in _notes(report))])
-
-
-def markdown_text(report: TableReport) -> str:
-    """Tables for a README."""
-    return "\n\n".join([*map(markdown, grids(report)), "\n".join(f"- {note}" for note in _notes(report))]).rstrip()
-
-
-def latex_text(report: TableReport) -> str:
-    """A tabular of each table, ready for \\input."""
-    return "\n\n".join([*map(tabular, grids(report)), *(f"% {note}" for note in _notes(report))])
-
-
-def csv_text(report: TableReport) -> str:
-    """One line a row of the table: plain numbers, success as fractions, quoted columns marked so."""
-    if report.source == PAPER:
-        return _paper_csv(report)
-    columns = report.spec.columns
-    header = [
-        *("row", "seeds", "n", "success", "low", "high", "difference", "difference_low", "difference_high", "p"),
-        *("p_holm", *(c.metric for c in columns), "quoted_success", "quoted_se"),
-        *(*(f"quoted_{c.metric}" for c in columns), "measured", "verdict", "holes"),
-    ]
-    return csv_lines([header, *(_csv_row(row, report) for row in report.rows)])
-
-
-def _csv_row(row: RowReport, report: TableReport) -> list[object]:
-    rate, finding = row.rate, row.judged.finding if row.judged else None
-    own = [None] * 5 if rate is None else [rate.seeds, rate.n, rate.rate, *(rate.interval or (None, None))]
-    against = [None] * 4 if finding is None else [finding.difference, *(finding.interval or (None, None)), finding.p]
-    numbers = [getattr(row.numbers.get(c.metric), "mean", None) for c in report.spec.columns]
-    theirs = [row.printed.rate, row.printed.printed_se] if row.printed else [None, None]
-    quoted = [row.quoted.get(c.metric) for c in report.spec.columns]
-    p_holm = row.judged.p_holm if row.judged else None
-    said = [_said(row, report), row.beside, "; ".join(row.holes)]
-    return [row.row.name, *own, *against, p_holm, *numbers, *theirs, *quoted, *said]
-
-
-def _paper_csv(report: TableReport) -> str:
-    lines: list[list[object]] = [["scope", "a", "b", "difference", "low", "high", "p", "p_holm", "verdict"]]
-    for j in [*report.pairs, *report.scopes]:
-        f = j.finding
-        lines.append([j.scope, j.a, j.b, f.difference, *(f.interval or (None, None)), f.p, j.p_holm, j.verdict])
-    return csv_lines(lines)
-
-
-def html_text(report: TableReport) -> str:
-    """One self-contained page: the tables, differences, learning curves, rollouts and where all comes from."""
-    from vlakit.reports.page.html_table import table_page  # Jinja and matplotlib, which no other format needs
-
-    return table_page(report, grids(report), _notes(report))
-
-
-def json_text(report: TableReport) -> str:
-    """One line of JSON: rows with `measured` and `quoted` apart, pairs, scopes, claims, notes."""
-    return json.dumps(to_json(report))
+    return grid("claims", columns, table.claims)
 
 
 def to_json(report: TableReport) -> dict[str, Any]:
@@ -225,13 +187,3 @@ def _printed_json(row: Quoted) -> dict[str, Any]:
 def _notes(report: TableReport) -> list[str]:
     empty = report.source != PAPER and all(row.rate is None for row in report.rows)
     return [*report.notes, *([f"nothing is measured yet: {report.spec.sweep}"] if empty and report.spec.sweep else [])]
-
-
-FORMATS: dict[str, Callable[[TableReport], str]] = {
-    "text": text,
-    "markdown": markdown_text,
-    "latex": latex_text,
-    "csv": csv_text,
-    "json": json_text,
-    "html": html_text,
-}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,8 +12,9 @@ import numpy as np
 
 from vlakit.compare.episodes import Episodes, digest_of
 from vlakit.compare.readers.own import find, read
+from vlakit.compare.records import read_header
 from vlakit.errors import ConfigError, UnknownName, VlakitError, nearest
-from vlakit.evaluation.records import read_header
+from vlakit.reports.paths import public
 from vlakit.reports.tables.spec import TableRow, TableSpec
 from vlakit.tracking.mlflow import RunRow, histories, runs
 
@@ -193,20 +193,6 @@ def tidy(filled: Filled) -> Filled:
         for run in filled.runs
     ]
     return Filled(said, [public(note) for note in filled.notes])
-
-
-def public(said: str) -> str:
-    """A text without the passwords that addresses may hold, and with the names alone of absolute paths.
-
-    >>> public("http" + "://me:secret@host/x"), public("sqlite:////home/me/runs/mlflow.db")
-    ('http://host/x', 'sqlite:///mlflow.db')
-    """
-    said = re.sub(r"(?<=://)[^/@\s]*@", "", said)
-    return re.sub(r"(?:(?<=:///)|(?<=file://)|(?<![\w/:.~<-]))(?:/[^\s/'\"`,;:|()\[\]{}<>]+){2,}", _name_of, said)
-
-
-def _name_of(place: re.Match[str]) -> str:
-    return place.group().rpartition("/")[2]
 
 
 def with_curves(filled: Filled, tracking_uri: str) -> Filled:

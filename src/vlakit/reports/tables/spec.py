@@ -6,38 +6,43 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-import yaml
-
+from vlakit.checked import Count, Number, Text, also, first, load
 from vlakit.configs import conf_root
 from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.reports.tables.paper import tables
 
-KEYS = {"title", "paper", "sweep", "suite", "reference", "tolerance", "claims", "where", "rows", "columns"}
-ROW_KEYS, COLUMN_KEYS = {"says", "where", "paper", "missing"}, {"title", "metric", "scale", "digits", "paper", "quoted"}
+SEEDS = "0,1,2"
+
+
+Parameters: TypeAlias = dict[Text, Annotated[str, first(str)]]  # `strategy.rank: 32` is the text that MLflow keeps
 
 
 @dataclass(frozen=True)
 class TableRow:
     """One row. where: parameters of its runs (* is anything); paper: what the paper calls it; missing: why none run."""
 
-    name: str
-    says: str
-    where: Mapping[str, str] = field(default_factory=dict[str, str])
-    paper: str | None = None
-    missing: str = ""
+    name: str = ""  # its key
+    says: Text = ""
+    where: Parameters = field(default_factory=dict[Text, str])
+    paper: Text | None = None
+    missing: Text = ""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One number beside success: a recorded metric times `scale`, and what the paper prints for each row."""
+    """One number beside success: a recorded metric times `scale`, and what is printed for each row.
 
-    title: str
-    metric: str
-    scale: float
-    digits: int
-    quoted: Mapping[str, float]
+    paper: the key of paper_tables.yaml that has it.
+    """
+
+    title: Text
+    metric: Text
+    scale: Number = 1.0
+    digits: Count = 1
+    paper: Text | None = None
+    quoted: dict[Text, Number] = field(default_factory=dict[Text, float])
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One table. paper: names in paper_tables.yaml; tolerance: a smaller difference of success counts as none."""
+    """One table. paper: names in paper_tables.yaml; tolerance: a smaller difference of success counts as none.
+
+    search: the file of conf/hparams_search that fills it.
+    """
 
     name: str
     folder: Path
     title: str
     paper: Sequence[str]
-    sweep: str
+    search: str | None
     suites: Sequence[str]
     reference: str
     tolerance: float
@@ -67,10 +75,9 @@ class TableSpec:
     columns: Sequence[Column]
 
     @property
-    def search(self) -> str | None:
-        """The file of conf/hparams_search that its sweep names."""
-        found = re.search(r"hparams_search=(\w+)", self.sweep)
-        return found.group(1) if found else None
+    def sweep(self) -> str:
+        """The command that fills it; empty where there is none."""
+        return f"python train.py -m hparams_search={self.search} seed={SEEDS}" if self.search else ""
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -94,69 +101,82 @@ def load_table(name: str) -> TableSpec:
         short = {slug.partition("_")[0] if slug.startswith("table") else slug for slug in known}
         raise UnknownName(f"no table called {name!r}", where="experiments/*/table.yaml", do=nearest(name, short))
     file = known[chosen[0]] / "table.yaml"
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return _spec(chosen[0], file, content)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ConfigError(f"no table: {error!r}", where=str(file), do="see experiments/table1_finetuning") from error
-
-
-def _spec(name: str, file: Path, content: Mapping[str, Any]) -> TableSpec:
-    _check_keys(content, KEYS, file)
-    paper = [content["paper"]] if isinstance(content["paper"], str) else list(content["paper"])
-    every = {key: str(value) for key, value in (content.get("where") or {}).items()}
-    rows = [_row(key, value or {}, file) for key, value in content["rows"].items()]
-    rows = [replace(row, where={**every, **row.where}) if row.where else row for row in rows]
-    names = [row.name for row in rows]
-    suites = [content["suite"]] if isinstance(content["suite"], str) else list(content["suite"])
-    spec = TableSpec(
-        name=name,
+    content = load(_File, file)
+    rows = [_row(key, row, content.where, file) for key, row in content.rows.items()]
+    claims = [_claim(claim, file) for claim in content.claims]
+    for row in (content.reference, *(row for claim in claims for row in (claim.a, claim.b))):
+        if row not in content.rows:
+            raise ConfigError(f"no row {row!r}", where=str(file), do=nearest(row, content.rows))
+    return TableSpec(
+        name=chosen[0],
         folder=file.parent,
-        title=str(content["title"]),
-        paper=paper,
-        sweep=str(content.get("sweep") or ""),
-        suites=suites,
-        reference=str(content["reference"]),
-        tolerance=float(content["tolerance"]),
-        claims=[_claim(claim, names, file) for claim in content["claims"]],
+        title=content.title,
+        paper=content.paper,
+        search=content.sweep,
+        suites=content.suite,
+        reference=content.reference,
+        tolerance=content.tolerance,
+        claims=claims,
         rows=rows,
-        columns=[_column(column, paper[0], rows, file) for column in content.get("columns") or []],
+        columns=[_column(column, content.paper[0], rows) for column in content.columns],
     )
-    _check_name(spec.reference, names, file)
-    return spec
 
 
-def _row(name: str, content: Mapping[str, Any], file: Path) -> TableRow:
-    _check_keys(content, ROW_KEYS, file)
-    where = {key: str(value) for key, value in (content.get("where") or {}).items()}
-    missing = str(content.get("missing") or "")
-    if bool(where) == bool(missing):
-        raise ConfigError(
-            f"row {name!r} needs either where or missing", where=str(file), do="where: {name: EXPERIMENT}"
-        )
-    return TableRow(name, str(content.get("says") or name), where, content.get("paper"), missing)
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
-def _claim(content: Mapping[str, Any], names: Sequence[str], file: Path) -> Claim:
-    (kind,) = content.keys() & {"better", "same"}
-    a, b = content[kind]
-    for row in (a, b):
-        _check_name(row, names, file)
-    return Claim(str(content["says"]), a, b, kind == "same")
+def _search(value: str) -> str:
+    if not re.fullmatch(r"[\w-]+", value):
+        raise ConfigError(f"no name of a sweep: {value!r}", do="sweep: NAME, a file of conf/hparams_search")
+    return value
 
 
-def _column(content: Mapping[str, Any], paper: str, rows: Sequence[TableRow], file: Path) -> Column:
-    _check_keys(content, COLUMN_KEYS, file)
-    quoted = {name: float(value) for name, value in (content.get("quoted") or {}).items()}
-    if content.get("paper"):
-        quoted |= _printed(tables()[paper], content["paper"], rows)
-    return Column(
-        str(content["title"]),
-        str(content["metric"]),
-        float(content.get("scale", 1)),
-        int(content.get("digits", 1)),
-        quoted,
-    )
+Names: TypeAlias = Annotated[tuple[Text, ...], first(_listed)]
+Pair: TypeAlias = tuple[Text, Text]
+
+
+@dataclass(frozen=True)
+class _ClaimFile:
+    says: Text
+    better: Pair | None = None
+    same: Pair | None = None
+
+
+@dataclass(frozen=True)
+class _File:
+    """What table.yaml holds; see `TableSpec` for what it means."""
+
+    title: Text
+    paper: Names
+    suite: Names
+    reference: Text
+    tolerance: Number
+    claims: tuple[_ClaimFile, ...]
+    rows: dict[Text, TableRow]
+    columns: tuple[Column, ...] = ()
+    where: Parameters = field(default_factory=dict[Text, str])
+    sweep: Annotated[Text, also(_search)] | None = None
+
+
+def _row(name: str, row: TableRow, every: Mapping[str, str], file: Path) -> TableRow:
+    if bool(row.where) == bool(row.missing):
+        do = "where: {name: EXPERIMENT}"
+        raise ConfigError(f"row {name!r} needs either where or missing", where=str(file), do=do)
+    return replace(row, name=name, says=row.says or name, where={**every, **row.where} if row.where else {})
+
+
+def _claim(content: _ClaimFile, file: Path) -> Claim:
+    pair = content.better or content.same
+    if pair is None or (content.better and content.same):
+        do = "better: [A, B], or same: [A, B]"
+        raise ConfigError(f"claim {content.says!r} needs either better or same", where=str(file), do=do)
+    return Claim(content.says, *pair, same=content.better is None)
+
+
+def _column(column: Column, paper: str, rows: Sequence[TableRow]) -> Column:
+    printed = _printed(tables()[paper], column.paper, rows) if column.paper else {}
+    return replace(column, quoted={**column.quoted, **printed})
 
 
 def _printed(table: Mapping[str, Any], key: str, rows: Sequence[TableRow]) -> dict[str, float]:
@@ -166,14 +186,3 @@ def _printed(table: Mapping[str, Any], key: str, rows: Sequence[TableRow]) -> di
         return {name: float(table[key][paper]) for name, paper in named.items() if paper in table[key]}
     printed = table["rows"]
     return {name: float(printed[p][key]) for name, p in named.items() if p in printed and key in printed[p]}
-
-
-def _check_keys(content: Mapping[str, Any], known: set[str], file: Path) -> None:
-    for key in content:
-        if key not in known:
-            raise ConfigError(f"{key!r} is no key of a table", where=str(file), do=nearest(str(key), known))
-
-
-def _check_name(name: str, names: Sequence[str], file: Path) -> None:
-    if name not in names:
-        raise ConfigError(f"no row {name!r}", where=str(file), do=nearest(name, names))

@@ -14,9 +14,10 @@ from vlakit.compare.episodes import Arm
 from vlakit.compare.pairs import Settings
 from vlakit.compare.rates import Rate
 from vlakit.compare.versus import ALL, Comparison, Judged, compare_arms
+from vlakit.reports.paths import public
 from vlakit.reports.tables.paper import PaperPair, PaperRow, agreement, paper_pairs
 from vlakit.reports.tables.quoted import Quoted, Rows, Scopes, judge_quoted, quoted
-from vlakit.reports.tables.runs import Filled, TableRun, public
+from vlakit.reports.tables.runs import Filled, TableRun
 from vlakit.reports.tables.spec import Claim, Column, TableRow, TableSpec
 
 PAPER = "paper"

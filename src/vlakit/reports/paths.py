@@ -1,4 +1,4 @@
-"""Paths in a passport: below <runs>, <data> or <output> they come back elsewhere, of others only the name is told."""
+"""Paths of a machine in what is published: in a passport <runs>, <data>, <output> or <elsewhere>; in a table names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ from pathlib import Path
 from typing import Any
 
 ELSEWHERE = "<elsewhere>"
-_PATH = re.compile(r"""(?<=')/[^']+|(?<=")/[^"]+|(?<![^\s=,:\[{(])/[^\s,\]})'"]+""")  # within a list, a mapping, a URL
+# In quotes, where it may hold spaces; else what no word comes before, also behind the :// of an address.
+_PLACE = re.compile(
+    r"""(?<=')/[^']+(?=')|(?<=")/[^"]+(?=")|(?:(?<=:///)|(?<=file://)|(?<![\w/:.~<>-]))(?:/[^\s/'"`,;:|()\[\]{}<>]+)+"""
+)
+
+
+def public(text: str) -> str:
+    """A text without the passwords that addresses may hold, and with the names alone of absolute paths.
+
+    >>> public("http" + "://me:secret@host/x"), public("sqlite:////home/me/runs/mlflow.db and/or /z")
+    ('http://host/x', 'sqlite:///mlflow.db and/or /z')
+    """
+    text = re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    return _PLACE.sub(lambda place: place[0] if place[0].count("/") == 1 else place[0].rpartition("/")[2], text)
 
 
 def relocated(tree: Any, roots: Mapping[str, str]) -> Any:
@@ -57,4 +70,4 @@ def portable(tree: Any, roots: Mapping[str, str], left: set[str]) -> Any:
         return short(word)
     if value.startswith("/") and "," not in value:
         return f"{key}={short(value)}"
-    return _PATH.sub(lambda found: short(found[0]), word)
+    return _PLACE.sub(lambda place: short(place[0]), word)
