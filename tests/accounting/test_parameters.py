@@ -24,7 +24,7 @@ def everything(vision: str) -> OpenVLA:
 
 
 def blank(model: OpenVLA) -> Batch:
-    """One row in the shapes that a network of these towers sees."""
+    """One row in the shapes that a 7B network of these towers sees."""
     towers = model.vision_backbone
     each = ("half",) * len(towers.towers)
     settings = TokenSettings(image_size=towers.image_size, channel_statistics=each, tokenizer="llama2")
@@ -80,12 +80,14 @@ def test_counting_leaves_no_gradient_behind() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_names_reached_on_meta_are_those_reached_in_training(tiny_vla: OpenVLA, tiny_batch: Batch) -> None:
+def test_names_reached_on_meta_are_those_reached_in_training(
+    tiny_vla: OpenVLA, tiny_processor: TokenProcessor, tiny_batch: Batch
+) -> None:
     tiny_vla.language_model.lm_head.requires_grad_(False)
     tiny_vla(tiny_batch).loss.backward()
     reached = {name for name, p in tiny_vla.named_parameters() if p.grad is not None}
     tiny_vla.zero_grad()
-    assert reached_names(tiny_vla.to("meta"), blank(tiny_vla)) == reached
+    assert reached_names(tiny_vla.to("meta"), tiny_processor.blank(1, device="meta")) == reached
 
 
 def test_a_model_with_memory_is_refused(tiny_vla: OpenVLA) -> None:
