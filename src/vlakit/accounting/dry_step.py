@@ -1,28 +1,33 @@
 """One training step on the meta device, with a ledger: what a step keeps is counted from its operators, not by formula.
 
 The batch is a large prime: a tensor grows with the batch exactly when that prime divides its bytes, so one pass
-answers for every batch size. Fused attention is stood in for, as the meta device would take the path that keeps L x L.
+answers for every batch size.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vlakit.models.openvla.vla import OpenVLA
+from vlakit.accounting.meta import Valueless, check_meta
+from vlakit.errors import ConfigError
+from vlakit.models.network import Network
+from vlakit.models.openvla.vla import OpenVLA, text_of
+from vlakit.processing.processor import Processor
+from vlakit.schema import Batch
 
 BATCH = 1009  # a prime that divides no width, patch count or vocabulary of a model here
-PARTS = ("vision", "projector", "language model", "logits")
+LOSS = "loss"  # what no child of the network keeps: the cross-entropy, with OpenVLA's logits
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Workload:
     answer_tokens: int = 8  # seven dimensions and the end
     all_logits: bool = False  # the released code computes them at every position
     checkpointing: bool = False  # of the language model's layers, as the released code does
+
+    def batch(self, processor: Processor, rows: int, device: str = "meta") -> Batch:
+        """A batch of this shape, its pixels without content on `device`, all else with values."""
+        return processor.blank(rows, device=device, prompt_tokens=self.prompt_tokens, answer_tokens=self.answer_tokens)
 
 
 @dataclass(frozen=True)
@@ -85,51 +94,39 @@ class DryStep:
         return {part: kept.at(batch_size) for part, kept in self.saved.items()}
 
 
-def dry_step(model: OpenVLA, numerics: Numerics, workload: Workload) -> DryStep:
-    """Run a prepared model on the meta device forward and backward; its weights take `numerics.computed`."""
-    if any(p.device.type != "meta" for p in model.parameters()):
-        raise ValueError("dry_step needs a model on the meta device: build_vla(names, device='meta')")
+def dry_step(model: Network, processor: Processor, numerics: Numerics, workload: Workload) -> DryStep:
+    """Run a prepared network on the meta device forward and backward; its weights take `numerics.computed`."""
+    check_meta(model)
     model.to(numerics.computed).train()
     ledger = Ledger(keep=[*model.parameters(), *model.buffers()])
-    saved, flops = SavedTensors(ledger), Functions(numerics.autocast, ledger)
+    saved, values = SavedTensors(ledger), Valueless(autocast=numerics.autocast)
     reached: set[str] = set()
-    with checkpointed(model, workload.checkpointing, flops), collected(model, ledger, reached), ledger:
-        with flops:
-            loss, held = _forward(model, workload, saved)
+    batch = workload.batch(processor, BATCH)
+    with checkpointed(model, workload.checkpointing, values), collected(model, ledger, reached), ledger:
+        with values, saved.by_part(model):
+            loss, held = _loss(model, batch, numerics.computed, all_logits=workload.all_logits)
         saved.seen.clear()
         loss.backward()
         del held
     fixed, per_sample, gradients = torch.tensor(ledger.timeline, dtype=torch.int64).unbind(1)
-    return DryStep(saved.parts, fixed, per_sample, gradients, reached, ledger.flops / BATCH)
+    flops = (ledger.flops + values.flops) / BATCH
+    return DryStep(saved.parts, fixed, per_sample, gradients, reached, flops)
 
 
-def _forward(model: OpenVLA, workload: Workload, saved: SavedTensors) -> tuple[Tensor, Tensor]:
-    """The loss as OpenVLA.forward takes it, one part after the other, and what the caller holds on to meanwhile."""
-    vision, dtype = model.vision_backbone, model.projector.fc1.weight.dtype
-    shape = (BATCH, 3 * len(vision.towers), vision.image_size, vision.image_size)
-    ids = torch.zeros(BATCH, workload.prompt_tokens + workload.answer_tokens, dtype=torch.int64, device="meta")
-    with saved.of("vision"):
-        features = vision(torch.empty(shape, dtype=dtype, device="meta"))
-    with saved.of("projector"):
-        patches = model.projector(features)
-    del features
-    with saved.of("language model"):
-        sequence = model.splice(patches, ids)
-        n_patches, n = patches.shape[1], sequence.shape[1]
-        del patches
-        # A mask of our own: transformers would look into the values of its own, and meta tensors have none.
-        mask = torch.ones(1, 1, n, n, dtype=torch.bool, device="meta")
-        hidden = model.hidden_states(sequence, mask)
-        del sequence, mask
-    with saved.of("logits"):
-        if workload.all_logits:
-            logits = model.language_model.lm_head(hidden).float()
-            counted = logits[:, :-1].contiguous().flatten(0, 1)
-        else:
-            rows = torch.zeros(BATCH * workload.answer_tokens, dtype=torch.int64, device="meta")
-            counted = logits = model.language_model.lm_head(hidden[:, n_patches:-1][rows, rows])
-        targets = torch.zeros(len(counted), dtype=torch.int64, device="meta")
-        return F.cross_entropy(counted.float(), targets), logits
+def _loss(model: Network, batch: Batch, dtype: torch.dtype, *, all_logits: bool) -> tuple[Tensor, Any]:
+    """The loss of the network's own forward, and what its caller holds on to meanwhile; nobody else holds the batch."""
+    batch = replace(batch, pixels={name: torch.empty_like(x, dtype=dtype) for name, x in batch.pixels.items()})
+    if not all_logits:
+        output = model(batch)
+        return output.loss, output
+    if not isinstance(model, OpenVLA):
+        raise ConfigError(
+            "logits at every position are OpenVLA's released code's way", where="logits", do="leave logits=all out"
+        )
+    text = text_of(batch)
+    logits = model.all_logits(model.pixels(batch), text.ids, text.mask).float()
+    counted = logits[:, :-1].contiguous().flatten(0, 1)
+    return F.cross_entropy(counted, torch.zeros(len(counted), dtype=torch.int64, device="meta")), logits
 
 
 class Ledger(TorchDispatchMode):
@@ -182,104 +179,72 @@ class SavedTensors:
     """Which storages autograd keeps, each charged to the part that keeps it first; parameters are not activations."""
 
     ledger: Ledger
-    parts: dict[str, Bytes] = field(default_factory=lambda: {part: Bytes() for part in PARTS})
+    parts: dict[str, Bytes] = field(default_factory=dict[str, Bytes])
     seen: dict[int, torch.UntypedStorage] = field(default_factory=dict)
+    inside: list[str] = field(default_factory=lambda: [LOSS])  # the parts at work, the innermost last
 
     @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Charge what is saved inside to `part`."""
+    def by_part(self, model: nn.Module) -> Iterator[None]:
+        """Charge what is saved inside to the child of the network that is at work, or to the loss."""
+        self.parts = {part: Bytes() for part in [*(name for name, _ in model.named_children()), LOSS]}
 
         def pack(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             if storage._cdata not in self.seen and storage._cdata not in self.ledger.free_of_charge:
                 self.seen[storage._cdata] = storage
-                self.parts[part] = self.parts[part] + cost_of(storage)
+                self.parts[self.inside[-1]] += cost_of(storage)
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            yield
+        with ExitStack() as hooks:
+            for name, module in model.named_modules():
+                if part := name.partition(".")[0]:  # children of a child too: OpenVLA calls those of its language model
+                    enter, leave = partial(self._enter, part), self._leave
+                    hooks.callback(module.register_forward_pre_hook(enter).remove)
+                    hooks.callback(module.register_forward_hook(leave).remove)
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                yield
 
+    def _enter(self, part: str, *_: object) -> None:
+        self.inside.append(part)
 
-class Functions(TorchFunctionMode):
-    """Stands in for fused attention, and for CUDA's autocast, which knows no meta tensors."""
-
-    def __init__(self, autocast: bool, ledger: Ledger) -> None:
-        super().__init__()
-        self.autocast, self.ledger = autocast, ledger
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if self.autocast and (func in IN_BFLOAT16 or func in IN_FLOAT32):
-            dtype = torch.bfloat16 if func in IN_BFLOAT16 else torch.float32
-            args = tuple(_cast(a, dtype) for a in args)
-            kwargs = {key: _cast(a, dtype) for key, a in kwargs.items()}
-        if func is F.scaled_dot_product_attention:
-            query, key, value = [*args[:3], *(kwargs[k] for k in ("query", "key", "value")[len(args) :])]
-            # Two products of L x L x width forward, five backward (one is made again): Dao 2023.
-            self.ledger.flops += (4 + 10) * query.numel() * key.shape[-2]
-            return FusedAttention.apply(query, key, value)
-        return func(*args, **kwargs)
-
-
-# The part of CUDA's autocast lists that occurs here (torch's documentation of autocast, "CUDA ops that ...").
-PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__}
-IN_BFLOAT16 = {F.linear, F.conv2d, F.scaled_dot_product_attention, *PRODUCTS}
-IN_FLOAT32 = {F.layer_norm, F.group_norm, F.softmax, F.cross_entropy}
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-class FusedAttention(torch.autograd.Function):
-    """Shapes of flash attention: it keeps query, key, value, output and a logarithm a row, never L x L."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        out = torch.empty_like(query)
-        row = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
-        ctx.save_for_backward(query, key, value, out, row)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        query, key, value, *_ = ctx.saved_tensors
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-
-
-class Uninitialised(TorchFunctionMode):
-    """Skips filling new tensors: on the meta device nobody sees the numbers, and adapters spend seconds on them."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in {Tensor.zero_, Tensor.normal_, Tensor.uniform_} and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
+    def _leave(self, *_: object) -> None:
+        self.inside.pop()
 
 
 @contextmanager
-def checkpointed(model: OpenVLA, enabled: bool, functions: Functions) -> Iterator[None]:
-    """Keep only the inputs of the language model's layers meanwhile and compute the rest again, under `functions`."""
+def checkpointed(model: Network, enabled: bool, values: Valueless) -> Iterator[None]:
+    """Keep only the inputs of the language model's layers meanwhile and compute the rest again, under `values`."""
     if not enabled:
         yield
         return
-    set_checkpointing(model, context_fn=lambda: (nullcontext(), functions), preserve_rng_state=False)
+    set_checkpointing(model, context_fn=lambda: (nullcontext(), values), preserve_rng_state=False)
     try:
         yield
     finally:
-        language_model = model.language_model
+        language_model = _checkpointing(model)
         getattr(language_model, "activation_checkpointing_disable", language_model.gradient_checkpointing_disable)()
 
 
-def set_checkpointing(model: OpenVLA, **options: Any) -> None:
+def set_checkpointing(model: nn.Module, **options: Any) -> None:
     """Let the language model keep its layers' inputs only; `options` are those of torch.utils.checkpoint."""
-    language_model = model.language_model
+    language_model = _checkpointing(model)
     name = "activation_checkpointing_enable"  # transformers 5 warns about the name it had before
     enable = getattr(language_model, name, language_model.gradient_checkpointing_enable)
     enable({"use_reentrant": False, **options})
 
 
+def _checkpointing(model: nn.Module) -> Any:
+    """The part of a network that transformers can checkpoint. Raises ConfigError where there is none."""
+    for part in model.children():
+        if hasattr(part, "gradient_checkpointing_enable"):
+            return part
+    raise ConfigError(
+        f"{type(model).__name__} has no layers to checkpoint", where="checkpointing", do="leave checkpointing=true out"
+    )
+
+
 @contextmanager
-def collected(model: OpenVLA, ledger: Ledger, reached: set[str]) -> Iterator[None]:
+def collected(model: nn.Module, ledger: Ledger, reached: set[str]) -> Iterator[None]:
     """Take each gradient from its parameter as soon as it is there, and note the parameter's name."""
 
     def collect(name: str, parameter: Tensor) -> None:

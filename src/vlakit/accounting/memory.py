@@ -7,7 +7,7 @@ are there and torch's AdamW makes one more tensor the size of a moment.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 
 from vlakit.accounting.dry_step import DryStep, Numerics, Workload, dry_step
 from vlakit.errors import ConfigError, nearest
-from vlakit.models.openvla.vla import OpenVLA
-from vlakit.schema import NO_LOSS, Batch, TextBatch
+from vlakit.models.network import Network
+from vlakit.processing.processor import Processor
+from vlakit.schema import Batch
 
 # Named as Lightning names them. With FSDP, bf16-mixed gathers weights in bf16 instead of casting float32 ones.
 PRECISIONS = {
@@ -155,9 +156,9 @@ class Estimate:
         return self.step.flops * batch_size / (tflops * 1e12 * mfu)
 
 
-def estimate(model: OpenVLA, setup: Setup, workload: Workload) -> Estimate:
+def estimate(model: Network, processor: Processor, setup: Setup, workload: Workload) -> Estimate:
     """Count one step of a prepared model on the meta device; its parameters change dtype."""
-    step = dry_step(model, setup.numerics, workload)
+    step = dry_step(model, processor, setup.numerics, workload)
     stored, computed = setup.numerics.stored.itemsize, setup.numerics.computed.itemsize
     weights = gradients = 0
     for name, parameter in model.named_parameters():
@@ -167,58 +168,40 @@ def estimate(model: OpenVLA, setup: Setup, workload: Workload) -> Estimate:
     return Estimate(step, setup, weights, gradients, unsharded_bytes(model, setup, step.reached) if setup.fsdp else 0)
 
 
-def unsharded_bytes(model: OpenVLA, setup: Setup, reached: set[str]) -> int:
+def unsharded_bytes(model: Network, setup: Setup, reached: set[str]) -> int:
     """Bytes FSDP holds whole on each GPU: the root, the largest units in flight, and the gradients of one unit.
 
     Gradients of a unit exist twice for a moment: as the layers make them, and in the dtype in which they are summed.
     """
+    units = units_of(name for name, _ in model.named_parameters())
     sizes: dict[str, int] = {}
     trained: dict[str, int] = {}
     for name, parameter in model.named_parameters():
-        unit = unit_of(name)
+        unit = units[name]
         sizes[unit] = sizes.get(unit, 0) + parameter.numel()
         trained[unit] = trained.get(unit, 0) + parameter.numel() * (name in reached)
-    root = sizes.pop("root")
+    root = sizes.pop("root", 0)
     stored, computed = setup.numerics.stored.itemsize, setup.numerics.computed.itemsize
-    gathered = computed * (root + GATHERED_UNITS * max(sizes.values()))
+    gathered = computed * (root + GATHERED_UNITS * max(sizes.values(), default=0))
     return gathered + (computed + stored) * max(trained.values())
 
 
-def unit_of(name: str) -> str:
-    """The FSDP unit of a parameter: a layer of a tower or of the language model, the projector, else the root.
+def units_of(names: Iterable[str]) -> dict[str, str]:
+    """Parameter -> its FSDP unit: a layer, a child of the network that has no layers as a whole, else the root.
 
-    >>> unit_of("language_model.model.layers.31.mlp.up_proj.weight"), unit_of("language_model.lm_head.weight")
-    ('language_model.model.layers.31', 'root')
+    >>> list(units_of(["tower.blocks.0.fc.weight", "tower.norm.weight", "projector.fc1.weight"]).values())
+    ['tower.blocks.0', 'root', 'projector']
     """
-    layer = re.match(r".*?\.(?:layers|blocks)\.\d+(?=\.)", name)
-    if layer:
-        return layer.group(0)
-    return "projector" if name.startswith("projector.") else "root"
+    layers = {name: re.match(r".*?\.(?:layers|blocks)\.\d+(?=\.)", name) for name in names}
+    layered = {name.partition(".")[0] for name, layer in layers.items() if layer}
+    whole = {name: name.partition(".")[0] for name in layers}
+    return {
+        name: layer.group(0) if layer else "root" if whole[name] in layered else whole[name]
+        for name, layer in layers.items()
+    }
 
 
-def random_batch(model: OpenVLA, workload: Workload, batch_size: int, device: str) -> Batch:
-    """Noise in the shapes of a workload: the last `answer_tokens` ids carry labels."""
-    vision, n_ids = model.vision_backbone, workload.prompt_tokens + workload.answer_tokens
-    dtype = model.projector.fc1.weight.dtype
-    side, vocabulary = vision.image_size, model.language_model.config.vocab_size
-    ids = torch.randint(vocabulary, (batch_size, n_ids), device=device)
-    labels = ids.clone()
-    labels[:, : workload.prompt_tokens] = NO_LOSS
-    nothing = torch.zeros(batch_size, 1, 1, device=device)
-    return Batch(
-        pixels={"primary": torch.randn(batch_size, 1, 3 * len(vision.towers), side, side, dtype=dtype, device=device)},
-        window_mask=torch.ones(batch_size, 1, dtype=torch.bool, device=device),
-        action_shape=(1, 1),
-        text=TextBatch(ids, torch.ones_like(ids), labels),
-        actions=nothing,
-        normalized=nothing,
-        chunk_mask=nothing.bool(),
-        keys=[""] * batch_size,
-        datasets=[""] * batch_size,
-    )
-
-
-def measured_peak(model: OpenVLA, optimizer: Optimizer, batch: Batch, *, autocast: bool) -> dict[str, int]:
+def measured_peak(model: Network, optimizer: Optimizer, batch: Batch, *, autocast: bool) -> dict[str, int]:
     """Two steps on the GPU that holds the model: bytes `allocated` at most, `reserved` by torch, `used` on the card."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

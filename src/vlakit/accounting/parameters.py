@@ -6,13 +6,15 @@ paper counts them. Everything here runs on the meta device: no memory, seconds a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
-import torch
 from torch import nn
 
-from vlakit.models.openvla.vla import OpenVLA
+from vlakit.accounting.meta import Valueless, check_meta
+from vlakit.models.network import Network
+from vlakit.schema import Batch
 
 ADAM_BYTES = 8  # two float32 moments a parameter; torch makes them only for parameters that get a gradient
 
@@ -42,54 +44,51 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
 
 
-def reached_names(model: OpenVLA) -> set[str]:
-    """Names of the trainable parameters that a gradient reaches, found by one backward pass on the meta device."""
-    if any(p.device.type != "meta" for p in model.parameters()):
-        raise ValueError("reached_names needs a model on the meta device: build_vla(names, device='meta')")
-    vision = model.vision_backbone
-    pixel_values = torch.empty(1, 3 * len(vision.towers), vision.image_size, vision.image_size, device="meta")
-    input_ids = torch.zeros(1, 4, dtype=torch.int64, device="meta")
-    sequence = model.splice(model.encode_image(pixel_values), input_ids)
-    n = sequence.shape[1]
-    # A mask of our own: transformers looks into the values of the one it would make, and meta tensors have none.
-    hidden = model.hidden_states(sequence, torch.ones(1, 1, n, n, dtype=torch.bool, device="meta"))
-    model.language_model.lm_head(hidden).sum().backward()
-    reached = {name for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad(set_to_none=True)
-    return reached
+def reached_names(model: Network, batch: Batch) -> set[str]:
+    """Names of the trainable parameters that a gradient reaches: those at the ends of the loss's graph.
+
+    batch: Processor.blank of one row, pixels on the meta device. No backward pass runs: half of the time.
+    """
+    check_meta(model)
+    with Valueless():
+        loss = model(batch).loss
+    nodes, seen = [loss.grad_fn], set[Any]()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [before for before, _ in node.next_functions]
+    leaves = {id(node.variable) for node in seen if hasattr(node, "variable")}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in leaves}
 
 
-def explain(model: OpenVLA) -> list[ModuleCount]:
-    """One row a part of a prepared model on the meta device, and the sum of all in the last row, `model`."""
-    reached = reached_names(model)
+def explain(model: Network, reached: Collection[str]) -> list[ModuleCount]:
+    """One row a part of a prepared network, and the sum of all in the last row, `model`."""
+    parts = model.parts
     rows: dict[str, list[int]] = {}
     for name, parameter in model.named_parameters():
-        row = rows.setdefault(part_of(name), [0, 0, 0])
+        row = rows.setdefault(part_of(name, parts), [0, 0, 0])
         row[0] += parameter.numel()
         row[1] += parameter.numel() * parameter.requires_grad
         row[2] += parameter.numel() * (name in reached)
-    parts = [ModuleCount(part, *row) for part, row in rows.items()]
-    return [*parts, _sum("model", parts)]
+    counts = [ModuleCount(part, *row) for part, row in rows.items()]
+    return [*counts, _sum("model", counts)]
 
 
-def unreached_adapters(model: OpenVLA) -> tuple[int, int]:
-    """(adapters that never get a gradient, all adapters) of a LoRA model on the meta device."""
+def unreached_adapters(model: Network, reached: Collection[str]) -> tuple[int, int]:
+    """(adapters that never get a gradient, all adapters) of a LoRA network."""
     adapters = {name for name, _ in model.named_parameters() if ".lora_B." in name}
-    if not adapters:
-        return 0, 0
-    return len(adapters - reached_names(model)), len(adapters)
+    return len(adapters - set(reached)), len(adapters)
 
 
-def part_of(name: str) -> str:
-    """The part of the model a parameter is counted under: two components of its name, three inside the language model.
+def part_of(name: str, parts: Mapping[str, str]) -> str:
+    """The part a parameter is counted under: the one with the longest prefix of its name, else its first component.
 
-    >>> part_of("language_model.model.layers.31.mlp.up_proj.weight"), part_of("projector.fc1.bias")
-    ('language_model.model.layers', 'projector')
+    >>> part_of("trunk.layers.3.weight", {"layers": "trunk.layers", "trunk": "trunk"}), part_of("head.fc.bias", {})
+    ('layers', 'head')
     """
-    depth = {"projector": 1, "vision_backbone": 3}.get(name.split(".")[0], 3)
-    if name.startswith("language_model.lm_head"):
-        depth = 2
-    return ".".join(name.split(".")[:depth])
+    fitting = [part for part, prefix in parts.items() if f"{name}.".startswith(f"{prefix}.")]
+    return max(fitting, key=lambda part: len(parts[part]), default=name.partition(".")[0])
 
 
 def _sum(module: str, parts: Iterable[ModuleCount]) -> ModuleCount:

@@ -14,15 +14,17 @@ def main(overrides: Sequence[str]) -> None:
     """Print parameters, trainable, reachable by gradient and optimizer bytes a module."""
     cfg = compose_config("explain", overrides)
     check_format(cfg.format)
-    from vlakit.accounting.parameters import ModuleCount, explain, unreached_adapters
+    from vlakit.accounting.meta import prepared
+    from vlakit.accounting.parameters import ModuleCount, explain, reached_names, unreached_adapters
     from vlakit.processing.processor import build_processor
 
     processor = build_processor(to_plain(cfg.model.processor))
     policy = instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=processor, _convert_="all")
-    model = policy.built("meta")
-    rows = explain(model)
+    model = prepared(policy)
+    reached = reached_names(model, processor.blank(1, device="meta"))
+    rows = explain(model, reached)
     total: ModuleCount = rows[-1]
-    silent, adapters = unreached_adapters(model)
+    silent, adapters = unreached_adapters(model, reached)
     report = {
         "model": model.description,
         "strategy": policy.name,

@@ -15,7 +15,6 @@ from vlakit.errors import ConfigError, PartMissing, nearest
 if TYPE_CHECKING:
     from vlakit.accounting.dry_step import Workload
     from vlakit.accounting.memory import Estimate, Setup
-    from vlakit.models.openvla.vla import OpenVLA
     from vlakit.strategies.base import PolicyModule
 
 ROWS = {  # of Table 1
@@ -62,13 +61,14 @@ def plan(cfg: DictConfig, name: str | None = None) -> dict[str, Any]:
     """One strategy's plan as plain values; with measure=true, what two real steps took beside it."""
     from vlakit.accounting.dry_step import Workload
     from vlakit.accounting.memory import CARDS, Setup, estimate
+    from vlakit.accounting.meta import prepared
 
     setup = Setup.of(cfg.precision, cfg.sharding)
     workload = Workload(cfg.prompt_tokens, cfg.answer_tokens, cfg.logits == "all", cfg.checkpointing)
     if cfg.measure:
         _check_measurable(cfg)
-    policy, model = prepared(cfg)
-    counted = estimate(model, setup, workload)
+    policy = policy_of(cfg)
+    counted = estimate(prepared(policy), policy.processor, setup, workload)
     memory = counted.at(cfg.batch_size)
     report = {
         "model": to_plain(cfg.model.network),
@@ -98,15 +98,12 @@ def _time(cfg: DictConfig, counted: Estimate) -> dict[str, float]:
     }
 
 
-def prepared(cfg: DictConfig) -> tuple[PolicyModule, OpenVLA]:
-    """The strategy, and its network on the meta device."""
-    from vlakit.accounting.dry_step import Uninitialised
+def policy_of(cfg: DictConfig) -> PolicyModule:
+    """The strategy; it builds its network where it is asked to."""
     from vlakit.processing.processor import build_processor
 
     processor = build_processor(to_plain(cfg.model.processor))
-    policy = instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=processor, _convert_="all")
-    with Uninitialised():
-        return policy, policy.built("meta")
+    return instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=processor, _convert_="all")
 
 
 def _check_measurable(cfg: DictConfig) -> None:
@@ -127,7 +124,7 @@ def measured(cfg: DictConfig, policy: PolicyModule, setup: Setup, workload: Work
     import torch
 
     from vlakit.accounting.dry_step import set_checkpointing
-    from vlakit.accounting.memory import measured_peak, random_batch
+    from vlakit.accounting.memory import measured_peak
     from vlakit.strategies.optim import parameter_groups
 
     before = torch.get_default_dtype()
@@ -140,18 +137,21 @@ def measured(cfg: DictConfig, policy: PolicyModule, setup: Setup, workload: Work
     if cfg.checkpointing:
         set_checkpointing(model)
     optimizer = policy.build_optimizer(parameter_groups(model, decay_norms_and_biases=policy.decay_norms_and_biases))
-    batch = random_batch(model, workload, cfg.batch_size, "cuda")
+    batch = workload.batch(policy.processor, cfg.batch_size, "cuda").to("cuda")
     return measured_peak(model, optimizer, batch, autocast=setup.numerics.autocast)
 
 
 def against_table1(cfg: DictConfig, words: Sequence[str]) -> tuple[dict[str, Any], str]:
     """The released code's set-up, row by row, beside the paper's figures."""
     from vlakit.accounting.memory import estimate
+    from vlakit.accounting.meta import prepared
 
     rows: list[dict[str, Any]] = []
     for name, paper in to_plain(cfg.table1).items():
-        _, model = prepared(compose_config("plan", [*words, *ROWS[name]]))
-        memory = estimate(model, *original(name, paper["gpus"])).at(PAPER_BATCH // paper["gpus"])
+        policy = policy_of(compose_config("plan", [*words, *ROWS[name]]))
+        memory = estimate(prepared(policy), policy.processor, *original(name, paper["gpus"])).at(
+            PAPER_BATCH // paper["gpus"]
+        )
         gigabytes = paper["gpus"] * memory.total / 1e9
         rows.append(
             {
