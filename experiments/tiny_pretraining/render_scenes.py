@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.progress import track
-
 from vlakit.evaluation.suites.tabletop.labelled import COLOUR_NAMES, SHAPE_NAMES, labelled_scenes
 
 CHUNK = 500
