@@ -135,12 +135,16 @@ class Towers(SceneModule):
 
     name = "towers"
     trainable = ("vision_backbone.*",)
-    needs_base = False  # whatever does not move is for the next stage to train
     heads: PatchHeads  # built by configure_model
 
     def __init__(self, *args: Any, n_colours: int = 16, n_shapes: int = 16, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.n_colours, self.n_shapes = n_colours, n_shapes
+
+    @property
+    def needs_base(self) -> bool:
+        """No: what does not move here is for the next stage to train."""
+        return False
 
     def configure_model(self) -> None:
         """Also build the heads."""
