@@ -13,7 +13,7 @@ from tiny_recipe.towers import PatchAnswers, Towers, patch_loss, patch_metrics, 
 from tiny_runs import TINY, built, module_of, saved, trainer_of
 
 from vlakit.checkpoints.formats import load, start_from
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, LossNotFinite
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.optim import wsd
 
@@ -73,6 +73,17 @@ def test_more_names_than_places_are_refused(tiny_processor: TokenProcessor, tmp_
     module = module_of(Towers, tiny_processor, n_colours=3)
     with pytest.raises(ConfigError, match="4 names, n_colours is 3"):
         trainer_of(1).fit(module, data)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_scenes(
+    tiny_processor: TokenProcessor, tmp_path: Path
+) -> None:
+    data = SceneData(tiny_processor, str(write_scenes(tmp_path / "s", 8)), batch_size=4, seed=0, val_fraction=0.2)
+    module = built(Towers, tiny_processor)
+    torch.nn.init.constant_(module.heads.out.bias, torch.nan)
+    with pytest.raises(LossNotFinite, match="nan at step 0") as caught:
+        trainer_of(1).fit(module, data)
+    assert "scene " in caught.value.where
 
 
 @pytest.mark.slow
