@@ -14,9 +14,7 @@ from vlakit.errors import ConfigError
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.tokens import TokenProcessor
 
-EVERY = sorted(path.stem for path in (conf_root() / "experiment").glob("*.yaml"))
-RECIPE = [name for name in EVERY if name.startswith("tiny_")]  # the shipped model's own stages, of one size
-EXPERIMENTS = [name for name in EVERY if name not in RECIPE]
+EXPERIMENTS = sorted(path.stem for path in (conf_root() / "experiment").glob("*.yaml"))
 OTHERS = [f"debug={path.stem}" for path in sorted((conf_root() / "debug").glob("*.yaml"))] + ["hparams_search=table1"]
 PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
 
@@ -49,19 +47,6 @@ def test_every_experiment_composes_under_its_own_name_and_invents_no_key(experim
     cfg = compose_config("train", words)
     assert cfg.name == experiment
     assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == cfg.lr[experiment.partition("_r")[0]]
-
-
-def test_the_recipe_has_four_stages() -> None:
-    assert RECIPE == ["tiny_grounding", "tiny_pretrain", "tiny_questions", "tiny_towers"]
-
-
-@pytest.mark.parametrize("experiment", RECIPE)
-def test_every_stage_of_the_recipe_composes_under_its_own_name_and_invents_no_key(experiment: str) -> None:
-    words = [f"experiment={experiment}", "paths.output=here"]
-    check_run("train", words)
-    cfg = compose_config("train", words)
-    assert (cfg.name, cfg.model.names.llm) == (experiment, "tiny_llama")
-    assert to_plain(cfg)["strategy"]["optimizer"]["_target_"] == "vlakit.strategies.muon.MuonAdamW"
 
 
 @pytest.mark.parametrize("words", OTHERS)

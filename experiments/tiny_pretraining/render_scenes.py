@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.progress import track
-
-from vlakit.evaluation.suites.tabletop.labelled import COLOUR_NAMES, SHAPE_NAMES, labelled_scenes
+from tiny_recipe.labelled import COLOUR_NAMES, SHAPE_NAMES, labelled_scenes
+from tiny_recipe.scenes import VERSION
 
 CHUNK = 500
 
@@ -29,14 +29,14 @@ def chunk(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def main(n: int = 40_000, folder: str | None = None) -> None:
-    """Render and write the four files of a scene folder (vlakit.data.scenes)."""
+    """Render and write the four files of a scene folder (tiny_recipe.scenes)."""
     out = Path(folder or Path(os.environ.get("VLAKIT_DATA", "data")) / "tabletop_scenes")
     out.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         parts = list(track(pool.map(chunk, range(n // CHUNK)), "scenes", n // CHUNK))
     for name, arrays in zip(("images", "objects", "gripper"), zip(*parts, strict=True), strict=True):
         np.save(out / f"{name}.npy", np.concatenate(arrays))
-    names = {"colours": COLOUR_NAMES, "shapes": SHAPE_NAMES, "version": 1}
+    names = {"colours": COLOUR_NAMES, "shapes": SHAPE_NAMES, "version": VERSION}
     (out / "names.json").write_text(json.dumps(names) + "\n", encoding="utf-8")
     print(f"{n // CHUNK * CHUNK:,} scenes in {out}")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
-from vlakit.checkpoints.card import BASE, CARD, checkpoint_file, read_checkpoint
+from vlakit.checkpoints.card import CARD
+from vlakit.checkpoints.file import checkpoint_file, read_checkpoint
 from vlakit.checkpoints.shipped import ASSETS, SHIPPED
 
-OF_THE_RUN = (BASE, "data", "mlflow_run_id")
+OF_THE_RUN = ("base", "data", "mlflow_run_id")
 
 
 def main(run: str, name: str) -> None:

@@ -117,10 +117,14 @@ class Processor:
         squares = [self.resize(image, self.settings.image_size, fill) for fill in self.fills]
         for change in changes:
             squares = [change(square) for square in squares]
-        planes = np.ascontiguousarray(np.stack(squares).transpose(0, 3, 1, 2))  # (k or 1, 3, S, S)
+        return self.normalized(np.stack(squares))
+
+    def normalized(self, squares: UInt8 | Float32) -> Tensor:
+        """Pictures (..., k or 1, S, S, 3) in [0, 255], one a tower or one for all, to (..., 3 k, S, S) float32."""
+        planes = np.ascontiguousarray(np.moveaxis(squares, -1, -3))  # (..., k or 1, 3, S, S)
         towers = planes * self.scale[:, :, None, None]
         towers += self.shift[:, :, None, None]
-        return torch.as_tensor(towers).flatten(0, 1)  # (3 k, S, S)
+        return torch.as_tensor(towers).flatten(-4, -3)
 
     def encode(self, sample: Sample) -> Example:
         """One sample of the stream to what the network trains on; decoding happens here, in the loader's worker."""

@@ -145,16 +145,21 @@ class PolicyModule(LightningModule):
         if self.known_features is not None:
             batch = replace(batch, features=self.known_features.features(batch))
         output: Output = self.model(batch)
-        if not torch.isfinite(output.loss):
+        loss = self.logged_loss(output.loss, batch)
+        means = {name: rows.nanmean() for name, rows in self.validation.batch_values(output, batch).items()}
+        self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=len(batch))
+        return loss
+
+    def logged_loss(self, loss: Tensor, batch: Batch) -> Tensor:
+        """The loss of a step, logged. Raises LossNotFinite with the batch's keys."""
+        if not torch.isfinite(loss):
             raise LossNotFinite(
-                f"the loss is {output.loss.item()} at step {self.global_step}",
+                f"the loss is {loss.item()} at step {self.global_step}",
                 where=f"batch at position {batch.position}: {', '.join(batch.keys)}",
                 do="lower the learning rate, or look at these samples: vlakit shards verify=DIR",
             )
-        means = {name: rows.nanmean() for name, rows in self.validation.batch_values(output, batch).items()}
-        self.log("train/loss", output.loss, batch_size=len(batch), prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=len(batch))
-        return output.loss
+        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Accumulate the metrics of one held-out batch."""

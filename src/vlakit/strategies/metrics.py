@@ -36,7 +36,12 @@ class ActionMetrics(nn.Module):
 
     @torch.no_grad()
     def batch_values(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Per row of the batch, (B,): the metrics of its actions that are not padding; NaN in rows without one."""
+        """Per row of the batch, (B,): the metrics of its actions that are not padding; NaN in rows without one.
+
+        Empty where no row has an action.
+        """
+        if not batch.chunk_mask.any():
+            return {}
         if output.predicted is None:
             return dict(output.scores)
         predicted, mask = output.predicted, batch.chunk_mask
@@ -68,6 +73,8 @@ class ActionMetrics(nn.Module):
         return cast(MeanMetric, self.means[key])
 
     def _physical(self, normalized: Tensor, datasets: list[str]) -> Tensor:
-        rows = torch.tensor([self.datasets.index(name) for name in datasets], device=normalized.device)
+        # A row without an action may be of no known dataset; whatever it is given here, it counts nowhere.
+        known = {name: row for row, name in enumerate(self.datasets)}
+        rows = torch.tensor([known.get(name, 0) for name in datasets], device=normalized.device)
         q01, q99, mask = (getattr(self, field)[rows][:, None] for field in ("q01", "q99", "mask"))  # (B, 1, A)
         return torch.where(mask, 0.5 * (normalized + 1) * (q99 - q01) + q01, normalized)

@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
+from places import ROOT
+from tiny_recipe.scenes import SceneBatch
 
+RECIPE = ROOT / "experiments" / "tiny_pretraining"
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
 SHAPES = ("cube", "ball")
 
@@ -32,3 +36,21 @@ def write_scenes(folder: Path, n: int, *, size: int = 64, seed: int = 0) -> Path
     names = {"colours": list(COLOURS), "shapes": list(SHAPES), "version": 1}
     (folder / "names.json").write_text(json.dumps(names))
     return folder
+
+
+def scene_batch(objects: list[list[float]], gripper: list[float], n: int = 1, position: int = 0) -> SceneBatch:
+    """A batch of this scene n times, without its pictures."""
+    nothing = torch.zeros(n, 1, 0)
+    return SceneBatch(
+        pixels={},
+        window_mask=torch.ones(n, 1, dtype=torch.bool),
+        datasets=["scenes"] * n,
+        action_shape=(1, 0),
+        actions=nothing,
+        normalized=nothing,
+        chunk_mask=torch.zeros(n, 1, dtype=torch.bool),
+        keys=["a scene"] * n,
+        position=position,
+        objects=torch.tensor([objects] * n, dtype=torch.float32),
+        gripper=torch.tensor([gripper] * n),
+    )

@@ -6,17 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scene_folder import write_scenes
-from tiny_runs import built, trainer_of
-from vlakit.data.scene_data import SceneData
-from vlakit.data.scenes import SceneBatch, SceneFolder
-from vlakit.strategies.grounding import Captions, Grounding
-from vlakit.strategies.muon import MuonAdamW
-from vlakit.strategies.towers import Towers
+import torch.nn.functional as F
+from scene_folder import scene_batch, write_scenes
+from tiny_recipe.captions import CaptionData, Captions
+from tiny_recipe.grounding import Grounding, place_marks
+from tiny_recipe.muon import MuonAdamW
+from tiny_recipe.scenes import SceneFolder
+from tiny_recipe.towers import Towers
+from tiny_runs import Trace, built, trainer_of
 
 from vlakit.errors import ConfigError
+from vlakit.models.openvla.heads import Answers
 from vlakit.processing.tokens import TokenProcessor
-from vlakit.schema import NO_LOSS
+from vlakit.schema import NO_LOSS, TextBatch
+from vlakit.strategies.full import Full
 from vlakit.strategies.optim import wsd
 
 
@@ -30,37 +33,37 @@ def captions(folder: Path, tiny_processor: TokenProcessor) -> Captions:
     return Captions(tiny_processor, SceneFolder.open(folder), 24)
 
 
-def data_of(folder: Path, processor: TokenProcessor, **options: object) -> SceneData:
+def data_of(folder: Path, processor: TokenProcessor, **options: object) -> CaptionData:
     options = {"batch_size": 8, "seed": 0, "val_fraction": 0.2, "augment": False} | options
-    return SceneData(processor, str(folder), **options)  # pyright: ignore[reportArgumentType]
+    return CaptionData(processor, str(folder), **options)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_caption_says_colour_shape_and_place_and_the_gripper_last(
     captions: Captions, tiny_processor: TokenProcessor
 ) -> None:
     objects = np.array([[0, 1, 0.5, 0.999], [-1, 0, 0, 0]], np.float32)
-    ids = captions.ids(objects, np.array([0.0, 0.26, 1], np.float32), np.random.default_rng(0))
-    assert (ids[0], ids[-1]) == (tiny_processor.text.bos_id, tiny_processor.text.eos_id)
-    assert tiny_processor.text.decode(ids[1:-1]) == "red ball x12 y23 gripper x00 y06 open"
+    before, ids = captions.caption(objects, np.array([0.0, 0.26, 1], np.float32), np.random.default_rng(0))
+    assert (before, ids[-1]) == ([tiny_processor.text.bos_id], tiny_processor.text.eos_id)
+    assert tiny_processor.text.decode(ids[:-1]) == "red ball x12 y23 gripper x00 y06 open"
 
 
 def test_what_is_out_of_view_is_not_named(captions: Captions) -> None:
-    ids = captions.ids(np.full((2, 4), -1, np.float32), np.array([-1, -1, 0], np.float32), np.random.default_rng(0))
-    assert ids == [captions.bos_id, captions.eos_id]
+    nothing = np.full((2, 4), -1, np.float32), np.array([-1, -1, 0], np.float32)
+    assert captions.caption(*nothing, np.random.default_rng(0)) == ([captions.text.bos_id], [captions.text.eos_id])
 
 
 def test_everything_behind_bos_carries_a_loss_and_padding_none(captions: Captions) -> None:
-    objects = torch.full((2, 2, 4), -1.0)
-    objects[0, 0] = torch.tensor([1, 0, 0.2, 0.3])
-    batch = captions.batch(SceneBatch(None, objects, torch.tensor([[-1.0, -1, 0]] * 2), 7), seed=0)
-    assert batch.labels.tolist()[1] == [NO_LOSS, captions.eos_id, NO_LOSS, NO_LOSS, NO_LOSS, NO_LOSS]
-    assert torch.equal(batch.labels[0, 1:], batch.input_ids[0, 1:])
+    scenes = scene_batch([[1, 0, 0.2, 0.3], [-1.0] * 4], [-1.0, -1, 0], n=2, position=7)
+    scenes.objects[1, 0, 0] = -1
+    text = captions.text_of(scenes, seed=0)
+    assert text.labels.tolist()[1] == [NO_LOSS, captions.text.eos_id, NO_LOSS, NO_LOSS, NO_LOSS, NO_LOSS]
+    assert torch.equal(text.labels[0, 1:], text.ids[0, 1:])
 
 
-def test_a_caption_depends_on_the_position_alone(captions: Captions, folder: Path) -> None:
-    scenes = SceneFolder.open(folder)
-    both = torch.from_numpy(scenes.objects[:8].copy()), torch.from_numpy(scenes.gripper[:8].copy())
-    ids = [captions.batch(SceneBatch(None, *both, position), seed=1).input_ids for position in (8, 8, 16)]
+def test_a_caption_depends_on_the_position_alone(captions: Captions) -> None:
+    things = [[0, 1, 0.5, 0.9], [1, 0, 0.2, 0.3], [2, 1, 0.1, 0.6]]
+    batches = [scene_batch(things, [0.1, 0.2, 1.0], n=8, position=position) for position in (8, 8, 16)]
+    ids = [captions.text_of(batch, seed=1).ids for batch in batches]
     assert torch.equal(ids[0], ids[1])
     assert not torch.equal(ids[0], ids[2])
 
@@ -120,10 +123,29 @@ def test_a_question_names_what_is_seen_and_only_its_answer_carries_a_loss(
     folder: Path, tiny_processor: TokenProcessor
 ) -> None:
     asking = Captions(tiny_processor, SceneFolder.open(folder), 24, questions=1.0)
-    objects = torch.tensor([[[0.0, 0.0, 0.5, 0.25], [-1.0, -1, -1, -1]]])
-    batch = asking.batch(SceneBatch(None, objects, torch.tensor([[0.1, 0.9, 1.0]]), 3), seed=0)
-    ids, labels = batch.input_ids[0].tolist(), batch.labels[0].tolist()
+    text = asking.text_of(scene_batch([[0, 0, 0.5, 0.25], [-1.0] * 4], [0.1, 0.9, 1.0], position=3), seed=0)
+    ids, labels = text.ids[0].tolist(), text.labels[0].tolist()
     answer = [label for label in labels if label != NO_LOSS]
     assert answer[:2] == asking.place(0.5, 0.25)
-    assert answer[-1] == asking.eos_id
-    assert all(word in ids[: -len(answer)] for word in [*asking.colours[0], *asking.shapes[0]])
+    assert answer[-1] == asking.text.eos_id
+    assert all(word in ids[: -len(answer)] for word in tiny_processor.text.encode("red cube"))
+
+
+def test_a_place_word_is_marked_by_how_many_bins_it_is_off(captions: Captions) -> None:
+    """Two captions and a question: right, one bin off, two off; a word that is no place is wrong."""
+    x, bos, other = captions.x, captions.text.bos_id, captions.text.eos_id
+    targets, predicted = torch.tensor([x[5], x[5], x[7], other, x[9]]), torch.tensor([x[5], x[6], x[5], other, other])
+    labels = torch.tensor([[NO_LOSS, x[5]], [NO_LOSS, x[5]], [NO_LOSS, NO_LOSS]])
+    answers = Answers(torch.tensor(0.0), F.one_hot(predicted, 1536).float(), targets, torch.tensor([0, 1, 2, 2, 2]))
+    text = TextBatch(torch.full_like(labels, bos), torch.ones_like(labels), labels)
+    marks = place_marks(answers, text, captions.place_bins)
+    assert marks["exact"].tolist() == [1, 0, 0, 0]
+    assert marks["within_one_bin"].tolist() == [1, 1, 0, 0]
+    assert marks["answered"].tolist() == [0, 0]
+
+
+def test_any_strategy_learns_from_captions(folder: Path, tiny_processor: TokenProcessor) -> None:
+    """They are text, and rows without an action."""
+    trace = Trace()
+    trainer_of(2, trace, limit_val_batches=1).fit(built(Full, tiny_processor), data_of(folder, tiny_processor))
+    assert len(trace.losses) == 2

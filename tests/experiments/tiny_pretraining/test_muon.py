@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from tiny_recipe.muon import MuonAdamW, is_hidden_matrix
 from torch import nn
-from vlakit.strategies.muon import MuonAdamW, is_hidden_matrix
 
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.schema import Batch

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from scene_folder import write_scenes
-from vlakit.data.scene_data import SceneData, held_out
-from vlakit.data.scenes import SceneArrays, SceneAugmentation, SceneFolder, to_batch
+from tiny_recipe.scene_data import SceneData, held_out
+from tiny_recipe.scenes import SceneArrays, SceneAugmentation, SceneFolder, to_batch
 
 from vlakit.errors import ConfigError, InvalidData
+from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.tokens import TokenProcessor
 
 
@@ -60,7 +61,7 @@ def test_a_batch_holds_what_the_processor_makes_of_each_image(folder: Path, tiny
     scenes = SceneFolder.open(folder)
     batch = to_batch(SceneArrays.read(scenes, np.arange(4)), tiny_processor)
     one_by_one = torch.stack([tiny_processor.pixels(np.array(image)) for image in scenes.images[:4]])
-    torch.testing.assert_close(batch.pixel_values, one_by_one)
+    assert torch.equal(batch.pixels["primary"][:, 0], one_by_one)
 
 
 def test_labels_move_with_the_picture() -> None:
@@ -68,7 +69,8 @@ def test_labels_move_with_the_picture() -> None:
     images[:, 30, 20] = 255
     objects = np.array([[[0, 0, 20.5 / 64, 30.5 / 64]]] * 50, np.float32)
     gripper = np.array([[20.5 / 64, 30.5 / 64, 1]] * 50, np.float32)
-    moved = SceneAugmentation(brightness=0, contrast=0)(SceneArrays(images, objects, gripper), np.random.default_rng(0))
+    arrays = SceneArrays(np.arange(50), images, objects, gripper)
+    moved = SceneAugmentation(brightness=0, contrast=0)(arrays, np.random.default_rng(0))
     brightest = moved.images[..., 0].reshape(50, -1).argmax(1)
     seen = np.stack([brightest % 64, brightest // 64], 1) + 0.5
     np.testing.assert_allclose(moved.objects[:, 0, 2:] * 64, seen, atol=1e-4)
@@ -79,7 +81,8 @@ def test_labels_move_with_the_picture() -> None:
 def test_what_leaves_the_picture_is_no_object(tiny_processor: TokenProcessor) -> None:
     images = np.zeros((1, 64, 64, 3), np.uint8)
     objects = np.array([[[2, 1, 1.01, 0.5], [3, 0, 0.5, 0.5]]], np.float32)
-    batch = to_batch(SceneArrays(images, objects, np.array([[-0.2, 0.5, 1]], np.float32)), tiny_processor)
+    gripper = np.array([[-0.2, 0.5, 1]], np.float32)
+    batch = to_batch(SceneArrays(np.arange(1), images, objects, gripper), tiny_processor)
     assert batch.objects[0, :, 0].tolist() == [-1, 3]
     assert batch.gripper[0, 0] == -1
 
@@ -88,9 +91,9 @@ def test_the_same_seed_gives_the_same_batches_and_another_does_not(
     folder: Path, tiny_processor: TokenProcessor
 ) -> None:
     streams = [data_of(folder, tiny_processor, seed=seed).stream() for seed in (3, 3, 4)]
-    first, second, other = ([next(stream).pixel_values for _ in range(9)] for stream in streams)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))  # pyright: ignore[reportArgumentType]
-    assert not torch.equal(first[0], other[0])  # pyright: ignore[reportArgumentType]
+    first, second, other = ([next(stream).pixels["primary"] for _ in range(9)] for stream in streams)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0], other[0])
 
 
 def test_a_restored_stream_goes_on_where_it_was(folder: Path, tiny_processor: TokenProcessor) -> None:
@@ -111,19 +114,28 @@ def test_an_epoch_shows_every_scene_once_and_none_that_is_held_out(
     assert sorted(seen) == sorted(data.scenes.objects[data.train_rows].reshape(36, -1).tolist())
 
 
-def test_kept_features_are_those_of_each_scene(folder: Path, tiny_processor: TokenProcessor) -> None:
+def test_kept_features_are_those_of_each_scene(folder: Path, tiny_vla: OpenVLA, tiny_processor: TokenProcessor) -> None:
     data = data_of(folder, tiny_processor, augment=False)
-    pixels = data.batch(np.array([5, 2])).pixel_values
-    data.keep_features(torch.nn.Flatten(2), chunk=7)
+    features = tiny_vla.requires_grad_(False).features(data.batch(np.array([5, 2])))
+    data.keep_features(tiny_vla, chunk=7)
     batch = data.batch(np.array([5, 2]))
-    assert pixels is not None
     assert batch.features is not None
-    assert torch.equal(batch.features, pixels.flatten(2))
+    torch.testing.assert_close(batch.features, features)
+    assert not batch.pixels
 
 
-def test_features_are_not_kept_of_pictures_that_change(folder: Path, tiny_processor: TokenProcessor) -> None:
+def test_features_are_not_kept_of_towers_that_learn(
+    folder: Path, tiny_vla: OpenVLA, tiny_processor: TokenProcessor
+) -> None:
+    with pytest.raises(ConfigError, match="go stale"):
+        data_of(folder, tiny_processor, augment=False).keep_features(tiny_vla)
+
+
+def test_features_are_not_kept_of_pictures_that_change(
+    folder: Path, tiny_vla: OpenVLA, tiny_processor: TokenProcessor
+) -> None:
     with pytest.raises(ConfigError, match="cannot be augmented"):
-        data_of(folder, tiny_processor).keep_features(torch.nn.Flatten(2))
+        data_of(folder, tiny_processor).keep_features(tiny_vla)
 
 
 def test_no_scene_to_hold_out_is_an_error() -> None:

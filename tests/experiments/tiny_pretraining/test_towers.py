@@ -5,24 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from scene_folder import write_scenes
-from tiny_runs import built, module_of, saved, trainer_of
-from vlakit.data.scene_data import SceneData
-from vlakit.data.scenes import SceneBatch
-from vlakit.strategies.muon import MuonAdamW
-from vlakit.strategies.towers import PatchAnswers, Towers, patch_loss, patch_metrics, patch_targets
+from scene_folder import scene_batch, write_scenes
+from tiny_recipe.muon import MuonAdamW
+from tiny_recipe.scene_data import SceneData
+from tiny_recipe.scenes import SceneBatch
+from tiny_recipe.towers import PatchAnswers, Towers, patch_loss, patch_metrics, patch_targets
+from tiny_runs import TINY, built, module_of, saved, trainer_of
 
 from vlakit.checkpoints.formats import load, start_from
-from vlakit.errors import ConfigError
-from vlakit.models.openvla.vla import VLASettings
+from vlakit.errors import ConfigError, LossNotFinite
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.optim import wsd
 
 
 def scenes() -> SceneBatch:
     """One red cube (colour 0, shape 1) in patch 6, one hand in patch 15."""
-    objects = torch.tensor([[[0, 1, 0.625, 0.3], [-1, -1, -1, -1]]])
-    return SceneBatch(torch.zeros(1, 6, 64, 64), objects, torch.tensor([[0.9, 0.8, 1.0]]))
+    return scene_batch([[0, 1, 0.625, 0.3], [-1, -1, -1, -1]], [0.9, 0.8, 1.0])
 
 
 def right_answers() -> PatchAnswers:
@@ -52,21 +50,21 @@ def test_a_distance_is_in_pixels_of_the_image() -> None:
 
 
 def test_a_scene_with_nothing_in_it_has_a_loss_without_nan() -> None:
-    empty = SceneBatch(torch.zeros(1, 6, 64, 64), torch.full((1, 2, 4), -1.0), torch.tensor([[-1.0, -1, 0]]))
+    empty = scene_batch([[-1.0] * 4] * 2, [-1.0, -1, 0])
     assert torch.isfinite(patch_loss(right_answers(), patch_targets(empty, 16)))
 
 
 def test_towers_and_heads_learn_and_nothing_else(tiny_processor: TokenProcessor) -> None:
     module = built(Towers, tiny_processor)
     names = [name for group in module.trained() for name in group["names"]]  # pyright: ignore[reportGeneralTypeIssues]
-    assert {name.split(".")[0] for name in names} == {"vision_backbone", "heads"}
+    assert {name.removeprefix("model.").split(".")[0] for name in names} == {"vision_backbone", "heads"}
 
 
 def test_its_checkpoint_is_a_start_for_any_strategy(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     module = built(Towers, tiny_processor)
     file = saved(module, tmp_path / "towers.ckpt")
-    model, _ = start_from(file, VLASettings("tiny_dinosiglip", "tiny_llama"))
-    assert load(file).card["strategy"] == "towers"
+    model = start_from(file, TINY, tiny_processor)
+    assert load(file).card.strategy == "towers"
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), module.model.parameters(), strict=True))
 
 
@@ -75,6 +73,17 @@ def test_more_names_than_places_are_refused(tiny_processor: TokenProcessor, tmp_
     module = module_of(Towers, tiny_processor, n_colours=3)
     with pytest.raises(ConfigError, match="4 names, n_colours is 3"):
         trainer_of(1).fit(module, data)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_scenes(
+    tiny_processor: TokenProcessor, tmp_path: Path
+) -> None:
+    data = SceneData(tiny_processor, str(write_scenes(tmp_path / "s", 8)), batch_size=4, seed=0, val_fraction=0.2)
+    module = built(Towers, tiny_processor)
+    torch.nn.init.constant_(module.heads.out.bias, torch.nan)
+    with pytest.raises(LossNotFinite, match="nan at step 0") as caught:
+        trainer_of(1).fit(module, data)
+    assert "scene " in caught.value.where
 
 
 @pytest.mark.slow

@@ -7,19 +7,17 @@ id, u (right) and v (down) in [0, 1]; gripper.npy (n, 3) float32, u, v and 1 = o
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlakit.errors import InvalidData
-from vlakit.processing.tokens import TokenProcessor
-from vlakit.schema import Float32, Int64
+from vlakit.errors import ConfigError, InvalidData
+from vlakit.processing.processor import Processor
+from vlakit.schema import Batch, Float32, Int64, UInt8
 
 VERSION = 1
 FILES = ("images.npy", "objects.npy", "gripper.npy", "names.json")
@@ -30,7 +28,7 @@ class SceneFolder:
     """One finished folder of scenes; arrays are mapped from disk."""
 
     path: Path
-    images: npt.NDArray[np.uint8]  # (n, S, S, 3)
+    images: UInt8  # (n, S, S, 3)
     objects: Float32  # (n, K, 4)
     gripper: Float32  # (n, 3)
     colours: tuple[str, ...]
@@ -94,26 +92,22 @@ class SceneFolder:
         return len(self.images)
 
 
-@dataclass(slots=True)
-class SceneBatch:
-    """pixel_values (B, 3k, S, S), or features (B, N, D_v) in their place; objects (B, K, 4); gripper (B, 3).
+@dataclass(slots=True, kw_only=True)
+class SceneBatch(Batch):
+    """Pictures without an action, and what is to be seen in them: objects (B, K, 4); gripper (B, 3).
 
-    An object or gripper out of view has colour -1, or u = -1. position: number of the first sample in the stream.
+    An object or gripper out of view has colour -1, or u = -1.
     """
 
-    pixel_values: Tensor | None
     objects: Tensor
     gripper: Tensor
-    position: int = 0
-    features: Tensor | None = None
 
-    def __len__(self) -> int:
-        return len(self.objects)
 
-    def to(self, *args: Any, **kwargs: Any) -> SceneBatch:
-        """Move every tensor, as `torch.Tensor.to`; Lightning calls this."""
-        tensors = {name: value for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)}
-        return replace(self, **{name: tensor.to(*args, **kwargs) for name, tensor in tensors.items()})
+def scenes_of(batch: Batch) -> SceneBatch:
+    """The batch as one of scenes. Raises ConfigError where it is none."""
+    if not isinstance(batch, SceneBatch):
+        raise ConfigError("the batch holds no scenes", where="data", do="add data=tabletop_scenes")
+    return batch
 
 
 @dataclass(frozen=True)
@@ -141,32 +135,52 @@ class SceneAugmentation:
         objects, gripper = batch.objects.copy(), batch.gripper.copy()
         objects[..., 2:] += (offset / size)[:, None].astype(np.float32)
         gripper[:, :2] += (offset / size).astype(np.float32)
-        return SceneArrays(moved, objects, gripper)
+        return SceneArrays(batch.rows, moved, objects, gripper)
 
 
 @dataclass(frozen=True)
 class SceneArrays:
     """Rows of a SceneFolder in memory."""
 
-    images: npt.NDArray[Any]
+    rows: Int64
+    images: UInt8 | Float32
     objects: Float32
     gripper: Float32
 
     @classmethod
     def read(cls, scenes: SceneFolder, rows: Int64) -> SceneArrays:
         """Copies of these rows."""
-        return cls(scenes.images[rows], scenes.objects[rows], scenes.gripper[rows])
+        return cls(rows, scenes.images[rows], scenes.objects[rows], scenes.gripper[rows])
 
 
-def to_batch(arrays: SceneArrays, processor: TokenProcessor, position: int = 0) -> SceneBatch:
-    """Tensors as the towers see them, for the whole batch at once; what is out of view is marked so."""
-    pixels = torch.from_numpy(arrays.images).permute(0, 3, 1, 2)  # (B, 3, S, S)
-    towers = pixels.new_empty((len(pixels), 3 * len(processor.scale), *pixels.shape[2:]), dtype=torch.float32)
-    for channel, (scale, shift) in enumerate(zip(processor.scale.ravel(), processor.shift.ravel(), strict=True)):
-        torch.mul(pixels[:, channel % 3], float(scale), out=towers[:, channel]).add_(float(shift))
+def to_batch(
+    arrays: SceneArrays, processor: Processor, position: int = 0, features: Tensor | None = None
+) -> SceneBatch:
+    """Tensors as the network sees them, `features` (B, N, D_v) in place of pictures; what is out of view is marked so.
+
+    position: number of the first scene in the stream.
+    """
     objects, gripper = torch.from_numpy(arrays.objects), torch.from_numpy(arrays.gripper)
     seen = (objects[..., 2:] >= 0).all(-1) & (objects[..., 2:] < 1).all(-1)
     objects[..., 0] = torch.where(seen, objects[..., 0], -1.0)
     visible = (gripper[:, :2] >= 0).all(-1) & (gripper[:, :2] < 1).all(-1)
     gripper[:, :2] = torch.where(visible[:, None], gripper[:, :2], -1.0)
-    return SceneBatch(towers, objects, gripper, position)  # (B, 3k, S, S)
+    n, shape = len(objects), (processor.settings.chunk, 0)  # scenes have no action, not even of a known size
+    frames = (
+        {} if features is not None else {processor.settings.cameras[0]: processor.normalized(arrays.images[:, None])}
+    )
+    return SceneBatch(
+        pixels={camera: pixels[:, None] for camera, pixels in frames.items()},  # (B, 1, 3 k, S, S)
+        features=features,
+        window_mask=torch.ones(n, 1, dtype=torch.bool),
+        action_shape=shape,
+        actions=torch.zeros(n, *shape),
+        normalized=torch.zeros(n, *shape),
+        chunk_mask=torch.zeros(n, shape[0], dtype=torch.bool),
+        datasets=["scenes"] * n,
+        keys=[f"scene {row}" for row in arrays.rows.tolist()],
+        rows=arrays.rows.tolist(),
+        position=position,
+        objects=objects,
+        gripper=gripper,
+    )

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from vlakit.data.scenes import SceneArrays, SceneAugmentation, SceneBatch, SceneFolder, to_batch
 
+from tiny_recipe.scenes import SceneArrays, SceneAugmentation, SceneBatch, SceneFolder, to_batch
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.processing.tokens import TokenProcessor
+from vlakit.models.network import HasFeatures
+from vlakit.processing.processor import Processor
 from vlakit.schema import Int64, Sample
+from vlakit.strategies.feature_cache import check_frozen
 
 HELD_OUT_SEED = 0  # the held-out scenes are the same for every run's seed
 
@@ -24,7 +25,7 @@ class SceneData(LightningDataModule):
 
     def __init__(
         self,
-        processor: TokenProcessor,
+        processor: Processor,
         root: str,
         *,
         batch_size: int,
@@ -57,7 +58,7 @@ class SceneData(LightningDataModule):
         return {self.scenes.path.name: str(self.scenes.path)}
 
     @property
-    def contracts(self) -> dict[str, dict[str, Any]]:
+    def surroundings(self) -> dict[str, dict[str, Any]]:
         """None: scenes have no camera name and no control rate."""
         return {}
 
@@ -79,29 +80,24 @@ class SceneData(LightningDataModule):
         """The scenes `rows`; a position in the stream asks for augmentation by its random numbers."""
         arrays = SceneArrays.read(self.scenes, rows)
         if self.features is not None:
-            empty = SceneArrays(arrays.images[:, :1, :1], arrays.objects, arrays.gripper)
-            batch = to_batch(empty, self.processor, position)
-            batch.pixel_values, batch.features = None, self.features[torch.from_numpy(rows)]
-            return batch
+            return to_batch(arrays, self.processor, position, self.features[torch.from_numpy(rows)])
         if position >= 0 and self.augmentation is not None:
             arrays = self.augmentation(arrays, np.random.default_rng([self.seed, position]))
         return to_batch(arrays, self.processor, position)
 
     @torch.no_grad()
-    def keep_features(self, towers: nn.Module, chunk: int = 256) -> None:
-        """From now on batches hold what these frozen towers make of each scene, float32, computed once; no pixels."""
+    def keep_features(self, network: HasFeatures, chunk: int = 256) -> None:
+        """From now on batches hold what this frozen encoder makes of each scene, float32, computed once; no pixels."""
         if self.augmentation is not None:
             raise ConfigError(
                 "features of frozen towers are kept, so the scenes cannot be augmented",
                 where="data.augment",
                 do="set data.augment=false",
             )
-        kept = []
-        for start in range(0, len(self.scenes), chunk):
-            pixels = self.batch(np.arange(start, min(start + chunk, len(self.scenes)))).pixel_values
-            if pixels is not None:
-                kept.append(towers(pixels).float())
-        self.features = torch.cat(kept)  # (n, N, D_v)
+        check_frozen(network.encoder)
+        parts = np.array_split(np.arange(len(self.scenes)), range(chunk, len(self.scenes), chunk))
+        pictures = (to_batch(SceneArrays.read(self.scenes, rows), self.processor) for rows in parts)
+        self.features = torch.cat([network.features(batch).float() for batch in pictures])  # (n, N, D_v)
 
     def state_dict(self) -> dict[str, Any]:
         """Samples that optimizer steps have used."""
