@@ -1,32 +1,31 @@
 """The configuration: everything composes, nothing misspelt passes, and the scale decides what an experiment costs."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import instantiate
 
-from vlakit.cli import configuration
 from vlakit.cli.configuration import check_run, compose_config, invented_keys, single_runs, to_plain, verb_config
-from vlakit.configs import conf_root
+from vlakit.configs import FOLDERS, config_names
 from vlakit.errors import ConfigError
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.processor import VLAProcessor
 
-EVERY = sorted(path.stem for path in (conf_root() / "experiment").glob("*.yaml"))
+EVERY = config_names("experiment")
 RECIPE = [name for name in EVERY if name.startswith("tiny_")]  # the shipped model's own stages, of one size
 EXPERIMENTS = [name for name in EVERY if name not in RECIPE]
-OTHERS = [f"debug={path.stem}" for path in sorted((conf_root() / "debug").glob("*.yaml"))] + ["hparams_search=table1"]
+OTHERS = [f"{group}={name}" for group in ("debug", "hparams_search") for name in config_names(group)]
 PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
 
 
 @pytest.fixture
-def own_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of conf/ that a test may change."""
-    folder = Path(shutil.copytree(conf_root(), tmp_path / "conf"))
-    monkeypatch.setattr(configuration, "conf_root", lambda: folder)
-    return folder
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of one's own beside conf/."""
+    for group in ("experiment", "debug", "strategy"):
+        (tmp_path / "mine" / group).mkdir(parents=True)
+    monkeypatch.setenv(FOLDERS, str(tmp_path / "mine"))
+    return tmp_path / "mine"
 
 
 def refusal(*words: str) -> ConfigError:
@@ -137,18 +136,18 @@ def test_alpha_is_the_rank_up_to_16() -> None:
     ],
 )
 def test_a_misspelt_key_in_a_file_is_named_with_the_nearest(
-    own_conf: Path, group: str, line: str, key: str, meant: str
+    mine: Path, group: str, line: str, key: str, meant: str
 ) -> None:
-    file = own_conf / group / "mine.yaml"
+    file = mine / group / "mine.yaml"
     file.write_text(f"# @package _global_\ndefaults:\n  - override /strategy: lora\n\n{line}\n")
     error = refusal(f"{group}=mine")
     assert repr(key) in error.what
-    assert error.where == f"conf/{group}/mine.yaml"
+    assert error.where == str(file)
     assert error.do.startswith(f"did you mean {meant}")
 
 
-def test_a_misspelt_group_in_a_file_is_named(own_conf: Path) -> None:
-    file = own_conf / "experiment" / "mine.yaml"
+def test_a_misspelt_group_in_a_file_is_named(mine: Path) -> None:
+    file = mine / "experiment" / "mine.yaml"
     file.write_text("# @package _global_\ndefaults:\n  - override /strategy: loar\n")
     error = refusal("experiment=mine")
     assert error.what == "strategy=loar does not exist"
@@ -217,7 +216,7 @@ def test_the_ways_to_write_a_sweep_are_all_read(word: str, values: list[str]) ->
 
 
 @pytest.mark.parametrize("model", ["tiny", "siglip_7b", "openvla_7b"])
-@pytest.mark.parametrize("strategy", sorted(path.stem for path in (conf_root() / "strategy").glob("*.yaml")))
+@pytest.mark.parametrize("strategy", config_names("strategy"))
 def test_every_strategy_can_be_explained_on_every_model(strategy: str, model: str) -> None:
     cfg = compose_config("explain", [f"strategy={strategy}", f"model={model}"])
     assert to_plain(cfg)["strategy"]["_target_"].startswith("vlakit.strategies.")

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from commands import complaint, report, run, says
 
+from vlakit.configs import FOLDERS
 from vlakit.data.rlds.reader import open_rlds, parse_episode, read_records
 from vlakit.data.shards.convert import convert
 from vlakit.data.specs.spec import load_spec
@@ -15,14 +16,11 @@ from vlakit.evaluation.demonstration_folder import RECORD
 
 @pytest.fixture
 def conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A conf/ with the verb's own file and the suite of the tests."""
-    from vlakit.configs import conf_root
-
+    """A folder with the suite of the tests."""
     root = tmp_path / "conf"
     (root / "suite").mkdir(parents=True)
-    (root / "demonstrate.yaml").write_text((conf_root() / "demonstrate.yaml").read_text())
     (root / "suite" / "line.yaml").write_text("_target_: suites.LineSuite\ngain: 1.0\n")
-    monkeypatch.setattr("vlakit.cli.configuration.conf_root", lambda: root)
+    monkeypatch.setenv(FOLDERS, str(root))
     return root
 
 

@@ -13,7 +13,7 @@ from vlakit.reports.tables import spec as table_spec
 from vlakit.reports.tables.forest import draw_forest
 from vlakit.reports.tables.formats import csv_text, grids, to_json
 from vlakit.reports.tables.runs import Filled
-from vlakit.reports.tables.spec import folders, load_table
+from vlakit.reports.tables.spec import load_table, table_files
 from vlakit.reports.tables.table import TableReport, from_paper, from_runs
 
 RATES = {"full": 0.8, "last_layer": 0.4, "frozen_vision": 0.78, "sandwich": 0.79, "lora_r32": 0.8, "lora_r64": 0.8}
@@ -23,7 +23,7 @@ def measured(fill: Filled, margin: float = 0.2) -> TableReport:
     return from_runs(load_table("table1"), fill, Settings(margin=margin), "test")
 
 
-@pytest.mark.parametrize("name", sorted(folders()))
+@pytest.mark.parametrize("name", sorted(table_files()))
 def test_every_table_loads_and_its_paper_rows_exist(name: str) -> None:
     spec = load_table(name)
     report = from_paper(spec, Settings(margin=spec.tolerance))
@@ -43,7 +43,7 @@ def test_a_table_is_found_by_its_first_word() -> None:
 def test_a_misspelt_key_and_an_unknown_row_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (load_table("table10").folder / "table.yaml").read_text()
     (tmp_path / "t").mkdir()
-    monkeypatch.setattr(table_spec, "folders", lambda: {"t": tmp_path / "t"})
+    monkeypatch.setattr(table_spec, "table_files", lambda: {"t": tmp_path / "t" / "table.yaml"})
     for before, after, said in (
         ("claims:", "claim:", "'claim'"),
         ("[finetuned, frozen]", "[tuned, frozen]", "'tuned'"),

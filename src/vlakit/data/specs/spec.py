@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 from pydantic import Strict
 
 from vlakit.checked import Count, Flag, Number, Text, also, first, load, one_of
-from vlakit.configs import conf_root
+from vlakit.configs import config_file, config_names, shown_folders
 from vlakit.data.specs import ops
 from vlakit.errors import ConfigError, UnknownName, nearest
 
@@ -144,17 +145,17 @@ class Mixture:
     datasets: Annotated[dict[str, Number], also(_positive)]
 
 
-def spec_names(folder: Path | None = None) -> list[str]:
-    """Names of all dataset specs of a folder (default: conf/dataset), sorted."""
-    return sorted(file.stem for file in (folder or conf_root() / "dataset").glob("*.yaml"))
+def spec_names() -> list[str]:
+    """Names of all dataset specs, sorted."""
+    return config_names("dataset")
 
 
-def load_spec(name: str | Path, folder: Path | None = None) -> DatasetSpec:
+def load_spec(name: str | Path) -> DatasetSpec:
     """Read and check the spec called `name`, or a YAML file of one's own.
 
     Raises UnknownName with the nearest names, ConfigError naming file, key and the nearest key.
     """
-    file = _file(name, folder or conf_root() / "dataset", "dataset")
+    file = _file(name, "dataset", spec_names())
     spec = load(DatasetSpec, file, name=file.stem)
     mask, absolute = ACTION_ENCODINGS[spec.action_encoding] or (None, None)
     spec = replace(spec, mask=spec.mask or mask, absolute_action_mask=spec.absolute_action_mask or absolute)
@@ -163,15 +164,14 @@ def load_spec(name: str | Path, folder: Path | None = None) -> DatasetSpec:
     return spec
 
 
-def load_mixture(name: str | Path, folder: Path | None = None) -> Mixture:
+def load_mixture(name: str | Path) -> Mixture:
     """Read and check the mixture called `name`, or a YAML file of one's own; errors as `load_spec`.
 
     The name of a dataset that no mixture has stands for that dataset alone.
     """
-    folder = folder or conf_root() / "mixture"
-    if name in spec_names() and name not in spec_names(folder):
+    if name in spec_names() and name not in config_names("mixture"):
         return Mixture(str(name), {str(name): 1.0})
-    file = _file(name, folder, "mixture")
+    file = _file(name, "mixture", [*config_names("mixture"), *spec_names()])
     return load(Mixture, file, name=file.stem)
 
 
@@ -181,12 +181,12 @@ def fingerprint(spec: DatasetSpec) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _file(name: str | Path, folder: Path, kind: str) -> Path:
+def _file(name: str | Path, kind: str, known: Sequence[str]) -> Path:
     if Path(name).suffix in {".yaml", ".yml"}:
         if Path(name).is_file():
             return Path(name)
         raise UnknownName(f"no file {str(name)!r}", do="check the path")
-    if name not in spec_names(folder):
-        hint = nearest(str(name), spec_names(folder))
-        raise UnknownName(f"no {kind} called {str(name)!r}", where=str(folder), do=f"{hint} or give a YAML file")
-    return folder / f"{name}.yaml"
+    if name not in known:
+        hint = nearest(str(name), known)
+        raise UnknownName(f"no {kind} called {name!r}", where=shown_folders(kind), do=f"{hint} or give a YAML file")
+    return config_file(kind, str(name))
