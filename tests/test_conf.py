@@ -184,6 +184,45 @@ def test_a_word_that_cannot_be_used_is_refused_with_advice(word: str) -> None:
     assert error.do
 
 
+@pytest.mark.parametrize("data", ["bridge", "bridge_sample", "tabletop_mixture"])
+def test_a_mixture_on_the_command_line_is_the_whole_mixture(data: str) -> None:
+    words = [f"data={data}", "data.mixture={my_robot: 1}", "data.sources={my_robot: DIR}"]
+    check_run("train", words)
+    cfg = compose_config("train", words)
+    assert (cfg.data.mixture, cfg.data.sources) == ({"my_robot": 1}, {"my_robot": "DIR"})
+    check_run("train", [f"data={data}", "data.mixture=my_robot"])
+    assert compose_config("train", [f"data={data}", "data.mixture=my_robot"]).data.mixture == "my_robot"
+
+
+def test_a_mixture_of_an_experiment_is_the_whole_mixture(mine: Path) -> None:
+    text = "# @package _global_\ndata: {mixture: {my_robot: 1}, sources: {my_robot: DIR}}\ntags: {robot: widowx}\n"
+    (mine / "experiment" / "mine.yaml").write_text(text)
+    check_run("train", ["experiment=mine"])
+    assert compose_config("train", ["experiment=mine"]).data.mixture == {"my_robot": 1}
+
+
+def test_a_dataset_that_no_mixture_has_yet_is_added_or_given_whole() -> None:
+    error = refusal("data=tabletop_mixture", "data.mixture.my_robot=1")
+    assert "+data.mixture.my_robot=VALUE" in error.do
+    assert "data.mixture={NAME: VALUE}" in error.do
+    assert (
+        refusal("data=tabletop_scenes", "data.mixture={a: 1}").what == "'data.mixture' is no key of the configuration"
+    )
+
+
+@pytest.mark.parametrize("verb", ["train", "explain", "plan", "bench"])
+def test_a_strategy_without_a_rate_of_its_own_takes_that_of_full(mine: Path, verb: str) -> None:
+    text = "defaults: [_finetune, _self_]\ntrainable: ['projector.*']\n"
+    (mine / "strategy" / "mine.yaml").write_text(text)
+    cfg = compose_config(verb, ["strategy=mine", "lr.full=0.125"])
+    assert (cfg.strategy.optimizer.lr, cfg.strategy.trainable) == (0.125, ["projector.*"])
+    assert "_finetune" not in config_names("strategy")
+
+
+def test_deleting_a_key_that_is_not_there_names_the_nearest() -> None:
+    assert refusal("~data.root_").do.startswith("did you mean data.root")
+
+
 def test_free_words_for_the_record_may_be_added() -> None:
     check_run("train", ["+tags.robot=widowx", "experiment=full"])
 

@@ -113,7 +113,7 @@ def test_text_says_how_often_the_expert_succeeded(tmp_path: Path, capsys: pytest
 
 @pytest.mark.usefixtures("conf")
 def test_a_suite_that_does_not_exist_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    says(complaint(capsys, "demonstrate", "suite=lien", f"out={tmp_path}"), "suite=lien", "line")
+    says(complaint(capsys, "demonstrate", "suite=lien", f"out={tmp_path}"), "no suite called 'lien'", "line")
 
 
 def test_a_suite_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:

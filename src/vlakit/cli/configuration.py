@@ -6,10 +6,8 @@ Files of the user's own folders (cli.words) are found beside vlakit's, and are c
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -20,11 +18,12 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, ListConfig, Node, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vlakit.configs import conf_root, config_file, config_file_with, config_names, config_roots, shown, shown_folders
+from vlakit.cli.targets import check_modules
+from vlakit.configs import conf_root, config_file, config_names, config_roots, shown, shown_folders
 from vlakit.errors import ConfigError, nearest
 
 LAYERED = ("experiment", "debug", "hparams_search", "scale")  # groups whose files write into the whole configuration
@@ -83,27 +82,6 @@ def whole(overrides: Sequence[str]) -> list[str]:
         key, _, value = line.lstrip("+").partition("=")
         lines += [f"{key}=null", line] if key in OPEN and value.startswith("{") else [line]
     return lines
-
-
-def check_modules(node: Node | None) -> None:
-    """Raise ConfigError for a `_target_` whose module cannot be found, before anything is built."""
-    if isinstance(node, DictConfig | ListConfig) and not (node._is_none() or node._is_interpolation()):
-        keys = node.keys() if isinstance(node, DictConfig) else range(len(node))
-        for key in keys:
-            check_modules(cast(Node | None, node._get_node(cast(Any, key))))
-        target = node._get_node("_target_") if "_target_" in node else None
-        if isinstance(target, Node) and isinstance(target._value(), str):
-            _check_module(target._value())
-
-
-def _check_module(target: str) -> None:
-    package = target.partition(".")[0]
-    if not package.startswith("${") and package not in sys.modules and find_spec(package) is None:
-        raise ConfigError(
-            f"no module called {package!r}",
-            where=f"_target_: {target} in {config_file_with(target) or 'the configuration'}",
-            do="put its folder on PYTHONPATH, or install it",
-        )
 
 
 def verb_config(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -240,6 +218,15 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigEr
         group, choice = option.groups()
         where, do = shown_folders(group), nearest(choice, config_names(group))
         return ConfigError(f"{group}={choice} does not exist", where=where, do=do)
+    inside = re.search(r"In '([\w/.-]+)': Could not override '(\w+)@[\w.]+'.\s+Did you mean to override", message)
+    if inside:
+        file, group = inside.groups()
+        where = shown(config_file(*file.split("/")))
+        return ConfigError(
+            f"'override /{group}' means one below {file.partition('/')[0]} here",
+            where=where,
+            do=f"write: override /{group}@_global_.{group}: NAME",
+        )
     taken = re.search(r"An item is already at '([^']+)'", message)
     if taken:
         return ConfigError(
@@ -273,7 +260,9 @@ def _defaults(name: str, overrides: Sequence[str]) -> DictConfig:
     choices = [line for line, group, choice in pairs if group and choice in config_names(group)]
     with _composing():
         known = {*compose(name), *LAYERED}  # conf/optimizer is a group too, but not of the top
-        return compose(name, [line for line in choices if line.split("=")[0] in known])
+        with suppress(HydraException):  # one of the chosen files is what is wrong
+            return compose(name, [line for line in choices if line.split("=")[0] in known])
+        return compose(name)
 
 
 def _nearest_key(key: str, keys: Iterable[str]) -> str:

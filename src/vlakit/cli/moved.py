@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from vlakit.errors import ConfigError
 
-# "VERB KEY" or "* KEY" for every verb -> what to write now. A key stands for those below it too: model.names.llm.
+# "VERB KEY", or "* KEY" for every verb, -> what to write now. A key stands for those below it too: a.b for a.
 MOVED: dict[str, str] = {}
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from vlakit.cli.errors import as_vlakit_error
 from vlakit.cli.moved import refuse_moved
 from vlakit.configs import also_in
 from vlakit.errors import ConfigError
@@ -22,7 +23,13 @@ def own_folders(verb: str, words: Sequence[str]) -> Iterator[list[str]]:
     rest, folders = split_folders(words)
     refuse_moved(verb, rest)
     with also_in(folders):
-        yield rest
+        try:
+            yield rest
+        except Exception as error:
+            known = as_vlakit_error(error)  # here, as it names the file of whatever could not be built
+            if known is None or known is error:
+                raise
+            raise known from error
 
 
 def split_folders(words: Sequence[str]) -> tuple[list[str], list[str]]:
