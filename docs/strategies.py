@@ -29,7 +29,7 @@ TRAINED, ADAPTED, FROZEN = "#e8743b", "#f6c5a8", "#dfe5ec"
 def trained_parts(strategy: str) -> tuple[dict[str, str], int]:
     """Colour of each part, and the number of trainable parameters."""
     cfg = compose_config("explain", ["model=siglip_7b", f"strategy={strategy}"])
-    names = to_plain(cfg.model.names)
+    names = to_plain(cfg.model.network)
     processor = TokenProcessor(TokenSettings.from_dict(to_plain(cfg.model.processor)))
     policy = instantiate(cfg.strategy, model=names, processor=processor, _convert_="all")
     model = build_vla(VLASettings.from_dict(names), "meta")

@@ -1,30 +1,29 @@
 """The configuration: everything composes, nothing misspelt passes, and the scale decides what an experiment costs."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import instantiate
 
-from vlakit.cli import configuration
 from vlakit.cli.configuration import check_run, compose_config, invented_keys, single_runs, to_plain, verb_config
-from vlakit.configs import conf_root
+from vlakit.configs import FOLDERS, config_names
 from vlakit.errors import ConfigError
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.tokens import TokenProcessor
 
-EXPERIMENTS = sorted(path.stem for path in (conf_root() / "experiment").glob("*.yaml"))
-OTHERS = [f"debug={path.stem}" for path in sorted((conf_root() / "debug").glob("*.yaml"))] + ["hparams_search=table1"]
+EXPERIMENTS = config_names("experiment")
+OTHERS = [f"{group}={name}" for group in ("debug", "hparams_search") for name in config_names(group)]
 PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
 
 
 @pytest.fixture
-def own_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of conf/ that a test may change."""
-    folder = Path(shutil.copytree(conf_root(), tmp_path / "conf"))
-    monkeypatch.setattr(configuration, "conf_root", lambda: folder)
-    return folder
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of one's own beside conf/."""
+    for group in ("experiment", "debug", "strategy"):
+        (tmp_path / "mine" / group).mkdir(parents=True)
+    monkeypatch.setenv(FOLDERS, str(tmp_path / "mine"))
+    return tmp_path / "mine"
 
 
 def refusal(*words: str) -> ConfigError:
@@ -59,7 +58,7 @@ def test_every_experiment_prepares_a_tiny_model(
     experiment: str, tiny_vla: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     cfg = compose_config("train", [f"experiment={experiment}", "model=tiny"])
-    policy = instantiate(cfg.strategy, model=cfg.model.names, processor=tiny_processor, _convert_="all")
+    policy = instantiate(cfg.strategy, network=cfg.model.network, processor=tiny_processor, _convert_="all")
     policy.prepare(tiny_vla)
     trainable = sum(p.numel() for p in tiny_vla.parameters() if p.requires_grad)
     assert 0 < trainable <= sum(p.numel() for p in tiny_vla.parameters())
@@ -72,7 +71,7 @@ def test_every_experiment_prepares_a_tiny_model(
 def test_paper_scale_is_the_7b_model_in_bf16_at_the_papers_batch_and_rates(experiment: str) -> None:
     cfg = compose_config("train", [f"experiment={experiment}", "scale=paper"])
     assert cfg.data.batch_size == 16
-    assert cfg.model.names == {"vision": "siglip_so400m", "llm": "llama2_7b"}
+    assert cfg.model.network == {"kind": "openvla", "vision": "siglip_so400m", "llm": "llama2_7b"}
     # Weights that train at 2e-5 need float32 masters: most of their updates round to nothing in bf16.
     precision = "bf16-true" if experiment.startswith("lora") else "bf16-mixed"
     assert (cfg.trainer.precision, cfg.trainer.accelerator) == (precision, "gpu")
@@ -88,13 +87,13 @@ def test_a_single_value_for_several_says_which_there_are() -> None:
 
 def test_laptop_scale_is_the_default_and_needs_neither_gpu_nor_download() -> None:
     cfg = compose_config("train", ["experiment=lora_r32"])
-    assert cfg.model.names.llm == "tiny_llama"
+    assert cfg.model.network.llm == "tiny_llama"
     assert (cfg.trainer.accelerator, cfg.data.sources) == ("cpu", {"bridge_orig": "sample"})
 
 
 def test_the_command_line_beats_the_scale() -> None:
     cfg = compose_config("train", ["scale=paper", "model=tiny", "trainer=cpu", "batch_size=4", "data=bridge_sample"])
-    assert (cfg.model.names.llm, cfg.trainer.accelerator, cfg.data.batch_size) == ("tiny_llama", "cpu", 4)
+    assert (cfg.model.network.llm, cfg.trainer.accelerator, cfg.data.batch_size) == ("tiny_llama", "cpu", 4)
     assert compose_config("train", ["model=tiny", "scale=paper"]).model == cfg.model
     assert "sources" in cfg.data
     assert cfg.data.root.endswith("/sample")
@@ -122,18 +121,18 @@ def test_alpha_is_the_rank_up_to_16() -> None:
     ],
 )
 def test_a_misspelt_key_in_a_file_is_named_with_the_nearest(
-    own_conf: Path, group: str, line: str, key: str, meant: str
+    mine: Path, group: str, line: str, key: str, meant: str
 ) -> None:
-    file = own_conf / group / "mine.yaml"
+    file = mine / group / "mine.yaml"
     file.write_text(f"# @package _global_\ndefaults:\n  - override /strategy: lora\n\n{line}\n")
     error = refusal(f"{group}=mine")
     assert repr(key) in error.what
-    assert error.where == f"conf/{group}/mine.yaml"
+    assert error.where == str(file)
     assert error.do.startswith(f"did you mean {meant}")
 
 
-def test_a_misspelt_group_in_a_file_is_named(own_conf: Path) -> None:
-    file = own_conf / "experiment" / "mine.yaml"
+def test_a_misspelt_group_in_a_file_is_named(mine: Path) -> None:
+    file = mine / "experiment" / "mine.yaml"
     file.write_text("# @package _global_\ndefaults:\n  - override /strategy: loar\n")
     error = refusal("experiment=mine")
     assert error.what == "strategy=loar does not exist"
@@ -170,6 +169,45 @@ def test_a_word_that_cannot_be_used_is_refused_with_advice(word: str) -> None:
     assert error.do
 
 
+@pytest.mark.parametrize("data", ["bridge", "bridge_sample", "tabletop_mixture"])
+def test_a_mixture_on_the_command_line_is_the_whole_mixture(data: str) -> None:
+    words = [f"data={data}", "data.mixture={my_robot: 1}", "data.sources={my_robot: DIR}"]
+    check_run("train", words)
+    cfg = compose_config("train", words)
+    assert (cfg.data.mixture, cfg.data.sources) == ({"my_robot": 1}, {"my_robot": "DIR"})
+    check_run("train", [f"data={data}", "data.mixture=my_robot"])
+    assert compose_config("train", [f"data={data}", "data.mixture=my_robot"]).data.mixture == "my_robot"
+
+
+def test_a_mixture_of_an_experiment_is_the_whole_mixture(mine: Path) -> None:
+    text = "# @package _global_\ndata: {mixture: {my_robot: 1}, sources: {my_robot: DIR}}\ntags: {robot: widowx}\n"
+    (mine / "experiment" / "mine.yaml").write_text(text)
+    check_run("train", ["experiment=mine"])
+    assert compose_config("train", ["experiment=mine"]).data.mixture == {"my_robot": 1}
+
+
+def test_a_dataset_that_no_mixture_has_yet_is_added_or_given_whole() -> None:
+    error = refusal("data=tabletop_mixture", "data.mixture.my_robot=1")
+    assert "+data.mixture.my_robot=VALUE" in error.do
+    assert "data.mixture={NAME: VALUE}" in error.do
+    assert (
+        refusal("data=tabletop_scenes", "data.mixture={a: 1}").what == "'data.mixture' is no key of the configuration"
+    )
+
+
+@pytest.mark.parametrize("verb", ["train", "explain", "plan", "bench"])
+def test_a_strategy_without_a_rate_of_its_own_takes_that_of_full(mine: Path, verb: str) -> None:
+    text = "defaults: [_finetune, _self_]\ntrainable: ['projector.*']\n"
+    (mine / "strategy" / "mine.yaml").write_text(text)
+    cfg = compose_config(verb, ["strategy=mine", "lr.full=0.125"])
+    assert (cfg.strategy.optimizer.lr, cfg.strategy.trainable) == (0.125, ["projector.*"])
+    assert "_finetune" not in config_names("strategy")
+
+
+def test_deleting_a_key_that_is_not_there_names_the_nearest() -> None:
+    assert refusal("~data.root_").do.startswith("did you mean data.root")
+
+
 def test_free_words_for_the_record_may_be_added() -> None:
     check_run("train", ["+tags.robot=widowx", "experiment=full"])
 
@@ -202,7 +240,7 @@ def test_the_ways_to_write_a_sweep_are_all_read(word: str, values: list[str]) ->
 
 
 @pytest.mark.parametrize("model", ["tiny", "siglip_7b", "openvla_7b"])
-@pytest.mark.parametrize("strategy", sorted(path.stem for path in (conf_root() / "strategy").glob("*.yaml")))
+@pytest.mark.parametrize("strategy", config_names("strategy"))
 def test_every_strategy_can_be_explained_on_every_model(strategy: str, model: str) -> None:
     cfg = compose_config("explain", [f"strategy={strategy}", f"model={model}"])
     assert to_plain(cfg)["strategy"]["_target_"].startswith("vlakit.strategies.")

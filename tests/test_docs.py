@@ -12,7 +12,7 @@ from vlakit.cli.suites import split_words
 from vlakit.errors import ConfigError
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMPOSED = {"train", "explain", "plan", "bench", "demonstrate"}  # the other verbs read their file alone
+COMPOSED = {"train", "explain", "plan", "bench"}  # the other verbs read their file alone
 
 
 def commands(text: str) -> list[list[str]]:

@@ -1,6 +1,5 @@
 """Evaluations in a suite of dots, for the tests of passports."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,7 @@ from commands import run
 from fake_suite import statistics
 from tiny_runs import built, saved
 
-from vlakit.cli import configuration, suites
-from vlakit.configs import conf_root
+from vlakit.configs import FOLDERS
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.full import Full
 
@@ -20,11 +18,11 @@ FAKE = "_target_: fake_suite.FakeSuite\nname: {name}\ndataset: {dataset}\nlimit:
 @pytest.fixture
 def own_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Suites of dots, and runs and data in a folder of the test."""
-    folder = Path(shutil.copytree(conf_root(), tmp_path / "conf"))
+    folder = tmp_path / "conf"
+    (folder / "suite").mkdir(parents=True)
     for name, dataset in (("fake", "fake_dots"), ("fake_bridge", "bridge_orig")):
         (folder / "suite" / f"{name}.yaml").write_text(FAKE.format(name=name, dataset=dataset))
-    monkeypatch.setattr(configuration, "conf_root", lambda: folder)
-    monkeypatch.setattr(suites, "conf_root", lambda: folder)
+    monkeypatch.setenv(FOLDERS, str(folder))
     monkeypatch.setenv("VLAKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("VLAKIT_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")

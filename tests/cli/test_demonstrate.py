@@ -7,6 +7,7 @@ import pytest
 import yaml
 from commands import complaint, report, run, says
 
+from vlakit.configs import FOLDERS
 from vlakit.data.rlds.reader import open_rlds, parse_episode, read_records
 from vlakit.data.shards.convert import convert
 from vlakit.data.specs.spec import load_spec
@@ -15,14 +16,11 @@ from vlakit.evaluation.demonstration_folder import RECORD
 
 @pytest.fixture
 def conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A conf/ with the verb's own file and the suite of the tests."""
-    from vlakit.configs import conf_root
-
+    """A folder with the suite of the tests."""
     root = tmp_path / "conf"
     (root / "suite").mkdir(parents=True)
-    (root / "demonstrate.yaml").write_text((conf_root() / "demonstrate.yaml").read_text())
     (root / "suite" / "line.yaml").write_text("_target_: suites.LineSuite\ngain: 1.0\n")
-    monkeypatch.setattr("vlakit.cli.configuration.conf_root", lambda: root)
+    monkeypatch.setenv(FOLDERS, str(root))
     return root
 
 
@@ -115,7 +113,7 @@ def test_text_says_how_often_the_expert_succeeded(tmp_path: Path, capsys: pytest
 
 @pytest.mark.usefixtures("conf")
 def test_a_suite_that_does_not_exist_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    says(complaint(capsys, "demonstrate", "suite=lien", f"out={tmp_path}"), "suite=lien", "line")
+    says(complaint(capsys, "demonstrate", "suite=lien", f"out={tmp_path}"), "no suite called 'lien'", "line")
 
 
 def test_a_suite_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,8 @@ from commands import complaint, report, run, says
 from fake_suite import statistics
 from tiny_runs import built, saved
 
-from vlakit.cli import configuration, suites
 from vlakit.compare.records import read_header
-from vlakit.configs import conf_root
+from vlakit.configs import FOLDERS
 from vlakit.evaluation.records import EPISODES, read_episodes
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
@@ -25,12 +24,11 @@ FAKE = "_target_: fake_suite.FakeSuite\nname: fake\ncontrol_hz: 5.0\nlimit: 8\n"
 
 @pytest.fixture(autouse=True)
 def _own_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Path(shutil.copytree(conf_root(), tmp_path / "conf"))
-    (folder / "suite").mkdir(exist_ok=True)
+    folder = tmp_path / "conf"
+    (folder / "suite").mkdir(parents=True)
     (folder / "suite" / "fake.yaml").write_text(FAKE)
     (folder / "suite" / "diverging.yaml").write_text(FAKE + "raises_at: {far-001: 1}\n")
-    monkeypatch.setattr(configuration, "conf_root", lambda: folder)
-    monkeypatch.setattr(suites, "conf_root", lambda: folder)
+    monkeypatch.setenv(FOLDERS, str(folder))
     monkeypatch.setenv("VLAKIT_RUNS", str(tmp_path / "runs"))
 
 

@@ -11,6 +11,7 @@ from commands import LIGHT
 from omegaconf import DictConfig, OmegaConf
 from places import ROOT
 
+from vlakit.cli.configuration import whole
 from vlakit.cli.sweep import Job, SweepRun, closed_early, continued, parent_of, read_note
 from vlakit.cli.train import _run_name
 from vlakit.errors import ConfigError, LossNotFinite
@@ -91,6 +92,8 @@ def test_names_say_what_was_run_and_not_where(tmp_path: Path, monkeypatch: pytes
     SweepRun().on_multirun_start(OmegaConf.create({"hydra": hydra, "logger": to}))
     assert parent_of(tmp_path) == "sweep hparams_search=table1 seed=0,1 model.weights=tiny"
     assert _run_name(config(), ["experiment=full", "seed=0", *places]) == "full[seed=0]"
+    mixed = whole(["data.mixture={a: 1}", "data.sources={a: /home/me}"])
+    assert _run_name(config(), mixed) == "full[data.mixture={a: 1}]"
 
 
 def config() -> DictConfig:
@@ -139,8 +142,10 @@ def test_another_sweeps_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_sweep_goes_on_with_the_words_it_began_with(tmp_path: Path) -> None:
     asked = {"task": ["seed=0,1", "hparams_search=table1"], "hydra": ["hydra.sweep.dir=old", "hydra.mode=MULTIRUN"]}
-    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": asked}}))
-    again = ["-m", "seed=0,1", "hparams_search=table1", f"hydra.sweep.dir='{tmp_path}'"]
+    sources = [{"path": "hydra.conf", "provider": "hydra"}, {"path": "/srv/mine", "provider": "vlakit"}]
+    begun = {"overrides": asked, "runtime": {"config_sources": sources}}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": begun}))
+    again = ["-m", "--config-dir=/srv/mine", "seed=0,1", "hparams_search=table1", f"hydra.sweep.dir='{tmp_path}'"]
     assert continued(["-m", f"continue={tmp_path}"]) == again
     assert continued(["experiment=full"]) == ["experiment=full"]
     with pytest.raises(ConfigError, match="without other words"):

@@ -1,13 +1,11 @@
 """A training that ends in closed loop: its episodes lie beside the checkpoint, its success in the same record."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 from commands import train_here
 
-from vlakit.cli import configuration, suites
-from vlakit.configs import conf_root
+from vlakit.configs import FOLDERS
 from vlakit.errors import ConfigError
 from vlakit.evaluation.records import read_episodes
 from vlakit.tracking.mlflow import client, runs
@@ -18,10 +16,10 @@ ASKED = ("steps=2", "validate_every=2", "evaluate.suite=fake", "evaluate.episode
 
 @pytest.fixture(autouse=True)
 def _own_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Path(shutil.copytree(conf_root(), tmp_path / "conf"))
+    folder = tmp_path / "conf"
+    (folder / "suite").mkdir(parents=True)
     (folder / "suite" / "fake.yaml").write_text(FAKE)
-    monkeypatch.setattr(configuration, "conf_root", lambda: folder)
-    monkeypatch.setattr(suites, "conf_root", lambda: folder)
+    monkeypatch.setenv(FOLDERS, str(folder))
 
 
 @pytest.mark.slow

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from importlib import import_module
-from pathlib import Path
 
 from vlakit import __version__
 from vlakit.cli.errors import readable_errors
+from vlakit.cli.words import ABOUT, own_folders
+from vlakit.configs import conf_root
 from vlakit.errors import UnknownName, nearest
 
 VERBS = {
@@ -49,15 +50,15 @@ def main() -> None:
 def run_verb(verb: str, overrides: list[str]) -> None:
     """Run one verb on `key=value` words; `--help` prints its configuration file, which says what each key means."""
     if verb != "train" and {"-h", "--help"} & set(overrides):
-        from vlakit.configs import conf_root
-
-        print(f"vlakit {verb} key=value ...\n")
-        print((Path(conf_root()) / f"{verb}.yaml").read_text(encoding="utf-8").rstrip())
+        print(f"vlakit {verb} key=value ...\n{ABOUT}\n")
+        print((conf_root() / f"{verb}.yaml").read_text(encoding="utf-8").rstrip())
         return
-    import_module(f"vlakit.cli.{verb}").main(overrides)
+    with own_folders(verb, overrides) as words:
+        import_module(f"vlakit.cli.{verb}").main(words)
 
 
 def usage() -> str:
     """The list of verbs."""
     lines = [f"  {verb:<12}{what}" for verb, what in VERBS.items()]
-    return "usage: vlakit <verb> key=value ...\n\n" + "\n".join(lines) + "\n\nvlakit <verb> --help shows its keys"
+    usage = "usage: vlakit <verb> [--config-dir DIR] key=value ..."
+    return "\n".join([usage, "", *lines, "", "vlakit <verb> --help shows its keys"])

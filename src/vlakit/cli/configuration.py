@@ -1,27 +1,50 @@
-"""Composing Hydra configurations: errors name the nearest key, and keys that an experiment invents are caught."""
+"""Composing Hydra configurations: errors name the nearest key, and keys that an experiment invents are caught.
+
+Files of the user's own folders (cli.words) are found beside vlakit's, and are checked as those are.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vlakit.configs import conf_root
+from vlakit.cli.targets import check_modules
+from vlakit.configs import conf_root, config_file, config_names, config_roots, shown, shown_folders
 from vlakit.errors import ConfigError, nearest
 
 LAYERED = ("experiment", "debug", "hparams_search", "scale")  # groups whose files write into the whole configuration
+OPEN = ("data.mixture", "data.sources", "tags")  # below these, keys are names that a user gives
+PROVIDER = "vlakit"  # of the user's folders, in Hydra's record of where a configuration came from
 
 OmegaConf.register_new_resolver("min", min, replace=True)
+
+
+class UserFolders(SearchPathPlugin):
+    """The user's folders behind conf/ on Hydra's search path: a sweep's jobs get it too, whatever starts them."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in config_roots()[1:]:
+            search_path.append(PROVIDER, f"file://{folder}")
+
+
+def hydra_root() -> str:
+    """conf/, for Hydra to start from; from here on it finds the user's folders too."""
+    Plugins.instance().register(UserFolders)
+    return str(conf_root().absolute())
 
 
 @contextmanager
@@ -30,7 +53,7 @@ def _composing() -> Iterator[None]:
     outer = GlobalHydra.instance()
     running, outer.hydra = outer.hydra, None
     try:
-        with initialize_config_dir(str(conf_root().absolute()), version_base="1.3"):
+        with initialize_config_dir(hydra_root(), version_base="1.3"):
             yield
     finally:
         GlobalHydra.instance().hydra = running
@@ -41,9 +64,24 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     parse_overrides(overrides)
     try:
         with _composing():
-            return compose(name, list(overrides))
+            cfg = compose(name, whole(overrides))
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise explained(name, overrides, error) from error
+    check_modules(cfg)
+    return cfg
+
+
+def whole(overrides: Sequence[str]) -> list[str]:
+    """Overrides in which `data.mixture={my_robot: 1}` is the whole mixture: Hydra alone would add it to a file's own.
+
+    >>> whole(["data=bridge", "data.mixture={my_robot: 1}"])
+    ['data=bridge', 'data.mixture=null', 'data.mixture={my_robot: 1}']
+    """
+    lines: list[str] = []
+    for line in overrides:
+        key, _, value = line.lstrip("+").partition("=")
+        lines += [f"{key}=null", line] if key in OPEN and value.startswith("{") else [line]
+    return lines
 
 
 def verb_config(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -108,21 +146,20 @@ def _swept(override: Override) -> Iterable[Any]:
     if isinstance(value, IntervalSweep):  # some sweepers draw from it; its ends stand for what lies between
         return [value.start, value.end]
     if isinstance(value, Glob):
-        return value.filter(_options(override.key_or_group))
+        return value.filter(config_names(override.key_or_group))
     return override.sweep_string_iterator()
 
 
 def check_run(name: str, overrides: Sequence[str]) -> None:
     """Compose every run that the overrides ask for; ConfigError for a key that does not exist, wherever it stands."""
-    for single in single_runs([o for o in overrides if not o.lstrip("+~").startswith("hydra")]):
+    for single in single_runs([o for o in whole(overrides) if not o.lstrip("+~").startswith("hydra")]):
         cfg = compose_config(name, single)
         check_mappings(name, single)
         invented = invented_keys(name, single)
         for file, key in invented:
             known = set(leaves(cfg)) - {key for _, key in invented}
-            raise ConfigError(
-                f"{key!r} is no key of the configuration", where=f"conf/{file}.yaml", do=_nearest_key(key, known)
-            )
+            where = shown(config_file(*file.split("/")))
+            raise ConfigError(f"{key!r} is no key of the configuration", where=where, do=_nearest_key(key, known))
 
 
 def check_mappings(name: str, overrides: Sequence[str]) -> None:
@@ -132,11 +169,12 @@ def check_mappings(name: str, overrides: Sequence[str]) -> None:
         node = None  # also where the value hangs on Hydra's run, as that of paths.output does
         if not override.is_delete():
             node = OmegaConf.select(plain, override.key_or_group, throw_on_resolution_failure=False)
-        several = isinstance(node, DictConfig) and not (conf_root() / override.key_or_group).is_dir()
+        key = override.key_or_group
+        several = isinstance(node, DictConfig) and key not in OPEN and not config_names(key)
         if several and not isinstance(override.value(), dict):
-            keys = [f"{override.key_or_group}.{key}" for key in cast(DictConfig, node)]
+            keys = [f"{key}.{name}" for name in cast(DictConfig, node)]
             raise ConfigError(
-                f"{override.key_or_group!r} holds several values",
+                f"{key!r} holds several values",
                 where="command line",
                 do=f"set one of {', '.join(keys)}",
             )
@@ -160,7 +198,8 @@ def invented_keys(name: str, overrides: Sequence[str]) -> list[tuple[str, str]]:
                 continue
             with_layer = compose(name, [f"{group}={choice}", *_without(groups, group), *values])
             found += [(f"{group}/{choice}", key) for key in sorted(set(leaves(with_layer)) - base)]
-    return [(file, key) for file, key in found if not key.startswith("hydra.")]
+    free = tuple(f"{key}." for key in ("hydra", *OPEN))
+    return [(file, key) for file, key in found if not key.startswith(free)]
 
 
 def _own_group(group: str) -> bool:
@@ -177,8 +216,16 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigEr
     option = re.search(r"Could not find '([\w-]+)/([^']+)'", message)
     if option:
         group, choice = option.groups()
+        where, do = shown_folders(group), nearest(choice, config_names(group))
+        return ConfigError(f"{group}={choice} does not exist", where=where, do=do)
+    inside = re.search(r"In '([\w/.-]+)': Could not override '(\w+)@[\w.]+'.\s+Did you mean to override", message)
+    if inside:
+        file, group = inside.groups()
+        where = shown(config_file(*file.split("/")))
         return ConfigError(
-            f"{group}={choice} does not exist", where=f"conf/{group}", do=nearest(choice, _options(group))
+            f"'override /{group}' means one below {file.partition('/')[0]} here",
+            where=where,
+            do=f"write: override /{group}@_global_.{group}: NAME",
         )
     taken = re.search(r"An item is already at '([^']+)'", message)
     if taken:
@@ -189,8 +236,12 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigEr
         return ConfigError(
             "the choice of a group is a name", where=" ".join(overrides), do="leave the word GROUP=null out"
         )
-    key = re.search(r"Could not (?:override|append to|delete|load) '?([\w.@/-]+)'?", message)
+    key = re.search(r"Could not (?:override|append to|delete from config.|load) '?([\w.@/-]+)'?", message)
     if key:
+        parent = next((name for name in OPEN if key.group(1).startswith(f"{name}.")), None)
+        if parent is not None:
+            do = f"add it: +{key.group(1)}=VALUE, or give the whole: {parent}={{NAME: VALUE}}"
+            return ConfigError(f"{key.group(1)!r} is not there yet", where="command line", do=do)
         base = _defaults(name, overrides)
         keys = {*leaves(base), *(str(group) for group in base), *(LAYERED if name == "train" else ())}
         elsewhere = re.search(r"Did you mean to override (\S+)\?", message)
@@ -206,14 +257,12 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigEr
 def _defaults(name: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration with the group choices of `overrides` that exist, and nothing else."""
     pairs = [(line, *line.partition("=")[::2]) for line in overrides]
-    choices = [line for line, group, choice in pairs if group and choice in _options(group)]
+    choices = [line for line, group, choice in pairs if group and choice in config_names(group)]
     with _composing():
         known = {*compose(name), *LAYERED}  # conf/optimizer is a group too, but not of the top
-        return compose(name, [line for line in choices if line.split("=")[0] in known])
-
-
-def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf_root() / group).glob("*.yaml"))
+        with suppress(HydraException):  # one of the chosen files is what is wrong
+            return compose(name, [line for line in choices if line.split("=")[0] in known])
+        return compose(name)
 
 
 def _nearest_key(key: str, keys: Iterable[str]) -> str:

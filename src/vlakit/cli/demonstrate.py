@@ -5,39 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hydra.utils import instantiate
-
-from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.shards import progress_bar
+from vlakit.cli.suites import build_suite, split_words, suite_settings
 from vlakit.errors import ConfigError
-
-if TYPE_CHECKING:
-    from vlakit.evaluation.suite import Suite
 
 
 def main(overrides: Sequence[str]) -> None:
     """Write the demonstrations and say how often the expert succeeded."""
     if not any(word.partition("=")[0] == "suite" for word in overrides):
         raise ConfigError("no suite was named", where="command line", do="add suite=NAME, a file of conf/suite")
-    cfg = to_plain(compose_config("demonstrate", overrides))
+    words, suite_words = split_words(overrides)
+    cfg = verb_config("demonstrate", words)
     check_format(cfg["format"])
     from vlakit.evaluation.demonstration_folder import write_demonstrations
     from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
 
-    build = partial(build_suite, cfg["suite"])
+    build = partial(build_suite, suite_settings(cfg["suite"], suite_words))
     plan = DemonstrationPlan(cfg["episodes"], cfg["seed"], cfg["noise"], tuple(cfg["tasks"]))
     out = Path(cfg["out"] or Path(cfg["root"]) / build().dataset)
     with progress_bar("demonstrations") as progress:
         record = write_demonstrations(Demonstrator(build, plan, cfg["workers"]), out, progress=progress)
     emit({"out": str(out), **record}, table(record, out), cfg["format"])
-
-
-def build_suite(settings: dict[str, Any]) -> Suite:
-    """The suite that a file of conf/suite describes."""
-    return instantiate(settings, _convert_="all")
 
 
 def table(record: dict[str, Any], out: Path) -> str:

@@ -38,6 +38,8 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
     """
     from hydra.errors import InstantiationException
 
+    from vlakit.cli.targets import unbuilt_part
+
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("vlakit"):
         package = str(error.name).partition(".")[0]
         return PartMissing(f"{package} is not installed", do="pip install vlakit, without --no-deps, brings it")
@@ -46,7 +48,7 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
         if isinstance(error, VlakitError):
             return error
         if isinstance(error, InstantiationException):
-            unbuilt = unbuilt or _unbuilt(error)
+            unbuilt = unbuilt or unbuilt_part(error)
         if isinstance(error, OSError) and error.errno in FULL:
             return DiskFull(
                 "no space left on the device", where=str(error.filename or "output"), do="free some space, then repeat"
@@ -57,17 +59,6 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
             )
         error = error.__cause__ or error.__context__
     return unbuilt
-
-
-def _unbuilt(error: Exception) -> VlakitError:
-    """A value that a constructor of another library refused, such as trainer.precision=bf61."""
-    reason = str(error.__cause__ or error).splitlines()[0][:300]
-    part = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else ""
-    return ConfigError(
-        f"cannot be built: {reason}",
-        where=part or "configuration",
-        do="mend that value; VLAKIT_DEBUG=1 shows where it was refused",
-    )
 
 
 def quiet_libraries() -> None:

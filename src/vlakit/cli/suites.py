@@ -1,37 +1,64 @@
-"""Suites by name: one file of conf/suite each, whose `_target_` is built with the words `suite.KEY=VALUE`."""
+"""Suites by name: one file of conf/suite each, whose `_target_` is built with the words `suite.KEY=VALUE`.
+
+A suite for any robot, such as tabletop, takes `embodiment=NAME`; `suite=tabletop_NAME` says the same in one word.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from vlakit.cli.configuration import compose_config, to_plain
-from vlakit.configs import conf_root
+from vlakit.configs import config_file, config_names, shown, shown_folders
 from vlakit.errors import ConfigError, UnknownName, nearest
 
 if TYPE_CHECKING:
     from vlakit.evaluation.suite import Suite
 
 
+EMBODIMENT = "suite.embodiment="
+
+
 def suite_names() -> list[str]:
-    """Names of all suites, sorted."""
-    return sorted(file.stem for file in (conf_root() / "suite").glob("*.yaml"))
+    """Names of all suites, sorted; of a suite for any robot also those with the robot's name behind."""
+    return sorted({*config_names("suite"), *_on_robots()})
 
 
 def split_words(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words for the verb, and those that change the suite: `suite.KEY=VALUE`."""
-    inner = [word for word in overrides if word.lstrip("+~").startswith("suite.")]
-    return [word for word in overrides if word not in inner], inner
+    """The words for the verb, and those that change the suite: `suite.KEY=VALUE` and `embodiment=NAME`."""
+    words = [f"suite.{word}" if word.startswith("embodiment=") else word for word in overrides]
+    inner = [word for word in words if word.lstrip("+~").startswith("suite.")]
+    return [word for word in words if word not in inner], inner
 
 
 def suite_settings(name: str, words: Sequence[str] = ()) -> dict[str, Any]:
-    """The plain values of conf/suite/NAME.yaml. Raises UnknownName with the nearest names, ConfigError."""
+    """The plain values of suite/NAME.yaml with the words. Raises UnknownName with the nearest names, ConfigError."""
     if name not in suite_names():
-        raise UnknownName(f"no suite called {name!r}", where="conf/suite", do=nearest(str(name), suite_names()))
-    settings = to_plain(compose_config(f"suite/{name}", words)).get("suite", {})
+        where = shown_folders("suite")
+        raise UnknownName(f"no suite called {name!r}", where=where, do=nearest(str(name), suite_names()))
+    file, robot = (name, "") if name in config_names("suite") else _on_robots()[name]
+    chosen = next((word.removeprefix(EMBODIMENT) for word in reversed(words) if word.startswith(EMBODIMENT)), robot)
+    named = [f"{EMBODIMENT}{chosen}", f"suite.name={file}_{chosen}"] if chosen else []
+    settings = to_plain(compose_config(f"suite/{file}", [*named, *words])).get("suite", {})
     if "_target_" not in settings:
-        raise ConfigError("the suite's file has no _target_", where=f"conf/suite/{name}.yaml", do="add _target_:")
+        where = shown(config_file("suite", file))
+        raise ConfigError("the suite's file has no _target_", where=where, do="add _target_:")
     return settings
+
+
+def _on_robots() -> dict[str, tuple[str, str]]:
+    """SUITE_ROBOT -> (suite, robot) for every suite that is built for any robot, but for names that files have."""
+    suites = config_names("suite")
+    open_to_any = [suite for suite in suites if {"_target_", "embodiment"} <= _keys(suite)]
+    pairs = [(suite, robot) for suite in open_to_any for robot in config_names("embodiment")]
+    return {f"{suite}_{robot}": (suite, robot) for suite, robot in pairs if f"{suite}_{robot}" not in suites}
+
+
+def _keys(suite: str) -> set[str]:
+    content = yaml.safe_load(config_file("suite", suite).read_text(encoding="utf-8"))
+    return set(content) if isinstance(content, dict) else set()
 
 
 def build_suite(settings: dict[str, Any]) -> Suite:

@@ -17,13 +17,17 @@ import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from vlakit.cli.configuration import PROVIDER
 from vlakit.cli.errors import as_vlakit_error
 from vlakit.errors import ConfigError, VlakitError
 from vlakit.files import write_atomically
 
 log = logging.getLogger(__name__)
 _FILE, JOB = "mlflow_parent", "job.json"
-PLACES = ("paths.", "logger", "data.root=", "model.processor.tokenizer_path=", "evaluate.videos=")  # where, not what
+PLACES = (  # where, not what
+    *("paths.", "logger", "data.root=", "data.sources", "model.processor.tokenizer_path=", "evaluate.videos="),
+    "data.mixture=null",  # makes room for the one that follows (configuration.whole)
+)
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 
 
@@ -51,9 +55,11 @@ def continued(words: Sequence[str]) -> list[str]:
     file = folder / "multirun.yaml"
     if not file.is_file():
         raise ConfigError("no sweep here", where=str(folder), do="give the folder of a sweep: RUNS/sweeps/DATE")
-    overrides = yaml.safe_load(file.read_text(encoding="utf-8"))["hydra"]["overrides"]
+    begun = yaml.safe_load(file.read_text(encoding="utf-8"))["hydra"]
+    overrides = begun["overrides"]
     kept = [word for word in overrides["hydra"] if not word.startswith(("hydra.sweep.dir=", "hydra.mode="))]
-    return ["-m", *overrides["task"], *kept, f"hydra.sweep.dir='{folder}'"]
+    folders = [f"--config-dir={it['path']}" for it in begun["runtime"]["config_sources"] if it["provider"] == PROVIDER]
+    return ["-m", *folders, *overrides["task"], *kept, f"hydra.sweep.dir='{folder}'"]
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from vlakit.cli.configuration import check_run, to_plain
+from vlakit.cli.configuration import PROVIDER, check_run, hydra_root, to_plain, whole
 from vlakit.cli.errors import quiet_libraries, readable_errors
 from vlakit.cli.sweep import PLACES, Job, closed_early, continued, parent_of, without
-from vlakit.configs import conf_root
+from vlakit.cli.words import own_folders
+from vlakit.configs import also_in
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -83,24 +84,24 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `key=value` overrides, `-m` for a sweep, `-m continue=DIR` to go on with one."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    with readable_errors():
-        words = continued(words)
+    with readable_errors(), own_folders("train", continued(sys.argv[1:] if argv is None else argv)) as words:
         if not any(word.split("=")[0] in _OF_HYDRA for word in words):
             check_run("train", [word for word in words if not word.startswith("-")])
-        sys.argv = [sys.argv[0], *words]
-        hydra.main(version_base="1.3", config_path=str(conf_root().absolute()), config_name="train")(_job)()
+        sys.argv = [sys.argv[0], *whole(words)]
+        hydra.main(version_base="1.3", config_path=hydra_root(), config_name="train")(_job)()
 
 
 def _job(cfg: DictConfig) -> dict[str, float]:
     config = HydraConfig.get()
     overrides = list(config.overrides.task)
     name = _run_name(cfg, overrides)
+    # A launcher may start a job where the environment does not reach: Hydra's own record of the folders does.
+    folders = [source.path for source in config.runtime.config_sources if source.provider == PROVIDER]
     if config.mode != RunMode.MULTIRUN:
         with readable_errors():
             return train(cfg, run_name=name)
     parent = parent_of(Path(config.sweep.dir))
-    with readable_errors(), closed_early(cfg, parent):
+    with readable_errors(), also_in(folders), closed_early(cfg, parent):
         job = Job(Path(config.runtime.output_dir), overrides, name, parent)
         return job.run(cfg, lambda: train(cfg, run_name=name, parent=parent))
 

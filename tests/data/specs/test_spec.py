@@ -6,8 +6,8 @@ import pytest
 import yaml
 from places import FIXTURES
 
-from vlakit.data.specs import spec as specs
-from vlakit.data.specs.spec import fingerprint, load_mixture, load_spec, mixture_names, spec_names
+from vlakit.configs import conf_root, config_names
+from vlakit.data.specs.spec import fingerprint, load_mixture, load_spec, spec_names
 from vlakit.errors import ConfigError, UnknownName
 
 DENOMINATOR = 16.06e6  # weight x transitions over the whole mixture, with which all printed shares come out
@@ -45,6 +45,7 @@ def write(tmp_path):
     return write_spec
 
 
+MIXTURES = config_names("mixture")
 PUBLISHED = [name for name in spec_names() if not name.startswith(("metaworld_", "tabletop_"))]  # not made by vlakit
 
 
@@ -59,7 +60,7 @@ def test_every_recorded_transform_has_a_spec():
 
 @pytest.mark.parametrize("name", spec_names())
 def test_spec_files_are_short_and_say_what_they_are(name):
-    lines = (specs.conf_root() / "dataset" / f"{name}.yaml").read_text().splitlines()
+    lines = (conf_root() / "dataset" / f"{name}.yaml").read_text().splitlines()
     assert lines[0].startswith("# ")
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
@@ -107,7 +108,7 @@ def test_a_post_op_brings_the_fields_it_reads(write):
     assert load_spec(file).keys() == ["action", "observation/front", "observation/joints", "observation/state", "task"]
 
 
-@pytest.mark.parametrize("name", mixture_names())
+@pytest.mark.parametrize("name", MIXTURES)
 def test_every_dataset_of_a_mixture_exists(name):
     mixture = load_mixture(name)
     assert mixture.name == name
@@ -123,7 +124,11 @@ def test_mixtures_have_the_sizes_and_weights_of_openvla():
     assert (plus["kuka"], plus["droid"], plus["bc_z"]) == (0.8341046294, 0.06, 0.2)
     assert set(plus) - set(minus) == {"droid", "language_table"}
     assert load_mixture("rtx_franka").datasets["cmu_franka_exploration_dataset_converted_externally_to_rlds"] == 5.0
-    assert len(mixture_names()) == 19
+    assert sorted(sizes) == MIXTURES
+    single = [f"tdroid_{task}" for task in ("pour_corn_in_pot", "flip_pot_upright", "carrot_in_bowl")]
+    single += [f"tdroid_{task}" for task in ("cover_object_with_towel", "knock_object_over", "move_object_onto_plate")]
+    single += ["droid_wipe", *(f"libero_{tasks}_no_noops" for tasks in ("spatial", "object", "goal", "10"))]
+    assert [load_mixture(name).datasets for name in single] == [{name: 1.0} for name in single]
 
 
 @pytest.mark.parametrize("name", SHARES)
@@ -135,10 +140,14 @@ def test_weight_times_transitions_gives_the_share_printed_in_table_3(name):
     assert share == pytest.approx(printed, abs=0.1)
 
 
+def test_a_dataset_is_a_mixture_of_itself():
+    assert load_mixture("tabletop_target").datasets == {"tabletop_target": 1.0}
+    assert list(load_mixture("bridge").datasets) == ["bridge_orig"]
+
+
 def test_a_spec_of_ones_own_loads_from_its_path(write):
     spec = load_spec(write(MINE))
     assert (spec.name, spec.width, spec.proprio) == ("mine", 7, ("joints", None))
-    assert load_spec("mine", folder=write(MINE).parent) == spec
 
 
 def test_an_action_of_another_size_brings_its_own_masks(write):

@@ -18,7 +18,7 @@ from vlakit.reports.tables.folder import from_folder, save
 from vlakit.reports.tables.formats import report_of as formatted
 from vlakit.reports.tables.formats import to_json
 from vlakit.reports.tables.runs import MOST_POINTS, Filled, thinned
-from vlakit.reports.tables.spec import folders, load_table
+from vlakit.reports.tables.spec import load_table, table_files
 from vlakit.reports.tables.table import from_paper
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
@@ -68,7 +68,7 @@ def paper_page(name: str) -> str:
     return html_text(formatted(from_paper(spec, Settings(margin=spec.tolerance))))
 
 
-@pytest.mark.parametrize("name", [None, *sorted(folders())])
+@pytest.mark.parametrize("name", [None, *sorted(table_files())])
 def test_a_page_is_whole_and_loads_nothing(name: str | None, fill: Filled) -> None:
     page = page_of(fill) if name is None else paper_page(name)
     read = Read(page)

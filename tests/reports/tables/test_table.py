@@ -17,7 +17,7 @@ from vlakit.reports.page.forest import draw_forest
 from vlakit.reports.tables import spec as table_spec
 from vlakit.reports.tables.formats import report_of, to_json
 from vlakit.reports.tables.runs import Filled
-from vlakit.reports.tables.spec import folders, load_table
+from vlakit.reports.tables.spec import load_table, table_files
 from vlakit.reports.tables.table import TableReport, from_paper, from_runs
 
 RATES = {"full": 0.8, "last_layer": 0.4, "frozen_vision": 0.78, "sandwich": 0.79, "lora_r32": 0.8, "lora_r64": 0.8}
@@ -27,7 +27,7 @@ def measured(fill: Filled, margin: float = 0.2) -> TableReport:
     return from_runs(load_table("table1"), fill, Settings(margin=margin), "test")
 
 
-@pytest.mark.parametrize("name", sorted(folders()))
+@pytest.mark.parametrize("name", sorted(table_files()))
 def test_every_table_loads_and_its_paper_rows_exist(name: str) -> None:
     spec = load_table(name)
     report = from_paper(spec, Settings(margin=spec.tolerance))
@@ -64,14 +64,14 @@ def test_what_no_table_has_is_named(
     text = (load_table("table10").folder / "table.yaml").read_text()
     assert before in text
     (tmp_path / "table.yaml").write_text(text.replace(before, after))
-    monkeypatch.setattr(table_spec, "folders", lambda: {"t": tmp_path})
+    monkeypatch.setattr(table_spec, "table_files", lambda: {"t": tmp_path / "table.yaml"})
     with pytest.raises(ConfigError, match=re.compile(said, re.DOTALL)) as caught:
         load_table("t")
     assert str(tmp_path / "table.yaml") in str(caught.value)
 
 
 def test_a_tables_sweep_stands_in_conf_alone() -> None:
-    specs = [load_table(name) for name in folders()]
+    specs = [load_table(name) for name in table_files()]
     searches = {spec.search for spec in specs if spec.search}
     assert "table1" in searches
     assert searches <= {file.stem for file in (conf_root() / "hparams_search").glob("*.yaml")}

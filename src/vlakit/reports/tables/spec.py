@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from vlakit.checked import Count, Number, Text, also, first, load
-from vlakit.configs import conf_root
+from vlakit.configs import conf_root, config_file, config_names, shown
 from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.reports.tables.paper import tables
 
@@ -87,20 +87,28 @@ class TableSpec:
         return wanted + [p for p in dict.fromkeys(claimed) if p not in wanted and p[::-1] not in wanted]
 
 
-def folders() -> dict[str, Path]:
-    """Table -> folder: of experiments/ here, of vlakit's checkout, or of the installed package."""
+def table_files() -> dict[str, Path]:
+    """Table -> file: experiments/NAME/table.yaml of vlakit and here, table/NAME.yaml of the user's folders.
+
+    Raises ConfigError for a name that both have.
+    """
     roots = [conf_root().parent / "experiments", Path("experiments")]
-    return {file.parent.name: file.parent for root in roots for file in sorted(root.glob("*/table.yaml"))}
+    files = {file.parent.name: file for root in roots for file in sorted(root.glob("*/table.yaml"))}
+    for name in config_names("table"):
+        if name in files:
+            where = f"{shown(config_file('table', name))} and {files[name]}"
+            raise ConfigError(f"two tables are called {name!r}", where=where, do="give yours another name")
+    return files | {name: config_file("table", name) for name in config_names("table")}
 
 
 def load_table(name: str) -> TableSpec:
     """A table by its folder's name or the first words of it (table1). Raises UnknownName, ConfigError."""
-    known = folders()
+    known = table_files()
     chosen = [slug for slug in known if slug == name] or [slug for slug in known if slug.startswith(f"{name}_")]
     if len(chosen) != 1:
         short = {slug.partition("_")[0] if slug.startswith("table") else slug for slug in known}
         raise UnknownName(f"no table called {name!r}", where="experiments/*/table.yaml", do=nearest(name, short))
-    file = known[chosen[0]] / "table.yaml"
+    file = known[chosen[0]]
     content = load(_File, file)
     rows = [_row(key, row, content.where, file) for key, row in content.rows.items()]
     claims = [_claim(claim, file) for claim in content.claims]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from vlakit.configs import conf_root
+from vlakit.configs import config_file, shown
 from vlakit.errors import ConfigError, UnknownName, nearest
 
 Rgb = tuple[float, float, float]
@@ -90,12 +91,11 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
-@lru_cache(maxsize=32)
 def load_embodiment(name: str) -> Embodiment:
-    """The embodiment in conf/embodiment/NAME.yaml. Raises UnknownName, ConfigError."""
-    folder = conf_root() / "embodiment"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in folder.glob("*.yaml"))
-        raise UnknownName(f"no embodiment {name!r}", where=str(folder), do=nearest(name, known))
-    return _from_yaml({"name": name, **yaml.safe_load(path.read_text(encoding="utf-8"))}, str(path))
+    """The embodiment in embodiment/NAME.yaml of any folder. Raises UnknownName, ConfigError."""
+    return _load(config_file("embodiment", name))
+
+
+@lru_cache(maxsize=32)
+def _load(file: Path) -> Embodiment:
+    return _from_yaml({"name": file.stem, **yaml.safe_load(file.read_text(encoding="utf-8"))}, shown(file))

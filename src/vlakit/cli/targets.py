@@ -1,0 +1,82 @@
+"""What `_target_` names: a module that cannot be found, a class that it lacks, a key that the class does not take."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from inspect import signature
+from typing import Any, cast
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, Node
+
+from vlakit.configs import config_file_with
+from vlakit.errors import ConfigError, nearest
+
+
+def check_modules(node: Node | None) -> None:
+    """Raise ConfigError for a `_target_` whose module cannot be found, before anything is built."""
+    if isinstance(node, DictConfig | ListConfig) and not (node._is_none() or node._is_interpolation()):
+        for key in node.keys() if isinstance(node, DictConfig) else range(len(node)):
+            child = cast(Node | None, node._get_node(cast(Any, key)))
+            if key == "_target_" and child is not None and isinstance(child._value(), str):
+                _check_module(str(child._value()))
+            check_modules(child)
+
+
+def _check_module(target: str) -> None:
+    package = target.partition(".")[0]
+    if not package.startswith("${") and package not in sys.modules and find_spec(package) is None:
+        raise ConfigError(
+            f"no module called {package!r}",
+            where=f"_target_: {target} in {config_file_with(target) or 'the configuration'}",
+            do="put its folder on PYTHONPATH, or install it",
+        )
+
+
+def unbuilt_part(error: Exception) -> ConfigError:
+    """A value that a constructor refused, such as trainer.precision=bf61, a key that it lacks, or no constructor."""
+    reason = str(error.__cause__ or error).splitlines()[0][:300]
+    part = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else ""
+    target = re.search(r"target '([\w.]+)'", str(error))
+    key = re.search(r"unexpected keyword argument '(\w+)'", reason)
+    if target and key and (where := _given(key.group(1))):
+        what = f"{part}.{key.group(1)} is no key of {target.group(1)}"
+        return ConfigError(what, where=where, do=nearest(key.group(1), _parameters(target.group(1), reason)))
+    if target and "Error locating target" in str(error):
+        return ConfigError(
+            f"cannot import {target.group(1)}: {_first_cause(error)}",
+            where=f"{part}._target_ in {config_file_with(target.group(1)) or 'the configuration'}",
+            do="check its spelling; put the folder of a module of your own on PYTHONPATH, or install it",
+        )
+    return ConfigError(
+        f"cannot be built: {reason}",
+        where=part or "configuration",
+        do="mend that value; VLAKIT_DEBUG=1 shows where it was refused",
+    )
+
+
+def _given(key: str) -> str:
+    """Where a key is written; "" for one that only code passes on."""
+    return "command line" if any(f".{key}=" in word for word in sys.argv) else config_file_with(f"{key}:")
+
+
+def _parameters(target: str, reason: str) -> set[str]:
+    """What a class and its bases take, and the dataclass beside it to which it passes its options on."""
+    built = get_object(target)
+    refusing = getattr(sys.modules.get(built.__module__), reason.partition(".")[0], built)
+    names: set[str] = set()
+    for kind in (kind for each in (built, refusing) for kind in getattr(each, "__mro__", [each])):
+        with suppress(ValueError):  # object, and what is written in C, tell nothing
+            parameters = signature(kind).parameters.values()
+            names |= {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    return names
+
+
+def _first_cause(error: BaseException) -> str:
+    """The exception that a chain began with, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".splitlines()[0]
