@@ -36,7 +36,7 @@ def compare_episodes(cfg: dict[str, Any]) -> str:
     arms = gather(cfg["runs"])
     if rows:
         check_names(rows, [arm.name for arm in arms], cfg["against"])
-    found = compare_arms(
+    comparison = compare_arms(
         arms,
         settings,
         paired=str(cfg["paired"]).lower(),
@@ -44,7 +44,7 @@ def compare_episodes(cfg: dict[str, Any]) -> str:
         reference=cfg["reference"],
         by_task=cfg["by_task"],
     )
-    report = report_of(found, Paper(cfg["against"], rows, paper_pairs(rows)) if rows else None)
+    report = report_of(comparison, Paper(cfg["against"], rows, paper_pairs(rows)) if rows else None)
     return FORMATS.build(cfg["format"], report=report)
 
 

@@ -21,18 +21,18 @@ def main(overrides: Sequence[str]) -> None:
 
     card = Card(**cfg["card"])
     place = _located(cfg)
-    found = describe(place, LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"])), verify=cfg["verify"])
-    files = write_passport(found, card, Path(cfg["out"]) if cfg["out"] else place / "passport")
-    rows = [e["success"] for e in found["evaluations"]]
+    passport = describe(place, LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"])), verify=cfg["verify"])
+    files = write_passport(passport, card, Path(cfg["out"]) if cfg["out"] else place / "passport")
+    rows = [e["success"] for e in passport["evaluations"]]
     report = {
-        "name": found["name"],
+        "name": passport["name"],
         "episodes": sum(row["episodes"] for row in rows),
-        "success": {e["suite"]: e["success"]["success"] for e in found["evaluations"]},
-        "unknown": found["unknown"],
+        "success": {e["suite"]: e["success"]["success"] for e in passport["evaluations"]},
+        "unknown": passport["unknown"],
         "files": [str(file) for file in files],
     }
-    lines = [f"{e['suite']}: success {e['success']['success']:.3f}" for e in found["evaluations"]]
-    lines += [f"not known: {line}" for line in found["unknown"]]
+    lines = [f"{e['suite']}: success {e['success']['success']:.3f}" for e in passport["evaluations"]]
+    lines += [f"not known: {line}" for line in passport["unknown"]]
     emit(report, "\n".join([*lines, *(f"wrote {file}" for file in files)]), cfg["format"])
 
 

@@ -50,8 +50,8 @@ def build(cfg: dict[str, Any]) -> TableReport:
     if cfg["where"] is not None:
         if not isinstance(cfg["where"], dict):
             raise ConfigError(f"where={cfg['where']}", where="command line", do="where={model.weights: PATH}")
-        own = {str(key): str(value) for key, value in cfg["where"].items()}
-        spec = replace(spec, rows=[replace(r, where={**r.where, **own}) if r.where else r for r in spec.rows])
+        wanted = {str(key): str(value) for key, value in cfg["where"].items()}
+        spec = replace(spec, rows=[replace(r, where={**r.where, **wanted}) if r.where else r for r in spec.rows])
     margin = spec.tolerance if cfg["margin"] is None else cfg["margin"]
     check_fractions(margin=margin, confidence=cfg["confidence"])
     if str(cfg["paired"]).lower() not in PAIRED:

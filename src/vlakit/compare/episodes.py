@@ -52,7 +52,7 @@ class Episodes:
         again = [start for start, count in Counter(self.starts).items() if count > 1]
         if again:
             raise InvalidData(
-                f"{len(again)} starts occur more than once, such as {said(again[0])}",
+                f"{len(again)} starts occur more than once, such as {described(again[0])}",
                 where=where,
                 do="give one evaluation: two attempts, or shards beside their sum, would count episodes twice",
             )
@@ -195,14 +195,14 @@ def _check_same_states(every: Sequence[Episodes]) -> None:
 def _check_same_starts(every: Sequence[Episodes]) -> None:
     first = set(every[0].starts)
     for other in every[1:]:
-        theirs = set(other.starts)
-        if first == theirs:
+        second = set(other.starts)
+        if first == second:
             continue
-        alone = sorted(first ^ theirs)[0]
-        if first & theirs:
-            counts = f"{len(first & theirs)} shared, {len(first - theirs)} and {len(theirs - first)} alone"
-            _refuse(every[0], other, f"other initial states: {counts}, such as {said(alone)}", common=True)
-        _refuse(every[0], other, f"other initial states: none is shared; one has {said(alone)}")
+        alone = sorted(first ^ second)[0]
+        if first & second:
+            counts = f"{len(first & second)} shared, {len(first - second)} and {len(second - first)} alone"
+            _refuse(every[0], other, f"other initial states: {counts}, such as {described(alone)}", common=True)
+        _refuse(every[0], other, f"other initial states: none is shared; one has {described(alone)}")
 
 
 def _refuse(one: Episodes, other: Episodes, why: str, *, common: bool = False) -> None:
@@ -212,6 +212,6 @@ def _refuse(one: Episodes, other: Episodes, why: str, *, common: bool = False) -
     raise InvalidData(f"not paired: {why}", where=f"{one.source} and {other.source}", do=remedy)
 
 
-def said(start: Start) -> str:
+def described(start: Start) -> str:
     """A start in words."""
     return f"{start.unit} of {start.task} ({start.suite})"

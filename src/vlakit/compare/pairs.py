@@ -83,10 +83,10 @@ def compare_paired(a: Float64, b: Float64, tasks: npt.NDArray[np.int64], setting
         return _half_credits(a[0], b[0], tasks, settings) if halves else _outcomes(a[0] > 0, b[0] > 0, settings)
     except InvalidData as error:
         d = a.mean(axis=0) - b.mean(axis=0)
-        return _silent(error, d, (int((d > 0).sum()), int((d < 0).sum())), (len(a), len(b)))
+        return _untestable(error, d, (int((d > 0).sum()), int((d < 0).sum())), (len(a), len(b)))
 
 
-def _silent(
+def _untestable(
     error: InvalidData, d: Float64, only: tuple[int, int] | tuple[None, None], seeds: tuple[int, int] = (1, 1)
 ) -> Finding:
     """The difference alone, where the data allow no error to be estimated."""
@@ -141,23 +141,23 @@ def _half_credits(a: Float64, b: Float64, tasks: npt.NDArray[np.int64], settings
 
 
 def _several_seeds(a: Float64, b: Float64, settings: Settings) -> Finding:
-    found = compare_seeds(a, b, settings.confidence)
+    compared = compare_seeds(a, b, settings.confidence)
     d = a.mean(axis=0) - b.mean(axis=0)
     return Finding(
         n=a.shape[1],
         only_a=int((d > 1e-9).sum()),
         only_b=int((d < -1e-9).sum()),
-        difference=found.difference,
-        interval=found.interval,
-        p=found.p,
-        p_equivalence=found.equivalence(settings.margin),
-        variance=(found.se**2 - found.floor) * _mean_seeds((len(a), len(b))),
+        difference=compared.difference,
+        interval=compared.interval,
+        p=compared.p,
+        p_equivalence=compared.equivalence(settings.margin),
+        variance=(compared.se**2 - compared.floor) * _mean_seeds((len(a), len(b))),
         method="t over seeds and initial states, crossed",
         seeds=(len(a), len(b)),
-        episode_se=found.episode_se,
-        seed_se=found.seed_se,
-        p_checkpoints=found.p_checkpoints,
-        floor=found.floor,
+        episode_se=compared.episode_se,
+        seed_se=compared.seed_se,
+        p_checkpoints=compared.p_checkpoints,
+        floor=compared.floor,
     )
 
 
@@ -172,7 +172,7 @@ def compare_unpaired(a: Float64, b: Float64, settings: Settings) -> Finding:
     try:
         interval, p, p_equivalence, method = (_means if halves else _rates)(a, b, settings)
     except InvalidData as error:
-        return _silent(error, np.full(len(a), a.mean() - b.mean()), (None, None))
+        return _untestable(error, np.full(len(a), a.mean() - b.mean()), (None, None))
     return Finding(
         n=len(a),
         only_a=None,
@@ -187,8 +187,8 @@ def compare_unpaired(a: Float64, b: Float64, settings: Settings) -> Finding:
 
 
 def _means(a: Float64, b: Float64, settings: Settings) -> tuple[tuple[float, float], float, float, str]:
-    found = welch(a, b, settings.confidence, settings.margin)
-    return found.interval, found.p, found.p_equivalence, "Welch's t, unpaired"
+    compared = welch(a, b, settings.confidence, settings.margin)
+    return compared.interval, compared.p, compared.p_equivalence, "Welch's t, unpaired"
 
 
 def _rates(a: Float64, b: Float64, settings: Settings) -> tuple[tuple[float, float], float, float, str]:

@@ -70,14 +70,14 @@ def compare_arms(
         pairs = [p for p in combinations(names, 2) if reference is None or reference in p]
         pairs = [(a, b) if a != reference else (b, a) for a, b in pairs]
     table = None if paired == "false" else align(arms, paired, score)
-    found = _unpaired(arms, pairs, score, settings) if table is None else _paired(table, pairs, settings)
-    pooled = judge({key: f for key, f in found.items() if key[2] == ALL}, settings)
+    findings = _unpaired(arms, pairs, score, settings) if table is None else _paired(table, pairs, settings)
+    pooled = judge({key: f for key, f in findings.items() if key[2] == ALL}, settings)
     different = [(j.a, j.b) for j in pooled if j.p_holm is not None and j.p_holm <= settings.alpha]
     letters = compact_letters(names, different) if whole else dict.fromkeys(names, "")
     return Comparison(
         rates=[rate_of(arm, table, score, settings.confidence, letters[arm.name]) for arm in arms],
         pairs=pooled,
-        tasks=judge({key: f for key, f in found.items() if key[2] != ALL and by_task}, settings),
+        tasks=judge({key: f for key, f in findings.items() if key[2] != ALL and by_task}, settings),
         paired=table is not None,
         score=score,
         settings=settings,
@@ -91,13 +91,13 @@ Findings = dict[tuple[str, str, str], Finding]
 def _paired(table: Table, pairs: Sequence[tuple[str, str]], settings: Settings) -> Findings:
     tasks, names = table.tasks, _titles(table.task_names)
     rows = {name: np.flatnonzero(tasks == i) for i, name in enumerate(names)}
-    found: Findings = {}
+    findings: Findings = {}
     for a, b in pairs:
         one, other = table.values[a], table.values[b]
-        found[a, b, ALL] = compare_paired(one, other, tasks, settings)
+        findings[a, b, ALL] = compare_paired(one, other, tasks, settings)
         for name, row in rows.items() if len(rows) > 1 else ():
-            found[a, b, name] = compare_paired(one[:, row], other[:, row], tasks[row], settings)
-    return found
+            findings[a, b, name] = compare_paired(one[:, row], other[:, row], tasks[row], settings)
+    return findings
 
 
 def _unpaired(arms: Sequence[Arm], pairs: Sequence[tuple[str, str]], score: str, settings: Settings) -> Findings:
@@ -111,7 +111,7 @@ def _unpaired(arms: Sequence[Arm], pairs: Sequence[tuple[str, str]], score: str,
         )
     check_same_world([arm.evaluations[0] for arm in arms])
     by_task = {arm.name: _by_task(arm.evaluations[0], score) for arm in arms}
-    found: Findings = {}
+    findings: Findings = {}
     for a, b in pairs:
         one, other = by_task[a], by_task[b]
         shared = sorted(one.keys() & other.keys())
@@ -123,10 +123,10 @@ def _unpaired(arms: Sequence[Arm], pairs: Sequence[tuple[str, str]], score: str,
                 do="evaluate both on the same tasks",
             )
         _check_mix({a: one, b: other})
-        found[a, b, ALL] = compare_unpaired(_whole(one), _whole(other), settings)
+        findings[a, b, ALL] = compare_unpaired(_whole(one), _whole(other), settings)
         for task, name in zip(shared, _titles(shared), strict=True) if len(shared) > 1 else ():
-            found[a, b, name] = compare_unpaired(one[task], other[task], settings)
-    return found
+            findings[a, b, name] = compare_unpaired(one[task], other[task], settings)
+    return findings
 
 
 def _check_mix(arms: dict[str, dict[tuple[str, str], Float64]]) -> None:
@@ -162,13 +162,13 @@ def _titles(tasks: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{suite}: {task}" if several else task for suite, task in tasks]
 
 
-def judge(found: Findings, settings: Settings) -> list[Judged]:
+def judge(findings: Findings, settings: Settings) -> list[Judged]:
     """Correct all of these (a, b, scope) together by Holm, and say what each means."""
-    p = _corrected([finding.p for finding in found.values()])
-    same = _corrected([finding.p_equivalence for finding in found.values()])
+    p = _corrected([finding.p for finding in findings.values()])
+    same = _corrected([finding.p_equivalence for finding in findings.values()])
     judged: list[Judged] = []
-    for (a, b, scope), finding, p_holm, p_same in zip(found, found.values(), p, same, strict=True):
-        total = needed(finding, settings, len(found)) if finding.p is not None else inf
+    for (a, b, scope), finding, p_holm, p_same in zip(findings, findings.values(), p, same, strict=True):
+        total = needed(finding, settings, len(findings)) if finding.p is not None else inf
         have = finding.n if finding.seeds == (1, 1) else min(finding.seeds)
         more = max(1.0, total - have)
         verdict = _verdict(finding, p_holm, p_same, more, settings)

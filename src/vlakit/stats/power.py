@@ -24,9 +24,9 @@ def rollouts_unpaired(rate_a: float, rate_b: float, *, alpha: float = 0.05, powe
     if rate_a == rate_b:
         return inf
     mean = (rate_a + rate_b) / 2
-    under = float(ndtri(1 - alpha / 2)) * sqrt(2 * mean * (1 - mean))
-    beside = float(ndtri(power)) * sqrt(rate_a * (1 - rate_a) + rate_b * (1 - rate_b))
-    return ceil(((under + beside) / (rate_a - rate_b)) ** 2)
+    null = float(ndtri(1 - alpha / 2)) * sqrt(2 * mean * (1 - mean))
+    alternative = float(ndtri(power)) * sqrt(rate_a * (1 - rate_a) + rate_b * (1 - rate_b))
+    return ceil(((null + alternative) / (rate_a - rate_b)) ** 2)
 
 
 def rollouts_paired(difference: float, discordance: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -41,9 +41,9 @@ def rollouts_paired(difference: float, discordance: float, *, alpha: float = 0.0
         raise InvalidData(
             f"difference {difference} with discordance {discordance}", do="give |difference| <= share <= 1"
         )
-    under = float(ndtri(1 - alpha / 2)) * sqrt(discordance)
-    beside = float(ndtri(power)) * sqrt(discordance - difference**2)
-    return ceil(((under + beside) / difference) ** 2)
+    null = float(ndtri(1 - alpha / 2)) * sqrt(discordance)
+    alternative = float(ndtri(power)) * sqrt(discordance - difference**2)
+    return ceil(((null + alternative) / difference) ** 2)
 
 
 def rollouts_mean(difference: float, variance: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -60,9 +60,11 @@ def rollouts_mean(difference: float, variance: float, *, alpha: float = 0.05, po
 def power_unpaired(n: int, rate_a: float, rate_b: float, *, alpha: float = 0.05) -> float:
     """Chance of seeing rate a differ from rate b with n rollouts of each. Source: as `rollouts_unpaired`."""
     mean = (rate_a + rate_b) / 2
-    under = float(ndtri(1 - alpha / 2)) * sqrt(2 * mean * (1 - mean))
-    beside = sqrt(rate_a * (1 - rate_a) + rate_b * (1 - rate_b))
-    return float(ndtr((abs(rate_a - rate_b) * sqrt(n) - under) / beside)) if beside else float(rate_a != rate_b)
+    null = float(ndtri(1 - alpha / 2)) * sqrt(2 * mean * (1 - mean))
+    alternative = sqrt(rate_a * (1 - rate_a) + rate_b * (1 - rate_b))
+    return (
+        float(ndtr((abs(rate_a - rate_b) * sqrt(n) - null) / alternative)) if alternative else float(rate_a != rate_b)
+    )
 
 
 def power_paired(n: int, difference: float, discordance: float, *, alpha: float = 0.05) -> float:

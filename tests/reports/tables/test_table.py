@@ -86,14 +86,14 @@ def test_a_row_is_judged_against_the_reference_and_the_paper() -> None:
     assert last.judged is not None
     assert last.judged.finding.difference == pytest.approx(-0.4, abs=0.07)
     assert last.judged.finding.seeds == (3, 3)
-    assert last.beside == "agrees"
-    assert rows["lora_r32"].beside.startswith("cannot tell (the paper's rollouts")
+    assert last.agreement == "agrees"
+    assert rows["lora_r32"].agreement.startswith("cannot tell (the paper's rollouts")
     assert {claim.claim.says: claim.verdict for claim in report.claims}["LoRA matches full fine-tuning"] == "agrees"
 
 
 def test_the_opposite_of_the_paper_contradicts_it() -> None:
     report = measured(filled({**RATES, "full": 0.3, "last_layer": 0.8}))
-    assert next(row for row in report.rows if row.row.name == "last_layer").beside == "contradicts"
+    assert next(row for row in report.rows if row.row.name == "last_layer").agreement == "contradicts"
     assert report.claims[0].verdict == "contradicts"
 
 
@@ -104,7 +104,7 @@ def test_equal_where_the_paper_claims_a_large_difference_contradicts_it() -> Non
 
 def test_too_few_rollouts_say_how_many_more() -> None:
     report = measured(filled({"full": 0.7, "last_layer": 0.5}, n=8, seeds=[0]))
-    verdict = next(row for row in report.rows if row.row.name == "last_layer").beside
+    verdict = next(row for row in report.rows if row.row.name == "last_layer").agreement
     assert verdict.startswith("cannot tell (")
     assert "more rollouts would" in verdict
 
@@ -137,7 +137,7 @@ def test_one_training_beside_several_is_shown_and_not_tested() -> None:
     last = next(row for row in report.rows if row.row.name == "last_layer")
     assert last.rate is not None
     assert last.rate.seeds == 1
-    assert (last.judged, last.beside) == (None, "")
+    assert (last.judged, last.agreement) == (None, "")
     assert any("shown and not tested" in note for note in report.notes)
 
 
@@ -152,7 +152,7 @@ def test_rows_that_always_fail_get_no_p_value() -> None:
     last = next(row for row in report.rows if row.row.name == "last_layer")
     assert last.judged is not None
     assert last.judged.finding.p is None
-    assert last.beside.startswith("cannot tell (")
+    assert last.agreement.startswith("cannot tell (")
 
 
 def test_the_forest_is_drawn_and_an_empty_one_refused(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_row_agrees_no_sooner_than_its_corrected_p_allows() -> None:
         assert last.judged is not None
         assert last.judged.finding.interval is not None
         assert last.judged.finding.interval[1] < 0
-        assert last.beside.startswith(said)
+        assert last.agreement.startswith(said)
 
 
 def test_numbers_have_intervals_of_the_confidence_asked_for() -> None:

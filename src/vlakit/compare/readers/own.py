@@ -79,14 +79,14 @@ def _outcome(record: dict[str, Any], file: Path) -> Outcome:
 
 
 def _versions(records: list[dict[str, Any]], file: Path) -> dict[str, str]:
-    found = {json.dumps(record.get("versions", {}), sort_keys=True) for record in records}
-    if len(found) > 1:
+    sets = {json.dumps(record.get("versions", {}), sort_keys=True) for record in records}
+    if len(sets) > 1:
         raise InvalidData(
-            f"episodes of {len(found)} sets of versions in one evaluation",
+            f"episodes of {len(sets)} sets of versions in one evaluation",
             where=str(file),
             do="evaluate anew: a renderer or physics engine changed under way",
         )
-    return {key: str(value) for key, value in json.loads(found.pop() if found else "{}").items()}
+    return {key: str(value) for key, value in json.loads(sets.pop() if sets else "{}").items()}
 
 
 def _training(path: Path) -> tuple[str, str | None]:
@@ -96,9 +96,9 @@ def _training(path: Path) -> tuple[str, str | None]:
         if config.is_file():
             top = dict(re.findall(r"^(name|seed): *(\S+)", config.read_text(encoding="utf-8"), re.MULTILINE))
             return _named(top.get("name", folder.name), folder), top.get("seed")
-    own = path.parents[1] if path.parent.name == "evaluation" else path.parent if path.name == "evaluation" else path
-    seed = re.search(r"[\[,]seed=(\d+)", own.name)
-    return own.name, seed.group(1) if seed else None
+    run = path.parents[1] if path.parent.name == "evaluation" else path.parent if path.name == "evaluation" else path
+    seed = re.search(r"[\[,]seed=(\d+)", run.name)
+    return run.name, seed.group(1) if seed else None
 
 
 def _named(name: str, folder: Path) -> str:
@@ -106,8 +106,8 @@ def _named(name: str, folder: Path) -> str:
     file = folder / ".hydra" / "overrides.yaml"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     words = [line.removeprefix("- ").strip("'\"").lstrip("+~") for line in lines if line.startswith("- ")]
-    said = [word for word in words if word.partition("=")[0] not in PICKED and not word.startswith(ASIDE)]
-    changed = [f"model.weights={Path(w).name}" if w.startswith("model.weights=") else w for w in said]
+    chosen = [word for word in words if word.partition("=")[0] not in PICKED and not word.startswith(ASIDE)]
+    changed = [f"model.weights={Path(w).name}" if w.startswith("model.weights=") else w for w in chosen]
     return f"{name}[{','.join(changed)}]" if changed else name
 
 

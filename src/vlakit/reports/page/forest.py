@@ -47,15 +47,15 @@ class Difference:
 
 def differences(report: TableReport) -> list[Difference]:
     """Each row against the reference, then the claims' further pairs."""
-    own = {} if report.source == PAPER else {(j.a, j.b): j for j in report.pairs}
+    by_pair = {} if report.source == PAPER else {(j.a, j.b): j for j in report.pairs}
     printed = {row.row.name: row.printed for row in report.rows}
     z = quantile(report.settings.confidence)
-    found: list[Difference] = []
+    drawn: list[Difference] = []
     for a, b in report.spec.pairs:
-        judged = own.get((a, b))
+        judged = by_pair.get((a, b))
         measured = (judged.finding.difference, judged.finding.interval) if judged else None
-        found.append(Difference(a, b, measured, _quoted(printed.get(a), printed.get(b), z), judged))
-    return found
+        drawn.append(Difference(a, b, measured, _quoted(printed.get(a), printed.get(b), z), judged))
+    return drawn
 
 
 def _quoted(a: Quoted | None, b: Quoted | None, z: float) -> Span | None:

@@ -30,15 +30,15 @@ def _is_markdown(template: str | None) -> bool:
 
 @cache
 def _environment() -> Environment:
-    found = Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=lambda template: not _is_markdown(template),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"kinds": kinds, "typeset": typeset, "gain": gain, "gain_limits": gain_limits}
-    return found
+    environment.filters |= {"kinds": kinds, "typeset": typeset, "gain": gain, "gain_limits": gain_limits}
+    return environment
 
 
 def kinds(grid: Grid) -> list[str]:

@@ -55,7 +55,7 @@ class Line:
     """One run's curve as SVG path data in a square of 1000; dots: the same as points, empty for many."""
 
     row: str
-    said: str
+    label: str
     path: str
     dots: str
 
@@ -72,29 +72,29 @@ class Chart:
 
 def charts(report: TableReport) -> list[Chart]:
     """A chart of each metric that a run has a history of."""
-    found: list[Chart] = []
+    drawn: list[Chart] = []
     for metric in LEARNING:
         runs = [run for run in report.runs if run.curves.get(metric)]
         if runs:
             points = [point for run in runs for point in run.curves[metric]]
             x, y = scale_of([0, *(step for step, _ in points)], whole=True), scale_of([value for _, value in points])
-            found.append(Chart(metric, x, y, [_line(run, metric, x, y) for run in runs]))
-    return found
+            drawn.append(Chart(metric, x, y, [_line(run, metric, x, y) for run in runs]))
+    return drawn
 
 
 def _line(run: TableRun, metric: str, x: Scale, y: Scale) -> Line:
     curve = run.curves[metric]
     places = [f"{10 * x.at(step):.0f} {1000 - 10 * y.at(value):.0f}" for step, value in curve]
-    said = f"{run.row}, seed {run.seed}: {curve[-1][1]:.4g} at step {curve[-1][0]:,}"
+    label = f"{run.row}, seed {run.seed}: {curve[-1][1]:.4g} at step {curve[-1][0]:,}"
     dots = "".join(f"M{place}h0" for place in places) if len(places) <= FEW else ""
-    return Line(run.row, said, f"M{'L'.join(places)}", dots)
+    return Line(run.row, label, f"M{'L'.join(places)}", dots)
 
 
 @dataclass(frozen=True)
 class Clip:
     """A video as base64."""
 
-    said: str
+    label: str
     content: str
 
 
@@ -109,22 +109,22 @@ class Shelf:
 
 def _shelf(row: RowReport, runs: Sequence[TableRun]) -> Shelf:
     """One success and one failure, of the first seeds that have them."""
-    own = [run for run in runs if run.row == row.row.name and run.episodes]
-    films = [(file, run) for run in own for file in sorted(_folder(run).glob("*.mp4"))]
+    evaluated = [run for run in runs if run.row == row.row.name and run.episodes]
+    films = [(file, run) for run in evaluated for file in sorted(_folder(run).glob("*.mp4"))]
     small = [(file, run) for file, run in films if file.stat().st_size <= MOST_BYTES]
     first = {file.stem.rpartition("_")[2]: (file, run) for file, run in reversed(small)}
     clips = [_clip(*first[end]) for end in ("success", "failure") if end in first]
-    return Shelf(row.row.name, clips, "" if clips else _why(row, own, films, small))
+    return Shelf(row.row.name, clips, "" if clips else _why(row, evaluated, films, small))
 
 
 def _folder(run: TableRun) -> Path:
     return (run.episodes.source if run.episodes else Path()) / "videos"
 
 
-def _why(row: RowReport, own: Sequence[TableRun], films: Sequence[object], small: Sequence[object]) -> str:
-    if not own:
+def _why(row: RowReport, evaluated: Sequence[TableRun], films: Sequence[object], small: Sequence[object]) -> str:
+    if not evaluated:
         return "; ".join(row.holes)
-    if all(run.episodes and run.episodes.source.suffix == ".csv" for run in own):
+    if all(run.episodes and run.episodes.source.suffix == ".csv" for run in evaluated):
         return "a saved folder keeps no videos"
     if small:
         return "its videos show only episodes that ended in an error"
@@ -136,8 +136,8 @@ def _why(row: RowReport, own: Sequence[TableRun], films: Sequence[object], small
 def _clip(file: Path, run: TableRun) -> Clip:
     number, _, task = file.stem.partition("_")
     task, _, end = task.rpartition("_")
-    said = f"{task.replace('_', ' ')}: {end} (seed {run.seed}, episode {int(number) if number.isdigit() else number})"
-    return Clip(said, b64encode(file.read_bytes()).decode())
+    label = f"{task.replace('_', ' ')}: {end} (seed {run.seed}, episode {int(number) if number.isdigit() else number})"
+    return Clip(label, b64encode(file.read_bytes()).decode())
 
 
 def _without(report: TableReport, there: Iterable[str], why: str) -> list[tuple[str, str]]:

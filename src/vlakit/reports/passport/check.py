@@ -46,7 +46,7 @@ class Reproduction:
     def __str__(self) -> str:
         low, high = (100 * limit for limit in self.recorded_interval)
         inside = "inside" if low <= 100 * self.success <= high else "outside"
-        said = "" if self.interval is None else f" [{100 * self.interval[0]:+.1f}, {100 * self.interval[1]:+.1f}]"
+        interval = "" if self.interval is None else f" [{100 * self.interval[0]:+.1f}, {100 * self.interval[1]:+.1f}]"
         more = f" ({self.more:,} more rollouts would)" if self.verdict == CANNOT_TELL and self.more else ""
         return "\n".join(
             [
@@ -54,7 +54,7 @@ class Reproduction:
                 f"policy              {'identical, to the bit' if self.same_policy else 'other weights'}",
                 f"success             {100 * self.success:.1f} %, {inside} the recorded {100 * self.recorded:.1f} % "
                 f"[{low:.1f}, {high:.1f}]",
-                f"difference          {100 * self.difference:+.1f} points{said}"
+                f"difference          {100 * self.difference:+.1f} points{interval}"
                 + ("" if self.p is None else f", p = {self.p:.3g}"),
                 f"verdict             {self.verdict}{more}",
             ]
@@ -116,12 +116,12 @@ def check_world(evaluation: Mapping[str, Any], states: str, versions: Mapping[st
         )
 
 
-def check_data(recorded: Mapping[str, str], found: Mapping[str, str], where: str) -> None:
+def check_data(recorded: Mapping[str, str], here: Mapping[str, str], where: str) -> None:
     """Raise InvalidData that names every dataset whose shards are not those that the run was trained on."""
     differing = [
-        f"{name} was {recorded.get(name, 'absent')[:12]}, is {found.get(name, 'absent')[:12]}"
-        for name in sorted(recorded.keys() | found.keys())
-        if recorded.get(name) != found.get(name)
+        f"{name} was {recorded.get(name, 'absent')[:12]}, is {here.get(name, 'absent')[:12]}"
+        for name in sorted(recorded.keys() | here.keys())
+        if recorded.get(name) != here.get(name)
     ]
     if differing:
         raise InvalidData(

@@ -244,8 +244,8 @@ def _training(config: dict[str, Any], run: Path, card: Mapping[str, Any], unknow
 
 def _roots(config: Mapping[str, Any]) -> dict[str, str]:
     """Folders of a run, as the configuration says them and from the root of the file system, and their names."""
-    said = {key: Path(config["paths"][key]) for key in ("runs", "data", "output")} if config else {}
-    return {form: f"<{key}>" for key, path in said.items() for form in (str(path), str(path.expanduser().absolute()))}
+    folders = {key: Path(config["paths"][key]) for key in ("runs", "data", "output")} if config else {}
+    return {str(form): f"<{key}>" for key, path in folders.items() for form in (path, path.expanduser().absolute())}
 
 
 def _started(weights: str | None, run: Path, card: Mapping[str, Any], unknown: list[str]) -> dict[str, Any] | None:
@@ -269,21 +269,21 @@ def _record(logger: Mapping[str, Any], run_id: str | None, unknown: list[str]) -
     if uri is not None and run_id is not None:
         with suppress(StoreUnreachable):
             tags = next((check_finished(row).tags for row in recorded(uri, run_id, logger.get("experiment"))), {})
-    found = {key: tags[tag] for key, tag in _COMMIT.items() if tags.get(tag, "unknown") != "unknown"}
-    if "commit" not in found:
+    record = {key: tags[tag] for key, tag in _COMMIT.items() if tags.get(tag, "unknown") != "unknown"}
+    if "commit" not in record:
         unknown.append("commit: " + ("vlakit was not run from a checkout" if tags else "no MLflow record was found"))
-    return found
+    return record
 
 
 def recorded(uri: str, word: str, experiment: str | None = None) -> list[RunRow]:
     """Runs of this id or name in a store, oldest first; asking makes no store where there is none."""
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return []
-    said = word.replace("'", "")
+    name = word.replace("'", "")
     for key in ("run_id", "run_name"):
-        found = runs(uri, experiment or EXPERIMENT, f"attributes.{key} = '{said}'")
-        if found:
-            return found
+        rows = runs(uri, experiment or EXPERIMENT, f"attributes.{key} = '{name}'")
+        if rows:
+            return rows
     return []
 
 

@@ -39,10 +39,10 @@ def save(filled: Filled, spec: TableSpec, folder: Path) -> list[Path]:
         lines.append([*about, *(run.metrics.get(metric) for metric in metrics)])
     write_atomically(folder / RUNS, csv_lines(lines) + "\n")
     for row in spec.rows:
-        own = [run for run in filled.runs if run.row == row.name and run.episodes]
-        if own:
+        runs = [run for run in filled.runs if run.row == row.name and run.episodes]
+        if runs:
             file = folder / f"{row.name}.csv"
-            write_atomically(file, csv_lines([HEADER, *(line for run in own for line in _lines(run))]) + "\n")
+            write_atomically(file, csv_lines([HEADER, *(line for run in runs for line in _lines(run))]) + "\n")
             written.append(file)
     points = [[r.run, name, *point] for r in filled.runs for name, curve in r.curves.items() for point in curve]
     if points:
@@ -80,14 +80,14 @@ def from_folder(spec: TableSpec, folder: Path) -> Filled:
 
 def _curves(file: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Run -> metric -> points; nothing where no curve was kept."""
-    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for line in _read(file, POINT) if file.is_file() else []:
         try:
             point = int(line["step"]), float(line["value"])
         except ValueError as error:
             raise CorruptRecord(f"not a number: {error}", where=str(file), do="save the table again") from error
-        found.setdefault(line["run"], {}).setdefault(line["metric"], []).append(point)
-    return found
+        curves.setdefault(line["run"], {}).setdefault(line["metric"], []).append(point)
+    return curves
 
 
 def _read(file: Path, header: Sequence[str]) -> list[dict[str, str]]:
@@ -112,10 +112,10 @@ def _run(about: dict[str, str], lines: Sequence[dict[str, str]], folder: Path) -
         versions, record = (json.loads(about[key] or "{}") for key in ("versions", "record"))
     except ValueError as error:
         raise CorruptRecord(f"not a number: {error}", where=str(file), do="save the table again") from error
-    own = {"metrics": numbers, "commit": about["commit"], "record": record}
-    found = TableRun(about["run"], about["experiment"], about["seed"], **own)
+    facts = {"metrics": numbers, "commit": about["commit"], "record": record}
+    run = TableRun(about["run"], about["experiment"], about["seed"], **facts)
     if about["why"] or not outcomes:
-        return replace(found, why=about["why"] or "no episodes in this folder")
+        return replace(run, why=about["why"] or "no episodes in this folder")
     starts, success, credit = columns(outcomes)
     episodes = Episodes(
         run=about["experiment"],
@@ -128,7 +128,7 @@ def _run(about: dict[str, str], lines: Sequence[dict[str, str]], folder: Path) -
         versions=versions,
         states=about["states"],
     )
-    return replace(found, episodes=episodes)
+    return replace(run, episodes=episodes)
 
 
 def _outcome(line: dict[str, str], file: Path) -> Outcome:

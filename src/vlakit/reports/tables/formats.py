@@ -66,7 +66,7 @@ def _columns(table: TableReport, level: str) -> list[Column]:
         Column("", at("printed.printed_se"), fields=["quoted_se"]),
         *map(_quoted_column, spec.columns),
         Column("measured", lambda row: _measured(row, table) or None, fields=["measured"]),
-        Column("against the paper", lambda row: row.beside or None, fields=["verdict"]),
+        Column("against the paper", lambda row: row.agreement or None, fields=["verdict"]),
         Column("what", lambda row: "; ".join(row.holes), fields=["holes"]),
     ]
 
@@ -175,7 +175,7 @@ def _row_json(row: RowReport) -> dict[str, Any]:
         "measured": measured,
         "quoted": quoted,
         "pair": pair_json(row.judged) if row.judged else None,
-        "verdict": row.beside or None,
+        "verdict": row.agreement or None,
         "holes": list(row.holes),
     }
 

@@ -73,11 +73,11 @@ def paper_pairs(rows: dict[str, PaperRow]) -> dict[tuple[str, str], PaperPair]:
     names = list(combinations(rows, 2))
     differences = [(rows[a].rate - rows[b].rate, hypot(rows[a].se, rows[b].se)) for a, b in names]
     p = [two_sided(d / se) for d, se in differences]
-    found: dict[tuple[str, str], PaperPair] = {}
+    pairs: dict[tuple[str, str], PaperPair] = {}
     for (a, b), (d, se), raw, corrected in zip(names, differences, p, holm(p), strict=True):
-        found[a, b] = PaperPair(d, se, raw, corrected)
-        found[b, a] = PaperPair(-d, se, raw, corrected)
-    return found
+        pairs[a, b] = PaperPair(d, se, raw, corrected)
+        pairs[b, a] = PaperPair(-d, se, raw, corrected)
+    return pairs
 
 
 def check_names(rows: dict[str, PaperRow], names: Sequence[str], table: str) -> None:

@@ -80,7 +80,7 @@ def quoted(names: Sequence[str], confidence: float = 0.95) -> Scopes:
 def judge_quoted(scopes: Scopes, settings: Settings) -> tuple[list[Judged], list[Judged]]:
     """All pairs of the whole table, and all pairs of its scopes: unpaired, normal, Holm within either."""
     whole = judge(dict(_findings(scopes.get(ALL, {}), settings)), settings)
-    parts = [found for name, rows in scopes.items() if name != ALL for found in _findings(rows, settings)]
+    parts = [finding for name, rows in scopes.items() if name != ALL for finding in _findings(rows, settings)]
     return whole, judge(dict(parts), settings)
 
 
@@ -139,8 +139,8 @@ def _from_percent(name: str, percent: float, n: int, scope: str, printed_se: flo
 def _counted(table: Mapping[str, Any]) -> Scopes:
     """Tables 1, 2 and 10: {name: {success, trials, se}}."""
     rows = table.get("rows", table)
-    found = (_from_counts(name, r["success"], r["trials"], ALL, r.get("se")) for name, r in rows.items())
-    return {ALL: {row.name: row for row in found}}
+    counted = (_from_counts(name, r["success"], r["trials"], ALL, r.get("se")) for name, r in rows.items())
+    return {ALL: {row.name: row for row in counted}}
 
 
 def _by_task(table: Mapping[str, Any]) -> Scopes:
@@ -156,29 +156,29 @@ def _by_task(table: Mapping[str, Any]) -> Scopes:
 
 def _franka(table: Mapping[str, Any]) -> Scopes:
     """Table 7: percent a task, part and method; the table top and the wiping task are printed apart."""
-    found: Scopes = {}
+    scopes: Scopes = {}
     for scope, printed in ((ALL, table["printed_tabletop"]), ("wipe", table["printed_wipe"])):
         n = printed["trials"]
         columns = zip(table["methods"], printed["mean"], printed["se"], strict=True)
         rows = (_from_counts(name, round(2 * mean * n / 100) / 2, n, scope, se) for name, mean, se in columns)
-        found[scope] = {row.name: row for row in rows}
-    return found
+        scopes[scope] = {row.name: row for row in rows}
+    return scopes
 
 
 def _suites(table: Mapping[str, Any]) -> Scopes:
     """Table 12 and OFT's table 1: percent a suite; the whole is the mean over suites."""
     n = table.get("rollouts_per_suite", OFT_ROLLOUTS)
-    found: Scopes = {ALL: {}}
+    scopes: Scopes = {ALL: {}}
     for name, row in table["rows"].items():
         means, errors = (row["mean"], row["se"]) if isinstance(row, dict) else (row, [None] * len(row))
         for scope, mean, se in zip(table["suites"], means, errors, strict=True):
-            found.setdefault(scope, {})[name] = _from_percent(name, mean, n, scope, se)
+            scopes.setdefault(scope, {})[name] = _from_percent(name, mean, n, scope, se)
         average = row["average"] if isinstance(row, dict) else sum(means) / len(means)
         whole = _from_percent(name, average, n * len(means), ALL, row["average_se"] if isinstance(row, dict) else None)
-        parts = [found[scope][name] for scope in table["suites"]]
+        parts = [scopes[scope][name] for scope in table["suites"]]
         se = hypot(*(part.se or 0.0 for part in parts)) / len(parts)  # the suites' rates differ: stratified
-        found[ALL][name] = Quoted(**{**vars(whole), "se": se, "rule": "stratified binomial"})
-    return found
+        scopes[ALL][name] = Quoted(**{**vars(whole), "se": se, "rule": "stratified binomial"})
+    return scopes
 
 
 LAYOUTS: list[tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], Scopes]]] = [

@@ -61,20 +61,20 @@ def from_store(spec: TableSpec, tracking_uri: str, experiment: str, parent: str 
     other lengths, weights or shards in one table, or of other learning rates in one row.
     """
     recorded, notes = _recorded(spec, tracking_uri, experiment, parent)
-    found: dict[tuple[str, str], list[RunRow]] = {}
+    groups: dict[tuple[str, str], list[RunRow]] = {}
     elsewhere = 0
     for run in recorded:
         row = _row_of(run, spec.rows)
         if row is not None and _is_elsewhere(run, spec):
             elsewhere += 1
         elif row is not None:
-            found.setdefault((row.name, run.params.get("seed", "?")), []).append(run)
-    chosen = {k: max(own, key=lambda run: _worth(run, spec)) if own[1:] else own[0] for k, own in found.items()}
-    finished = [(row, run) for (row, _), own in found.items() for run in own if run.status == "FINISHED"]
+            groups.setdefault((row.name, run.params.get("seed", "?")), []).append(run)
+    chosen = {key: max(runs, key=lambda run: _rank(run, spec)) if runs[1:] else runs[0] for key, runs in groups.items()}
+    finished = [(row, run) for (row, _), members in groups.items() for run in members if run.status == "FINISHED"]
     counted = [(row, run) for (row, _), run in chosen.items() if run.status == "FINISHED"]
     superseded = len(finished) - len(counted)
-    for n, said in ((superseded, "other runs of the same row and seed"), (elsewhere, "runs of other suites")):
-        notes += [f"{n} {said} were left out"] if n else []
+    for n, what in ((superseded, "other runs of the same row and seed"), (elsewhere, "runs of other suites")):
+        notes += [f"{n} {what} were left out"] if n else []
     _check_alike(finished, counted, spec, tracking_uri)
     return tidy(Filled([_table_run(run, row, seed, spec) for (row, seed), run in chosen.items()], notes))
 
@@ -85,29 +85,29 @@ def _recorded(
     if parent == "all":
         return _of_rows(spec, uri, experiment), []
     sweeps = runs(uri, experiment, SWEEPS)
-    own = [run.run_id for run in sweeps if f"hparams_search={spec.search}" in run.name.split()]
+    of_table = [run.run_id for run in sweeps if f"hparams_search={spec.search}" in run.name.split()]
     if parent == "auto":
-        if not own:
+        if not of_table:
             return _of_rows(spec, uri, experiment), [f"no sweep of {spec.name} is recorded: runs of any origin"]
-        wanted = own
+        wanted = of_table
     else:
         given = [parent] if isinstance(parent, str) else list(parent)
-        wanted = [own[-1] if name == "last" and own else str(name) for name in given]
+        wanted = [of_table[-1] if name == "last" and of_table else str(name) for name in given]
     known = {run.run_id: run.name for run in sweeps}
     for run_id in wanted:
         if run_id not in known:
             raise UnknownName(f"no sweep {run_id!r} of {spec.name}", where=uri, do=nearest(run_id, known))
-    found = [run for run_id in wanted for run in runs(uri, experiment, f"tags.`mlflow.parentRunId` = '{run_id}'")]
-    return found, [f"runs of: {known[run_id]} ({run_id})" for run_id in wanted]
+    recorded = [run for run_id in wanted for run in runs(uri, experiment, f"tags.`mlflow.parentRunId` = '{run_id}'")]
+    return recorded, [f"runs of: {known[run_id]} ({run_id})" for run_id in wanted]
 
 
 def _of_rows(spec: TableSpec, uri: str, experiment: str) -> list[RunRow]:
-    found: dict[str, RunRow] = {}
+    recorded: dict[str, RunRow] = {}
     for row in spec.rows:
         if row.where:
             words = " and ".join(f"params.`{key}` LIKE '{v.replace('*', '%')}'" for key, v in row.where.items())
-            found |= {run.run_id: run for run in runs(uri, experiment, words)}
-    return list(found.values())
+            recorded |= {run.run_id: run for run in runs(uri, experiment, words)}
+    return list(recorded.values())
 
 
 def _row_of(run: RunRow, rows: Iterable[TableRow]) -> TableRow | None:
@@ -128,7 +128,7 @@ def _places(run: RunRow, spec: TableSpec) -> list[Path]:
     return [Path(output) / "evaluation" / suite for suite in spec.suites] if output else []
 
 
-def _worth(run: RunRow, spec: TableSpec) -> tuple[bool, bool, int]:
+def _rank(run: RunRow, spec: TableSpec) -> tuple[bool, bool, int]:
     """A training is marked as finished before its evaluation: of those the evaluated count more, then the newer."""
     try:
         evaluated = [_evaluation(place, place.name) for place in _places(run, spec)]
@@ -145,11 +145,11 @@ def _check_alike(finished: Rows, chosen: Rows, spec: TableSpec, where: str) -> N
         if LEARNING_RATE in run.params:
             values.setdefault(f"row {row} differ in {LEARNING_RATE}", set()).add(run.params[LEARNING_RATE])
     for row, run in chosen:
-        said = {key: run.params[key] for key in ALIKE if key in run.params and named[row].get(key, "*") == "*"}
+        shared = {key: run.params[key] for key in ALIKE if key in run.params and named[row].get(key, "*") == "*"}
         shards = [f"{key[7:]} {value[:12]}" for key, value in sorted(run.tags.items()) if key.startswith("shards.")]
         if shards and not any(key.startswith("data.") for key in named[row]):
-            said["shards"] = " and ".join(shards)
-        for key, value in said.items():
+            shared["shards"] = " and ".join(shards)
+        for key, value in shared.items():
             values.setdefault(f"one table differ in {key}", set()).add(value)
     for what, several in values.items():
         if len(several) > 1:
@@ -162,21 +162,21 @@ def _check_alike(finished: Rows, chosen: Rows, spec: TableSpec, where: str) -> N
 
 def _table_run(run: RunRow, row: str, seed: str, spec: TableSpec) -> TableRun:
     commit = run.tags.get("mlflow.source.git.commit", "")
-    found = TableRun(run.run_id[:8], row, seed, run.metrics, commit=commit, record=_facts(run))
+    entry = TableRun(run.run_id[:8], row, seed, run.metrics, commit=commit, record=_facts(run))
     if run.status != "FINISHED":
         why = run.tags.get("vlakit.error") or {"RUNNING": "still running"}.get(run.status, run.status.lower())
-        return replace(found, why=why)
+        return replace(entry, why=why)
     output = run.tags.get("vlakit.output")
     if output is None:
-        return replace(found, why="its record names no folder")
+        return replace(entry, why="its record names no folder")
     try:
         parts = [_evaluation(place, suite) for place, suite in zip(_places(run, spec), spec.suites, strict=True)]
     except VlakitError as error:
-        return replace(found, why=error.what)
-    asked = Path(str(read_header(parts[0].source).get("subject", "")))
-    checkpoint = asked.name if asked.suffix == ".ckpt" else "last.ckpt"  # which is what a run's folder stands for
-    record = {**found.record, "checkpoint": checkpoint}
-    return replace(found, episodes=replace(merged(parts), run=row, seed=seed), record=record)
+        return replace(entry, why=error.what)
+    subject = Path(str(read_header(parts[0].source).get("subject", "")))
+    checkpoint = subject.name if subject.suffix == ".ckpt" else "last.ckpt"  # which is what a run's folder stands for
+    record = {**entry.record, "checkpoint": checkpoint}
+    return replace(entry, episodes=replace(merged(parts), run=row, seed=seed), record=record)
 
 
 def _facts(run: RunRow) -> dict[str, str]:
@@ -188,18 +188,18 @@ def _facts(run: RunRow) -> dict[str, str]:
 
 def tidy(filled: Filled) -> Filled:
     """The same without passwords and places of this machine in what is said of the runs."""
-    said = [
+    cleaned = [
         replace(run, why=public(run.why), record={key: public(value) for key, value in run.record.items()})
         for run in filled.runs
     ]
-    return Filled(said, [public(note) for note in filled.notes])
+    return Filled(cleaned, [public(note) for note in filled.notes])
 
 
 def with_curves(filled: Filled, tracking_uri: str) -> Filled:
     """The same runs with their learning curves, thinned to MOST_POINTS: reading them costs some 10 ms each."""
-    found = histories(tracking_uri, [run.record["id"] for run in filled.runs], LEARNING)
-    curves = [{name: thinned(curve) for name, curve in found[run.record["id"]].items()} for run in filled.runs]
-    return replace(filled, runs=[replace(run, curves=own) for run, own in zip(filled.runs, curves, strict=True)])
+    points = histories(tracking_uri, [run.record["id"] for run in filled.runs], LEARNING)
+    curves = [{name: thinned(curve) for name, curve in points[run.record["id"]].items()} for run in filled.runs]
+    return replace(filled, runs=[replace(run, curves=kept) for run, kept in zip(filled.runs, curves, strict=True)])
 
 
 def thinned(curve: Curve) -> Curve:

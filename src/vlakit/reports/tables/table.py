@@ -36,7 +36,7 @@ class Number:
 class RowReport:
     """One row. rate, numbers: measured here; printed, quoted: the paper's; holes: seeds that are absent, and why.
 
-    judged: this row (a) against the reference (b); beside: whether that agrees with the paper, empty where the paper
+    judged: this row (a) against the reference (b); agreement: whether it agrees with the paper, empty where the paper
     has no such row.
     """
 
@@ -47,7 +47,7 @@ class RowReport:
     quoted: Mapping[str, float] = field(default_factory=dict[str, float])
     holes: Sequence[str] = ()
     judged: Judged | None = None
-    beside: str = ""
+    agreement: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,16 @@ def from_runs(spec: TableSpec, filled: Filled, settings: Settings, source: str, 
     Where rows have several trainings a row with one is shown and not tested: the spread between its seeds is unknown.
     """
     printed = quoted(spec.paper, settings.confidence)
-    found, notes = _compare(spec, filled, settings, paired)
-    rates = {rate.name: rate for part in found for rate in part.rates}
-    pairs = [judged for part in found for judged in part.pairs]
-    theirs = Beside(_paper_pairs(spec, printed.get(ALL, {})), printed, settings)
-    rows = [_row_report(row, spec, filled, rates, pairs, theirs) for row in spec.rows]
+    comparisons, notes = _compare(spec, filled, settings, paired)
+    rates = {rate.name: rate for part in comparisons for rate in part.rates}
+    pairs = [judged for part in comparisons for judged in part.pairs]
+    against = PaperFigures(_paper_pairs(spec, printed.get(ALL, {})), printed, settings)
+    rows = [_row_report(row, spec, filled, rates, pairs, against) for row in spec.rows]
     paper_judged = judge_quoted(printed, settings)[0]
     claims = [_claim_report(claim, spec, pairs, paper_judged, settings) for claim in spec.claims]
-    notes = [*filled.notes, *notes, *(note for part in found for note in part.notes)]
-    said = list(dict.fromkeys(map(public, notes)))
-    return TableReport(spec, public(source), settings, rows, pairs, [], claims, printed, said, filled.runs)
+    notes = [*filled.notes, *notes, *(note for part in comparisons for note in part.notes)]
+    unique = list(dict.fromkeys(map(public, notes)))
+    return TableReport(spec, public(source), settings, rows, pairs, [], claims, printed, unique, filled.runs)
 
 
 def _compare(spec: TableSpec, filled: Filled, settings: Settings, paired: str) -> tuple[list[Comparison], list[str]]:
@@ -118,13 +118,13 @@ def _compare(spec: TableSpec, filled: Filled, settings: Settings, paired: str) -
     names = [arm.name for arm in tested]
     pairs = [(a, b) for a, b in spec.pairs if a in names and b in names]
     options: dict[str, Any] = {"paired": paired, "by_task": False}
-    found = [compare_arms(tested, settings, pairs=pairs, **options)] if tested else []
-    found += [compare_arms([arm], settings, pairs=[], **options) for arm in alone]
-    return found, [f"{arm.name}: one training beside several, so it is shown and not tested" for arm in alone]
+    comparisons = [compare_arms(tested, settings, pairs=pairs, **options)] if tested else []
+    comparisons += [compare_arms([arm], settings, pairs=[], **options) for arm in alone]
+    return comparisons, [f"{arm.name}: one training beside several, so it is shown and not tested" for arm in alone]
 
 
 @dataclass(frozen=True)
-class Beside:
+class PaperFigures:
     """What rows are held against: the paper's pairs and rows, and how to judge."""
 
     pairs: Mapping[tuple[str, str], PaperPair]
@@ -138,37 +138,37 @@ def _row_report(
     filled: Filled,
     rates: Mapping[str, Rate],
     pairs: Sequence[Judged],
-    beside: Beside,
+    paper: PaperFigures,
 ) -> RowReport:
-    own = [run for run in filled.runs if run.row == row.name]
+    runs = [run for run in filled.runs if run.row == row.name]
     judged = next((j for j in pairs if (j.a, j.b) == (row.name, spec.reference)), None)
-    theirs = beside.pairs.get((row.name, spec.reference))
+    printed = paper.pairs.get((row.name, spec.reference))
     return RowReport(
         row,
         rates.get(row.name),
-        {c.metric: number for c in spec.columns if (number := _number(c, own, beside.settings.confidence))},
-        _printed(row, beside.printed),
+        {c.metric: number for c in spec.columns if (number := _number(c, runs, paper.settings.confidence))},
+        _printed(row, paper.printed),
         _quoted(row, spec.columns),
-        _holes(row, own, filled.runs),
+        _holes(row, runs, filled.runs),
         judged,
-        _beside(judged, theirs, beside.settings) if judged and theirs else "",
+        _agreement(judged, printed, paper.settings) if judged and printed else "",
     )
 
 
-def _holes(row: TableRow, own: Sequence[TableRun], every: Sequence[TableRun]) -> list[str]:
+def _holes(row: TableRow, runs: Sequence[TableRun], every: Sequence[TableRun]) -> list[str]:
     """What is absent and why: parts that do not exist, seeds that failed, seeds that other rows have."""
     if row.missing:
         return [row.missing]
-    if not own:
+    if not runs:
         return ["no run yet"]
     seeds = sorted({run.seed for run in every}, key=lambda seed: (len(seed), seed))
-    of = {run.seed: run.why for run in own}
+    of = {run.seed: run.why for run in runs}
     return [f"seed {seed}: {of.get(seed, 'no run')}" for seed in seeds if of.get(seed, "no run")]
 
 
-def _number(column: Column, own: Sequence[TableRun], confidence: float) -> Number | None:
+def _number(column: Column, runs: Sequence[TableRun], confidence: float) -> Number | None:
     """Over the trainings that count."""
-    values = [run.metrics[column.metric] * column.scale for run in own if not run.why and column.metric in run.metrics]
+    values = [run.metrics[column.metric] * column.scale for run in runs if not run.why and column.metric in run.metrics]
     if not values:
         return None
     mean, n = fmean(values), len(values)
@@ -198,14 +198,14 @@ def _paper_pairs(spec: TableSpec, rows: Rows) -> dict[tuple[str, str], PaperPair
     return paper_pairs(usable) if len(usable) > 1 else {}
 
 
-def _beside(judged: Judged, printed: PaperPair, settings: Settings) -> str:
+def _agreement(judged: Judged, printed: PaperPair, settings: Settings) -> str:
     """ "agrees", "contradicts" or "cannot tell", with what it would take."""
-    said = agreement(judged, printed, settings.alpha)
-    if not said.startswith("cannot tell (these"):
-        return said
+    verdict = agreement(judged, printed, settings.alpha)
+    if not verdict.startswith("cannot tell (these"):
+        return verdict
     if judged.verdict.startswith("equivalent"):
         return _of_equivalent(judged, printed.difference, settings.margin)
-    return judged.verdict if judged.verdict.startswith("cannot") else said
+    return judged.verdict if judged.verdict.startswith("cannot") else verdict
 
 
 def _claimed(claim: Claim, spec: TableSpec) -> Claim | None:
@@ -219,14 +219,16 @@ def _claim_report(
     claim: Claim, spec: TableSpec, measured: Sequence[Judged] | None, printed: Sequence[Judged], settings: Settings
 ) -> ClaimReport:
     """measured None: only the paper's rollouts are judged."""
-    theirs = _claimed(claim, spec)
-    judged = _pair_of(theirs, printed) if theirs else None
+    printed_claim = _claimed(claim, spec)
+    judged = _pair_of(printed_claim, printed) if printed_claim else None
     claimed = abs(judged.finding.difference) if judged else 0.0
-    paper = _verdict(theirs, judged, claimed, settings) if theirs and judged else "not tested in the paper"
+    paper = (
+        _verdict(printed_claim, judged, claimed, settings) if printed_claim and judged else "not tested in the paper"
+    )
     if measured is None:
         return ClaimReport(claim, paper, paper)
-    own = _pair_of(claim, measured)
-    return ClaimReport(claim, _verdict(claim, own, claimed, settings) if own else "not measured", paper)
+    pair = _pair_of(claim, measured)
+    return ClaimReport(claim, _verdict(claim, pair, claimed, settings) if pair else "not measured", paper)
 
 
 def _pair_of(claim: Claim, pairs: Sequence[Judged]) -> Judged | None:
