@@ -16,7 +16,7 @@ import numpy as np
 
 from vlakit import __version__
 from vlakit.data.rlds.reader import RecordHeader, RldsFolder, open_rlds, parse_episode, read_record
-from vlakit.data.rlds.survey import SplitPlan, survey
+from vlakit.data.shards.splits import SplitPlan, survey
 from vlakit.data.shards.frames import episode_id, episode_members
 from vlakit.data.shards.index import SPLITS, STATISTICS_NAME, ShardIndex, load_index, save_index
 from vlakit.data.shards.journal import FinishedShard, Journal, already_finished, locked

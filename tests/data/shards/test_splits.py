@@ -6,7 +6,7 @@ import pytest
 from places import BRIDGE
 
 from vlakit.data.rlds.reader import RecordHeader, RldsFolder, open_rlds, read_record
-from vlakit.data.rlds.survey import pack, survey
+from vlakit.data.shards.splits import pack, survey
 from vlakit.data.rlds.tfrecord import masked_crc
 from vlakit.errors import InvalidData
 
