@@ -66,7 +66,7 @@ class Sample:
     window_mask: npt.NDArray[np.bool_]
     chunk_mask: npt.NDArray[np.bool_]
     previous_action: Float32 | None = None  # (A,) the step before; None at the start of an episode
-    proprio: dict[str, Float32] = field(default_factory=dict[str, Float32])  # key -> (W, P)
+    proprio: Float32 | None = None  # (W, P) in the order of the shards' index; None where they hold none
     position: int = 0
     row: int = -1  # the frame's number among all frames of its dataset's shards; -1: not from shards
 

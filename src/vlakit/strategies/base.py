@@ -115,7 +115,7 @@ class PolicyModule(LightningModule):
         self.known_features = FeatureCache(
             self.feature_cache,
             self.model,
-            {name: (folder.hash, folder.first_rows[-1]) for name, folder in shards.items()},
+            {name: (folder.content_hash, folder.first_rows[-1]) for name, folder in shards.items()},
             preparation,
             self.feature_copies if augmented else 1,
         )

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,8 @@ from vlakit.data.rlds.images import decode_image
 from vlakit.errors import ActionNotFinite, CorruptRecord, FeatureMissing, InvalidData
 from vlakit.schema import Float32, Trajectory
 
-LOWDIM, META = "lowdim.npz", "json"
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
-_STORED = 8  # where the compression method lies in that header
+JPEG, LOWDIM, META = ".jpg", "lowdim.npz", "json"
+BLOCK = 512  # of a tar
 
 
 def episode_id(dataset: str, split: str, number: int) -> str:
@@ -40,7 +38,7 @@ def frame_key(episode: str, step: int) -> str:
 
 def image_member(camera: str) -> str:
     """Ending of a camera's image."""
-    return f"{camera}.jpg"
+    return camera + JPEG
 
 
 def episode_members(
@@ -91,16 +89,26 @@ def fit_image(data: bytes, image_size: int | None, where: str = "") -> bytes:
     return stream.getvalue()
 
 
-def parse_lowdim(data: bytes) -> dict[str, Float32]:
-    """Arrays of a `.lowdim.npz`; np.load, twenty times as slow, is called only for archives of another make.
+def planned_bytes(trajectory: Trajectory, split: str, cameras: Sequence[str]) -> int:
+    """Bytes that an episode will take in a tar if its images stay as they are; recoded ones count as stored."""
+    if not len(trajectory):
+        return 0
+    episode = episode_id(trajectory.dataset, split, 0)
+    sizes = [len(_lowdim(trajectory, 0))] * len(trajectory)
+    sizes += [len(_meta(trajectory, episode, step)) for step in range(len(trajectory))]
+    sizes += [len(image) for camera in cameras for image in trajectory.images.get(camera, ())]
+    return sum(BLOCK + -(-size // BLOCK) * BLOCK for size in sizes)  # a header each, contents padded to blocks
 
-    Raises ValueError, OSError, EOFError or zipfile.BadZipFile when it is none.
-    """
-    try:
-        return dict(_stored_arrays(data))
-    except (ValueError, struct.error, IndexError, KeyError, SyntaxError, TypeError):
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+
+def parse_lowdim(data: bytes) -> dict[str, Float32]:
+    """Arrays of a `.lowdim.npz`; raises one of LOWDIM_ERRORS when it is none."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def parse_instruction(data: bytes) -> str:
+    """The instruction in a `.json`; raises ValueError, KeyError or TypeError when it is none."""
+    return str(json.loads(data)["instruction"])
 
 
 LOWDIM_ERRORS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)
@@ -145,28 +153,3 @@ def _meta(trajectory: Trajectory, episode: str, step: int) -> bytes:
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: metadata[name] for name in ("source_file", "source_record") if name in metadata}
-
-
-_DTYPES = {"'<f4'": np.dtype("<f4"), "'<f8'": np.dtype("<f8")}
-
-
-def _stored_arrays(data: bytes) -> Iterator[tuple[str, Float32]]:
-    """Walk the local headers of an uncompressed zip of one-dimensional .npy files, as np.savez lays them out."""
-    offset = 0
-    while data[offset : offset + 4] == b"PK\x03\x04":
-        _, name_size, extra_size = _LOCAL_HEADER.unpack_from(data, offset)
-        if data[offset + _STORED : offset + _STORED + 2] != b"\0\0":
-            raise ValueError("compressed")
-        start = offset + _LOCAL_HEADER.size + name_size + extra_size
-        name = data[offset + _LOCAL_HEADER.size : offset + _LOCAL_HEADER.size + name_size].decode()
-        if data[start : start + 8] != b"\x93NUMPY\x01\0":
-            raise ValueError("another npy version")
-        body = start + 10 + int.from_bytes(data[start + 8 : start + 10], "little")
-        header = data[start + 10 : body].decode("latin-1")
-        dtype = _DTYPES[header.split("'descr': ")[1].split(",")[0]]
-        shape = header.split("'shape': (")[1].split(")")[0]
-        count = int(shape.rstrip(","))
-        yield name.removesuffix(".npy"), np.frombuffer(data, dtype, count, body)
-        offset = body + count * dtype.itemsize
-    if offset == 0 or data[offset : offset + 4] != b"PK\x01\x02":
-        raise ValueError("no central directory behind the arrays")

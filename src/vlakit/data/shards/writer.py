@@ -15,12 +15,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from vlakit.data.shards.columns import Columns, columns_path
+from vlakit.data.shards.frames import BLOCK, JPEG
 from vlakit.data.shards.index import ShardEntry
 from vlakit.errors import InvalidData
 from vlakit.files import disk_full_as_error, flush_to_disk
-from vlakit.schema import Float32
-
-_BLOCK = 512
+from vlakit.schema import Float32, Trajectory
 
 
 class _HashingStream:
@@ -39,67 +39,59 @@ class _HashingStream:
 
 
 class ShardWriter:
-    """Collects episodes into NAME.tar.partial of the journal, and their actions in memory for the statistics."""
+    """Collects episodes into one tar, and what is not an image into its columns; only `finish` keeps anything."""
 
-    def __init__(self, journal: Path, name: str, split: str) -> None:
-        self.name, self.split = name, split
-        self.partial = journal / f"{name}.tar.partial"
+    def __init__(self, out: Path, partial: Path, split: str) -> None:
+        """`out` is the shard's final name, `partial` where it is written."""
+        self.out, self.partial, self.split = out, partial, split
         self.episodes: list[tuple[str, int]] = []
         self.actions: list[Float32] = []
         self.proprio: list[Float32] = []
-        with disk_full_as_error(self.partial):
-            self._file = self.partial.open("wb")
+        self.places: list[tuple[int, int]] = []
+        self.instructions: list[str] = []
+        with disk_full_as_error(partial):
+            self._file = partial.open("wb")
         self._stream = _HashingStream(self._file)
         self._tar = tarfile.open(fileobj=self._stream, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
 
-    @property
-    def n_frames(self) -> int:
-        """Frames so far."""
-        return sum(n_frames for _, n_frames in self.episodes)
-
-    def has_room(self, n_frames: int, n_bytes: int, max_frames: int, max_bytes: int) -> bool:
-        """Whether an episode still fits; the first always does, since an episode is never split."""
-        if not self.episodes:
-            return True
-        return self.n_frames + n_frames <= max_frames and self._stream.size + n_bytes <= max_bytes
-
-    def add(self, episode: str, action: Float32, proprio: Float32, members: Sequence[tuple[str, bytes]]) -> None:
-        """Append one episode with its action (T, A) and proprio (T, P); raises DiskFull and InvalidData."""
+    def add(self, episode: str, trajectory: Trajectory, proprio: Float32, members: Sequence[tuple[str, bytes]]) -> None:
+        """Append one episode with its proprio (T, P) and tar members; raises DiskFull and InvalidData."""
         if self.proprio and self.proprio[-1].shape[1] != proprio.shape[1]:
             raise InvalidData(f"proprio of {proprio.shape[1]} values after {self.proprio[-1].shape[1]}", where=episode)
         with disk_full_as_error(self.partial):
             for name, data in members:
+                if name.endswith(JPEG):
+                    self.places.append((self._stream.size + BLOCK, len(data)))
                 self._tar.addfile(_tar_info(name, len(data)), io.BytesIO(data))
-        self.episodes.append((episode, len(action)))
-        self.actions.append(np.asarray(action, np.float32))
+        self.episodes.append((episode, len(trajectory)))
+        self.actions.append(np.asarray(trajectory.action, np.float32))
         self.proprio.append(proprio)
+        self.instructions += trajectory.instructions
 
     def finish(self) -> ShardEntry:
-        """Flush tar and actions to the disk; the tar still has its partial name."""
+        """Flush tar and columns to the disk; the tar still has its partial name."""
         with disk_full_as_error(self.partial):
             self._tar.close()
             self._file.flush()
             flush_to_disk(self._file.fileno())
             self._file.close()
-        for kind, blocks in (("action", self.actions), ("proprio", self.proprio)):
-            path = self.partial.with_name(f"{self.name}.{kind}.npy")
-            with disk_full_as_error(path), path.open("wb") as stream:
-                np.save(stream, np.ascontiguousarray(np.concatenate(blocks).T))  # (D, n): a column is contiguous
-                stream.flush()
-                flush_to_disk(stream.fileno())
-        size, digest = self._stream.size, self._stream.digest.hexdigest()
-        return ShardEntry(f"{self.name}.tar", self.n_frames, size, digest, self.split, tuple(self.episodes))
+        size, content_hash, n_frames = self._stream.size, self._stream.digest.hexdigest(), len(self.instructions)
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(self.instructions))}
+        columns = Columns(
+            action=np.concatenate(self.actions),
+            proprio=np.concatenate(self.proprio),
+            places=np.array(self.places, np.int64).reshape(n_frames, -1, 2),
+            instructions=np.array([numbers[text] for text in self.instructions], np.int64),
+            texts=tuple(numbers),
+        )
+        columns.save(columns_path(self.out), content_hash)
+        return ShardEntry(self.out.name, n_frames, size, content_hash, self.split, tuple(self.episodes))
 
     def abandon(self) -> None:
         """Delete the partial file; what was written to it before counts for nothing."""
         with suppress(OSError):  # the bytes that found no room are wanted no more
             self._file.close()
         self.partial.unlink(missing_ok=True)
-
-
-def tar_bytes(members: Sequence[tuple[str, bytes]]) -> int:
-    """Bytes that members will take in a tar: a header each, contents padded to blocks."""
-    return sum(_BLOCK + -(-len(data) // _BLOCK) * _BLOCK for _, data in members)
 
 
 def _tar_info(name: str, size: int) -> tarfile.TarInfo:

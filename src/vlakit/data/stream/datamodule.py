@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,7 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from vlakit.data.shards.convert import convert
-from vlakit.data.shards.index import INDEX_NAME
-from vlakit.data.shards.journal import FolderBusy
+from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.specs.spec import load_mixture, load_spec, spec_names
 from vlakit.data.stream.collate import Collate
@@ -26,7 +22,6 @@ from vlakit.processing.augment import augmentation
 from vlakit.processing.processor import VLAProcessor
 from vlakit.schema import Batch, Sample
 
-log = logging.getLogger(__name__)
 SAMPLE = ASSETS / "bridge_dataset"
 
 
@@ -84,7 +79,7 @@ class VLADataModule(LightningDataModule):
     @property
     def hashes(self) -> dict[str, str]:
         """Dataset -> sha256 over its shards."""
-        return {name: folder.hash for name, folder in self.shards.items()}
+        return {name: folder.content_hash for name, folder in self.shards.items()}
 
     @property
     def folders(self) -> dict[str, str]:
@@ -166,12 +161,8 @@ class VLADataModule(LightningDataModule):
 
     def _open(self, folder: Path, dataset: str, sources: Mapping[str, str]) -> ShardFolder:
         fraction = self.options.val_fraction
-        while dataset in sources and not (folder / INDEX_NAME).is_file():
-            log.info("making shards of %s in %s", dataset, folder)
-            try:
-                convert(source_folder(sources[dataset]), folder, load_spec(dataset), val_fraction=fraction)
-            except FolderBusy:
-                time.sleep(1)  # another run, or another rank of this one, is making the same shards
+        if dataset in sources:
+            ensure(source_folder(sources[dataset]), folder, load_spec(dataset), val_fraction=fraction)
         shards = ShardFolder.open(folder)
         held_out = shards.index.plan.get("options", {}).get("val_fraction", fraction)
         if dataset in sources and held_out != fraction:
