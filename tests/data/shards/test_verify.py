@@ -129,11 +129,11 @@ def test_changed_action_contradicts_the_statistics(folder: Path) -> None:
 
 
 def test_columns_that_contradict_the_tar_are_found(folder: Path) -> None:
-    path = folder / "train-000001.columns.npz"
-    with np.load(path) as archive:
-        arrays = dict(archive)
-    np.savez(path, **{**arrays, "action": arrays["action"] + 1})
-    assert verify(folder) == [f"{SHARD}: {path.name} beside it is not what the tar holds: delete it"]
+    (path,) = folder.glob("train-000001.*.npy")
+    columns = np.load(path)
+    columns["action"] += 1
+    np.save(path, columns)
+    assert verify(folder) == [f"{SHARD}: {path.name} is not what the tar holds: delete it"]
     path.unlink()
     assert verify(folder) == []
 

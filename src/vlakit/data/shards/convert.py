@@ -17,7 +17,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from vlakit import __version__
-from vlakit.data.shards.columns import StoredColumns
+from vlakit.data.shards.columns import Columns, columns_path, open_columns, scan
 from vlakit.data.shards.frames import episode_members
 from vlakit.data.shards.index import INDEX_NAME, SPLITS, STATISTICS_NAME, ShardEntry, ShardIndex, load_index, save_index
 from vlakit.data.shards.journal import Journal, already_finished
@@ -30,7 +30,7 @@ from vlakit.data.shards.writer import ShardWriter
 from vlakit.data.source import Header, Source, open_source
 from vlakit.data.specs.spec import DatasetSpec, fingerprint
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.files import locked
+from vlakit.files import atomic_writer, locked
 from vlakit.schema import Int64
 
 log = logging.getLogger(__name__)
@@ -91,15 +91,19 @@ def make_shard(
 ) -> ShardEntry:
     """Write one shard under its partial name, and its columns; what is written depends on recipe and plan alone."""
     options = recipe.options
-    writer = ShardWriter(journal.out / f"{plan.name}.tar", journal.partial(plan.name), plan.split)
+    writer = ShardWriter(journal.partial(plan.name), f"{plan.name}.tar", plan.split)
     try:
         for episode, header in plan.episodes:
             trajectory = recipe.trajectory(header)
             members = episode_members(trajectory, episode, options.cameras, options.image_size, str(header))
-            writer.add(episode, trajectory, recipe.proprio(trajectory), members)
+            writer.add(episode, len(trajectory), members)
             if advance:
                 advance(1)
-        return writer.finish()
+        entry = writer.finish()
+        columns = scan(writer.partial, entry, options.cameras, recipe.spec.proprio)
+        with atomic_writer(columns_path(journal.out, entry)) as stream:
+            np.save(stream, columns)
+        return entry
     except BaseException:
         writer.abandon()
         raise
@@ -159,9 +163,10 @@ class _Conversion:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
             remedy = f"check the spec's language and frame filter (skipped: {reasons})"
             raise InvalidData("every train episode was skipped", where=str(self.recipe.source.path), do=remedy)
-        action, proprio = ([StoredColumns(out / shard.url, kind) for shard in shards] for kind in ("action", "proprio"))
-        for kind, blocks in (("action", action), ("proprio", proprio)):
-            _check_width(kind, blocks)
+        columns = [open_columns(out, shard, self.recipe.options.cameras, spec.proprio) for shard in shards]
+        for one, shard in zip(columns, shards, strict=True):
+            _check_widths(columns[0], one, shard.url)
+        action, proprio = ([one[kind].T for one in columns] for kind in ("action", "proprio"))  # (D, n) each
         n_episodes = sum(len(shard.episodes) for shard in shards)
         mask = np.array(spec.mask) if spec.mask else default_mask(len(action[0]))
         index = ShardIndex(
@@ -208,8 +213,9 @@ def _skipped(sizes: Iterable[Int64]) -> dict[str, int]:
     return {reason: count for reason, count in sorted(counts.items()) if count}
 
 
-def _check_width(kind: str, blocks: Sequence[StoredColumns]) -> None:
-    for block in blocks:
-        if len(block) != len(blocks[0]):
-            message = f"{kind} of {len(block)} values where the first shard has {len(blocks[0])}"
-            raise InvalidData(message, where=str(block.path), do="check the dataset's spec")
+def _check_widths(first: Columns, columns: Columns, url: str) -> None:
+    for kind in ("action", "proprio"):
+        width, expected = columns[kind].shape[1], first[kind].shape[1]
+        if width != expected:
+            message = f"{kind} of {width} values where the first shard has {expected}"
+            raise InvalidData(message, where=url, do="check the dataset's spec")

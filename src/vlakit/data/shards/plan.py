@@ -13,11 +13,10 @@ import numpy as np
 
 from vlakit.data.shards.frames import episode_id, planned_bytes
 from vlakit.data.shards.options import ConversionOptions
-from vlakit.data.shards.statistics import proprio_columns
 from vlakit.data.source import Header, Source
 from vlakit.data.specs.spec import DatasetSpec
 from vlakit.data.specs.standardize import standardize
-from vlakit.schema import Float32, Int64, Trajectory
+from vlakit.schema import Int64, Trajectory
 
 UNLABELED, EMPTY = -1, 0  # in place of the frames of an episode that is skipped
 SKIPPED = {EMPTY: "no step", UNLABELED: "no instruction"}
@@ -36,10 +35,6 @@ class Recipe:
         where, cameras = str(header), self.options.cameras
         steps = self.source.read(header, self.spec.keys(cameras))
         return standardize(steps, self.spec, where=where, metadata=dict(header.metadata), cameras=cameras)
-
-    def proprio(self, trajectory: Trajectory) -> Float32:
-        """(T, P) in the order of the spec."""
-        return proprio_columns(trajectory.proprio, self.spec.proprio, len(trajectory))
 
     def sizes(self, split: str, headers: Iterable[Header]) -> Int64:
         """What the plan must know of each episode, (n, 2): its frames, or why it is skipped, and its bytes in a tar."""

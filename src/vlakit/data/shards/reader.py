@@ -127,17 +127,16 @@ class ShardFolder:
         wanted = np.arange(ref.frame - window + 1, ref.frame + 1)
         frames = np.maximum(wanted, first)
         ahead = ref.frame + np.arange(chunk)
-        action, proprio = table.columns.action, table.columns.proprio
         return Sample(
             key=table.key(ref.frame),
             dataset=self.dataset,
             instruction=table.instruction(ref.frame),
             images={camera: _images(table, camera, frames) for camera in self._cameras(cameras)},
-            actions=self._chunk(action, ahead, end),
+            actions=self._chunk(table.action, ahead, end),
             window_mask=wanted >= first,
             chunk_mask=ahead < end,
-            previous_action=action[ref.frame - 1].copy() if ref.frame > first else None,
-            proprio=proprio[frames] if self.index.proprio else None,
+            previous_action=table.action[ref.frame - 1].copy() if ref.frame > first else None,
+            proprio=table.proprio[frames] if self.index.proprio else None,
             position=ref.position,
             row=self.first_rows[ref.shard] + ref.frame,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,16 +30,7 @@ def default_mask(action_size: int) -> npt.NDArray[np.bool_]:
     return np.arange(action_size) < action_size - 1
 
 
-class Block(Protocol):
-    """Values (D, n) of which one dimension is taken at a time: an array, or what reads it from a file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, dimension: int, /) -> Any: ...
-
-
-def column_statistics(blocks: Sequence[Block]) -> dict[str, Float64]:
+def column_statistics(blocks: Sequence[npt.NDArray[Any]]) -> dict[str, Float64]:
     """Statistics of (D, n_i) blocks put side by side, each (D,) float64; only one column is ever copied."""
     columns: dict[str, list[float]] = {name: [] for name in NAMES}
     for dimension in range(len(blocks[0])):
@@ -52,8 +43,8 @@ def column_statistics(blocks: Sequence[Block]) -> dict[str, Float64]:
 
 
 def compute_statistics(
-    actions: Sequence[Block],
-    proprio: Sequence[Block],
+    actions: Sequence[npt.NDArray[Any]],
+    proprio: Sequence[npt.NDArray[Any]],
     num_trajectories: int,
     mask: npt.NDArray[np.bool_] | None = None,
 ) -> DatasetStatistics:

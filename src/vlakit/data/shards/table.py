@@ -1,4 +1,4 @@
-"""One open shard: its columns in memory, its images still encoded on the disk, so windows and chunks are slices."""
+"""One open shard: its columns mapped, its images still encoded on the disk, so windows and chunks are slices."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vlakit.schema import Int64
 
 
 class ShardTable:
-    """columns: see there. starts (E + 1,): first frame of each episode, and the number of frames."""
+    """action (n, A), proprio (n, P). starts (E + 1,): first frame of each episode, and the number of frames."""
 
     def __init__(self, folder: Path, entry: ShardEntry, index: ShardIndex) -> None:
         """Raises CorruptRecord when the tar is not what the index says."""
-        self.path, self.entry, self.cameras = folder / entry.url, entry, index.cameras
+        self.path, self.entry = folder / entry.url, entry
         self.starts: Int64 = np.cumsum([0, *(n_frames for _, n_frames in entry.episodes)])
         self._descriptor = -1
         try:
@@ -29,13 +29,15 @@ class ShardTable:
             size = os.fstat(self._descriptor).st_size
             if size != entry.filesize:
                 raise corrupt(self.path, f"{size} bytes, the index says {entry.filesize}")
-            self.columns = open_columns(folder, entry, index)
+            columns = open_columns(folder, entry, index.cameras, index.proprio)
         except BaseException:
             self.close()
             raise
+        self.action, self.proprio, self._instructions = (columns[k] for k in ("action", "proprio", "instruction"))
+        self._places = {camera: columns["places"][:, number] for number, camera in enumerate(index.cameras)}
 
     def __len__(self) -> int:
-        return len(self.columns.action)
+        return len(self.action)
 
     def episode_of(self, frame: int) -> tuple[int, int]:
         """First frame of the episode that holds `frame`, and the one after its last."""
@@ -49,11 +51,11 @@ class ShardTable:
 
     def instruction(self, frame: int) -> str:
         """What the person said."""
-        return self.columns.texts[self.columns.instructions[frame]]
+        return self._instructions[frame].decode()
 
     def image(self, camera: str, frame: int) -> bytes:
         """Encoded image of one frame; safe from several threads and after a fork."""
-        offset, size = self.columns.places[frame, self.cameras.index(camera)].tolist()
+        offset, size = self._places[camera][frame].tolist()
         data = os.pread(self._descriptor, size, offset)
         if len(data) != size or not data:
             raise corrupt(self.path, f"the tar ends inside the {size} bytes at byte {offset}")

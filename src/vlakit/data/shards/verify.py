@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from vlakit.data.rlds.images import decode_image
-from vlakit.data.shards.columns import columns_path, load_columns, scan
+from vlakit.data.shards.columns import columns_path, load_columns, proprio_row, scan
 from vlakit.data.shards.frames import LOWDIM, LOWDIM_ERRORS, META, frame_key, image_member, parse_lowdim
 from vlakit.data.shards.index import INDEX_NAME, STATISTICS_NAME, ShardEntry, ShardIndex, load_index
-from vlakit.data.shards.statistics import NAMES, compute_statistics, load_statistics, proprio_columns
+from vlakit.data.shards.statistics import NAMES, compute_statistics, load_statistics
 from vlakit.errors import VlakitError
 from vlakit.files import content_hash
 from vlakit.schema import DatasetStatistics, Float32
@@ -79,10 +79,10 @@ class _ShardCheck:
 
     def _check_columns(self) -> None:
         """Columns that are missing, or of another tar, are made again when they are read: that is no problem."""
-        kept = load_columns(self.path, self.shard)
-        made = scan(self.path, self.shard, self.index)
-        if kept is not None and kept.to_bytes("") != made.to_bytes(""):
-            self._report(f"{columns_path(self.path).name} beside it is not what the tar holds: delete it")
+        kept = load_columns(self.path.parent, self.shard)
+        made = scan(self.path, self.shard, self.index.cameras, self.index.proprio)
+        if kept is not None and kept.tobytes() != made.tobytes():
+            self._report(f"{columns_path(self.path.parent, self.shard).name} is not what the tar holds: delete it")
 
     def _report(self, what: str, key: str = "") -> None:
         self.problems.append(f"{self.shard.url}, {key}: {what}" if key else f"{self.shard.url}: {what}")
@@ -147,8 +147,7 @@ class _ShardCheck:
         try:
             arrays = parse_lowdim(data)
             action = arrays["action"]
-            named = {name.removeprefix("proprio."): values[None] for name, values in arrays.items()}
-            proprio = proprio_columns(named, self.index.proprio, 1)[0]
+            proprio = proprio_row(arrays, self.index.proprio)[0]
         except LOWDIM_ERRORS as error:
             self._report(f"{LOWDIM} is not readable: {type(error).__name__} {error}", key)
             return
