@@ -1,8 +1,9 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, then renamed; and their hash."""
+"""Files that are whole or absent: written beside their place, flushed, then renamed; hashes, and folders held alone."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import BinaryIO
 
-from vlakit.errors import DiskFull
+from vlakit.errors import ConfigError, DiskFull
 
 ASSETS = Path(__file__).parent / "assets"  # what ships with vlakit
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -84,3 +85,28 @@ def out_of_room(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+class FolderBusy(ConfigError):
+    """A folder that another process is writing."""
+
+
+@contextmanager
+def locked(out: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a folder, made where it is missing, alone for as long as this process lives.
+
+    wait: until the process that has it lets it go; else FolderBusy is raised.
+    """
+    with disk_full_as_error(out):
+        out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY)  # the folder itself: a lock file could be deleted under a waiting process
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            raise FolderBusy(
+                "another conversion is writing this folder", where=str(out), do="wait for it, or give another folder"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -49,7 +49,7 @@ def test_the_folder_is_read_as_rlds(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.usefixtures("conf")
 def test_shards_keep_images_and_actions_to_the_last_bit(tmp_path: Path) -> None:
-    from vlakit.data.shards.reader import ShardFolder
+    from vlakit.data.shards.reader import SampleRef, ShardFolder
 
     assert run("demonstrate", words(tmp_path)) == 0
     spec = tmp_path / "line.yaml"
@@ -66,7 +66,8 @@ def test_shards_keep_images_and_actions_to_the_last_bit(tmp_path: Path) -> None:
     raw = [parse_episode(payload, open_rlds(tmp_path / "out").features) for _, payload in read_records(file)]
     stored = {np.asarray(episode.steps["action"]).tobytes() for episode in raw}
     rows = [row for split in ("train", "val") for row in shards.episodes(split)]
-    assert {shards.read_actions(row).tobytes() for row in rows} == stored
+    refs = [(row, SampleRef(shards.dataset, row.shard, row.first_frame)) for row in rows]
+    assert {shards.read_sample(ref, chunk=row.n_frames).actions.tobytes() for row, ref in refs} == stored
 
 
 @pytest.mark.usefixtures("conf")

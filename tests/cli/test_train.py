@@ -58,7 +58,7 @@ def test_the_record_says_with_which_numbers(run: SimpleNamespace) -> None:
 
 
 def test_the_record_says_on_which_data_and_code(recorded: SimpleNamespace, run: SimpleNamespace) -> None:
-    digest = ShardFolder.open(recorded.shards).hash
+    digest = ShardFolder.open(recorded.shards).content_hash
     assert run.data.tags["shards.bridge_orig"] == digest
     (used,) = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}.items()
     assert used == ("bridge_orig", digest[:36])

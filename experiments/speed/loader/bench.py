@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vlakit.data.shards.convert import convert
-from vlakit.data.shards.reader import ShardFolder, open_folders
+from vlakit.data.shards.reader import ShardFolder
 from vlakit.data.specs.spec import load_spec
 from vlakit.data.stream.loading import MixtureSampler, SampleDataset
 from vlakit.data.stream.mixture import MixtureOrder, mixture_entry
@@ -86,7 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "shards"
         convert(repeated_sample(Path(temporary), chosen.copies), out, load_spec("bridge_orig"), image_size=64)
-        seconds = measure(open_folders([out]), load_encode(chosen.encode), chosen)
+        seconds = measure({"bridge_orig": ShardFolder.open(out)}, load_encode(chosen.encode), chosen)
     frames = chosen.batch_size * chosen.batches
     row = (
         chosen.encode,

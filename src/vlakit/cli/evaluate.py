@@ -123,7 +123,7 @@ def shard_folders(policy: TrainedPolicy, data: str | None) -> list[ShardFolder]:
                 where=str(folder.path),
                 do=f"{nearest(folder.dataset, known)} Fine-tune on it first, or pass another data=DIR",
             )
-        if card.get("shards", {}).get(folder.dataset) not in {None, folder.hash}:
+        if card.get("shards", {}).get(folder.dataset) not in {None, folder.content_hash}:
             log.warning("%s holds other shards than the checkpoint's run read", folder.path)
     return folders
 

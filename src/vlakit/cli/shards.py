@@ -42,7 +42,13 @@ def main(overrides: Sequence[str]) -> None:
     }
     with progress_bar("episodes") as progress:
         index = convert(
-            source_folder(cfg["source"]), out, spec, cameras=tuple(cfg["cameras"]), progress=progress, **options
+            source_folder(cfg["source"]),
+            out,
+            spec,
+            cameras=tuple(cfg["cameras"]),
+            workers=cfg["workers"],
+            progress=progress,
+            **options,
         )
     counts = index.counts()
     report = {"out": str(out), "dataset": spec.name, "splits": counts, "skipped": dict(index.skipped)}

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from vlakit.compare.records import EPISODES, HEADER, find_header
-from vlakit.data.shards.journal import FolderBusy, locked
 from vlakit.errors import ConfigError, CorruptRecord, InvalidData
-from vlakit.files import disk_full_as_error, flush_to_disk, write_atomically
+from vlakit.files import FolderBusy, disk_full_as_error, flush_to_disk, locked, write_atomically
 from vlakit.schema import Float32
 from vlakit.stats.intervals import wilson
 

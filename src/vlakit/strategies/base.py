@@ -129,7 +129,7 @@ class PolicyModule(LightningModule):
         self.known_features = FeatureCache(
             self.feature_cache,
             capability(self.model, HasFeatures, purpose="strategy.feature_cache"),
-            {name: (folder.hash, folder.first_rows[-1]) for name, folder in shards.items()},
+            {name: (folder.content_hash, folder.first_rows[-1]) for name, folder in shards.items()},
             preparation,
             self.feature_copies if augmented else 1,
         )

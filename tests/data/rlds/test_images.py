@@ -62,15 +62,22 @@ def test_grey_and_alpha_follow_the_channels_that_are_asked_for():
     assert (decode_image(png(np.dstack([PIXELS, PIXELS[..., 0]]))) == PIXELS).all()
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", range(5))
-def test_16_bit_png_keeps_both_bytes(kind, channels):
-    pixels = np.random.default_rng(kind).integers(0, 1 << 16, (6, 5, channels), np.uint16)
-    assert (decode_image(png16(pixels, kind), "uint16", channels) == pixels).all()
+def test_16_bit_grey_keeps_both_bytes(kind, channels):
+    pixels = np.random.default_rng(kind).integers(0, 1 << 16, (6, 5, 1), np.uint16)
+    decoded = decode_image(png16(pixels, kind), "uint16", channels)
+    assert (decoded.shape, (decoded == pixels).all()) == ((6, 5, channels), True)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_16_bit_colour_and_alpha_are_refused_rather_than_halved(channels):
+    with pytest.raises(InvalidData, match="16 bits a channel"):
+        decode_image(png16(np.zeros((6, 5, channels), np.uint16), 0), "uint16", 3)
 
 
 def test_depth_of_8_and_16_bits_converts_as_tensorflow_does():
-    deep = np.full((2, 2, 3), 0xABCD, np.uint16)
+    deep = np.full((2, 2, 1), 0xABCD, np.uint16)
     assert (decode_image(png16(deep, 0)) == 0xAB).all()
     assert (decode_image(png(PIXELS), "uint16") == PIXELS.astype(np.uint16) * 257).all()
 
@@ -91,7 +98,11 @@ def test_what_is_no_image_raises():
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "png16"])
 def test_damaged_images_raise_nothing_but_our_errors(kind):
-    whole = {"jpeg": simplejpeg.encode_jpeg(PIXELS), "png": png(PIXELS), "png16": png16(PIXELS.astype("u2"), 4)}[kind]
+    whole = {
+        "jpeg": simplejpeg.encode_jpeg(PIXELS),
+        "png": png(PIXELS),
+        "png16": png16(PIXELS[..., :1].astype("u2"), 4),
+    }[kind]
     dice = random.Random(2)
     for turn in range(200):
         data = bytearray(whole[: dice.randrange(len(whole))] if turn % 2 else whole)

@@ -3,8 +3,11 @@
 import io
 import json
 import tarfile
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +16,16 @@ from PIL import Image
 from places import BRIDGE
 
 from vlakit.data.rlds.reader import open_rlds, parse_episode, read_records
-from vlakit.data.shards import convert as module
-from vlakit.data.shards.convert import convert
+from vlakit.data.shards.convert import convert, ensure
 from vlakit.data.shards.frames import episode_members, fit_image, parse_lowdim
 from vlakit.data.shards.index import ShardIndex, load_index
+from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.shards.statistics import load_statistics
-from vlakit.data.specs.spec import load_spec
+from vlakit.data.source import Source
+from vlakit.data.specs.spec import DatasetSpec, Segment, load_spec
 from vlakit.data.specs.standardize import standardize
-from vlakit.errors import ActionNotFinite, ConfigError, CorruptRecord, FeatureMissing
+from vlakit.errors import ActionNotFinite, ConfigError, CorruptRecord, FeatureMissing, InvalidData
+from vlakit.files import locked
 from vlakit.schema import Trajectory
 
 SPEC = load_spec("bridge_orig")
@@ -131,25 +136,115 @@ def test_unusable_episode_says_where_it_lies(changes: dict[str, object], error: 
         episode_members(trajectory(**changes), "e", ("primary",), None, "file, record 7")
 
 
-def test_unlabelled_and_empty_episodes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = iter(range(1000))
+TOY = DatasetSpec(
+    name="toy",
+    images={"primary": "image"},
+    language=Segment(take="text"),
+    action=(Segment(take="action"),),
+    proprio=("state",),
+    drop_first_steps=1,
+    mask=(True, True),
+    absolute_action_mask=(False, True),
+)
 
-    def some_unusable(*args: object, **kwargs: object) -> Trajectory:
-        made = standardize(*args, **kwargs)  # type: ignore[arg-type]
-        number = next(numbers)
-        if number % 5 == 0:
-            return replace(made, instructions=[" "] * len(made))
-        return made if number % 5 != 1 else replace(made, action=made.action[:0], instructions=[])
 
-    monkeypatch.setattr(module, "standardize", some_unusable)
-    index = run(tmp_path, val_fraction=0.0)
-    assert index.skipped == {"no instruction": 5, "no step": 5}
-    assert index.counts()["train"]["episodes"] == 15
+@dataclass(frozen=True)
+class ListedHeader:
+    """An episode of `Listed`."""
+
+    number: int
+
+    @property
+    def key(self) -> int:
+        return self.number
+
+    @property
+    def metadata(self) -> dict[str, str | int]:
+        return {"source_record": self.number}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A source that is no RLDS: episodes in memory, each of so many steps and with such a text."""
+
+    episodes: tuple[tuple[int, str], ...]
+    path: Path = Path("memory")
+    splits: tuple[str, ...] = ("train",)
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": "listed", "episodes": [list(episode) for episode in self.episodes]}
+
+    def headers(self, split: str) -> Iterator[ListedHeader]:
+        return map(ListedHeader, range(len(self.episodes)))
+
+    def read(self, header: ListedHeader, fields: Collection[str]) -> dict[str, Any]:
+        n_steps, text = self.episodes[header.number]
+        image = io.BytesIO()
+        Image.new("RGB", (8, 6), (header.number, 0, 0)).save(image, "JPEG")
+        numbers = np.full((n_steps, 2), header.number, np.float32)
+        steps = {"observation/image": [image.getvalue()] * n_steps, "text": [text] * n_steps}
+        return {**steps, "action": numbers, "observation/state": numbers}
+
+    def same(self, header: ListedHeader, other: ListedHeader) -> bool:
+        return header == other
+
+
+def test_a_conversion_knows_its_source_by_the_protocol_alone(tmp_path: Path) -> None:
+    source: Source = Listed(((4, "push"), (3, "pull"), (5, "push")))
+    index = convert(source, tmp_path, TOY, val_fraction=0.0, max_frames_per_shard=5)
+    assert [[n_frames for _, n_frames in shard.episodes] for shard in index.shards] == [[3, 2], [4]]
+    sample = ShardFolder.open(tmp_path).read_sample(SampleRef("toy", 1, 0))
+    assert (sample.instruction, sample.actions.tolist()) == ("push", [[2, 2]])
+
+
+def test_unlabelled_and_empty_episodes_are_counted_and_get_no_number(tmp_path: Path) -> None:
+    source = Listed(((4, "push"), (4, " "), (1, "push"), (4, ""), (4, "pull")))  # of one step none is left
+    index = convert(source, tmp_path, TOY, val_fraction=0.0)
+    assert index.skipped == {"no instruction": 2, "no step": 1}
+    assert index.shards[0].episodes == (("toy-train-000000", 3), ("toy-train-000001", 3))
+    with pytest.raises(InvalidData, match=r"every train episode was skipped(.|\n)*no instruction: 1"):
+        convert(Listed(((4, " "),)), tmp_path / "none", TOY, val_fraction=0.0)
+
+
+def test_shards_keep_to_the_limit_of_bytes(tmp_path: Path) -> None:
+    index = run(tmp_path, max_bytes_per_shard=300_000, max_frames_per_shard=2000)
+    sizes = [shard.filesize for shard in index.shards if shard.split == "train"]
+    assert len(sizes) == 5
+    assert max(sizes) <= 300_000 + 10_240  # a tar ends with up to 20 blocks of zeros
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers(whole: Path, tmp_path: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    run(tmp_path, workers=2, progress=lambda done, total: reported.append((done, total)))
+    assert contents(tmp_path) == contents(whole)
+    assert reported == [(7, 25), (14, 25), (21, 25), (24, 25), (25, 25)]
+
+
+def test_ensure_converts_once_and_then_takes_what_is_there(tmp_path: Path) -> None:
+    index = ensure(BRIDGE, tmp_path, SPEC, val_fraction=0.2)
+    assert index.counts()["val"]["episodes"] == 5
+    assert ensure(tmp_path / "gone", tmp_path, SPEC, val_fraction=0.5) == index
+
+
+def test_ensure_waits_for_who_is_converting(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path):
+            waiting = pool.submit(ensure, BRIDGE, tmp_path, SPEC)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+        assert waiting.result() == load_index(tmp_path)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"cameras": ("wrist",)}, {"cameras": ()}, {"val_fraction": 1.0}, {"max_frames_per_shard": 0}, {"image_size": 0}],
+    [
+        {"workers": 0},
+        {"cameras": ("wrist",)},
+        {"cameras": ()},
+        {"val_fraction": 1.0},
+        {"max_frames_per_shard": 0},
+        {"image_size": 0},
+    ],
 )
 def test_unusable_options_are_config_errors(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(ConfigError):

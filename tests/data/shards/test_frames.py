@@ -1,4 +1,4 @@
-"""The fast reader of small arrays agrees with NumPy's, and gives way to it where it must."""
+"""The small arrays of a frame, whole or damaged."""
 
 import io
 
@@ -17,7 +17,7 @@ OTHERS = {"whole": np.arange(3), "matrix": np.eye(2, dtype=np.float32), "scalar"
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("arrays", [ARRAYS, {**ARRAYS, **OTHERS}], ids=["usual", "others"])
-def test_parsed_arrays_are_those_of_numpy(save: object, arrays: dict[str, np.ndarray]) -> None:
+def test_parsed_arrays_are_those_that_were_saved(save: object, arrays: dict[str, np.ndarray]) -> None:
     stream = io.BytesIO()
     save(stream, **arrays)  # type: ignore[operator]
     found = parse_lowdim(stream.getvalue())

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import resource
 import signal
@@ -130,6 +131,38 @@ def test_killed_conversion_keeps_its_finished_shards(whole: Path, tmp_path: Path
     run(tmp_path)
     assert before.items() <= identities(tmp_path).items()
     assert contents(tmp_path) == contents(whole)
+
+
+KILLED_WITH_WORKERS = """
+import os, signal, sys
+from pathlib import Path
+from vlakit.data.shards.convert import convert
+from vlakit.data.specs.spec import load_spec
+def progress(done, total):
+    os.kill(os.getpid(), signal.SIGKILL)
+spec = load_spec("bridge_orig")
+convert(Path(sys.argv[1]), Path(sys.argv[2]), spec, max_frames_per_shard=60, workers=2, progress=progress)
+"""
+
+
+def test_workers_of_a_killed_conversion_let_the_folder_go(whole: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED_WITH_WORKERS, BRIDGE, tmp_path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    before = identities(tmp_path)
+    assert set(before) == {"train-000000.tar"}
+    run(tmp_path)
+    assert before.items() <= identities(tmp_path).items()
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_journal_of_an_older_vlakit_is_not_continued(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, progress=stop_after(10))
+    plan = json.loads((tmp_path / ".conversion/plan.json").read_text())
+    del plan["journal"]
+    (tmp_path / ".conversion/plan.json").write_text(json.dumps(plan))
+    with pytest.raises(ConfigError, match=r"unfinished.*journal was absent, is 2"):
+        run(tmp_path)
 
 
 def test_rename_that_was_cut_off_is_completed(whole: Path, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from places import BRIDGE
 
 from vlakit.data.shards.convert import convert
 from vlakit.data.shards.frames import parse_lowdim
-from vlakit.data.shards.reader import SampleRef, ShardFolder, folder_of, open_folders
+from vlakit.data.shards.reader import SampleRef, ShardFolder, folder_of
 from vlakit.data.specs.spec import load_spec
-from vlakit.errors import ConfigError, CorruptRecord, InvalidData, NotAShardFolder, StatisticsMissing, UnknownName
+from vlakit.errors import CorruptRecord, InvalidData, NotAShardFolder, StatisticsMissing, UnknownName
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def test_every_sample_is_what_the_tar_holds(whole: Path, folder: ShardFolder) ->
         assert sample.images["secondary"] == [members[f"{sample.key}.secondary.jpg"]]
         lowdim = parse_lowdim(members[f"{sample.key}.lowdim.npz"])
         assert np.array_equal(sample.actions, lowdim["action"][None])
-        assert np.array_equal(sample.proprio["EEF_state"], lowdim["proprio.EEF_state"][None])
+        state, gripper = lowdim["proprio.EEF_state"], lowdim["proprio.gripper_state"]
+        assert sample.proprio is not None
+        assert np.array_equal(sample.proprio, np.concatenate([state, [0], gripper])[None])  # the spec's null: zeros
         assert sample.position == frame
 
 
@@ -51,12 +53,14 @@ def test_window_repeats_the_first_frame_of_the_episode(folder: ShardFolder) -> N
     assert sample.window_mask.tolist() == [False, False, True, True]
     first, second = (folder.read_sample(ref(frame)).images["primary"][0] for frame in (8, 9))
     assert sample.images["primary"] == [first, first, first, second]
-    assert sample.proprio["EEF_state"].shape == (4, 6)
+    assert sample.proprio is not None
+    assert sample.proprio.shape == (4, 8)
+    assert np.array_equal(sample.proprio[0], sample.proprio[2])
 
 
 def test_chunk_past_the_end_stands_still_and_keeps_the_gripper(folder: ShardFolder) -> None:
     row = folder.episodes("train")[8]
-    actions = folder.read_actions(row)
+    actions = folder.read_sample(ref(row.first_frame, row.shard), chunk=row.n_frames).actions
     sample = folder.read_sample(ref(row.first_frame + row.n_frames - 2, row.shard), chunk=4)
     assert sample.chunk_mask.tolist() == [True, True, False, False]
     assert np.array_equal(sample.actions[:2], actions[-2:])
@@ -81,12 +85,12 @@ def test_episodes_cover_a_split(folder: ShardFolder) -> None:
     rows = folder.episodes("train")
     assert sum(row.n_frames for row in rows) == sum(n_frames for _, n_frames in folder.shards("train")) == 192
     assert folder.splits == ["train", "val"]
-    assert all(folder.read_instruction(row.shard, row.first_frame) for row in rows)
+    assert all(folder.read_sample(ref(row.first_frame, row.shard)).instruction for row in rows)
 
 
 def test_hash_tells_shards_apart(folder: ShardFolder, tmp_path: Path) -> None:
     convert(BRIDGE, tmp_path, load_spec("bridge_orig"), max_frames_per_shard=60)
-    assert ShardFolder.open(tmp_path).hash != folder.hash
+    assert ShardFolder.open(tmp_path).content_hash != folder.content_hash
 
 
 def test_open_shards_are_bounded(whole: Path) -> None:
@@ -131,11 +135,51 @@ def test_truncated_shard_is_corrupt(whole: Path, tmp_path: Path, size: int) -> N
         ShardFolder.open(copy).read_sample(ref(0))
 
 
-def test_two_folders_of_one_dataset_are_refused(whole: Path) -> None:
-    with pytest.raises(ConfigError, match="two folders"):
-        open_folders([whole, whole])
-
-
-def test_unknown_dataset_gets_the_nearest_name(whole: Path) -> None:
+def test_unknown_dataset_gets_the_nearest_name(folder: ShardFolder) -> None:
     with pytest.raises(UnknownName, match="bridge_orig"):
-        folder_of(open_folders([whole]), "bridge_original")
+        folder_of({"bridge_orig": folder}, "bridge_original")
+
+
+def test_only_the_cameras_that_are_asked_for_are_read(folder: ShardFolder) -> None:
+    whole = folder.read_sample(ref(3)).images
+    assert set(whole) == {"primary", "secondary"}
+    assert folder.read_sample(ref(3), cameras=["secondary"]).images == {"secondary": whole["secondary"]}
+    with pytest.raises(UnknownName, match=r"no camera 'wrist'(.|\n)*known: primary, secondary"):
+        folder.read_sample(ref(3), cameras=["primary", "wrist"])
+
+
+def without_columns(whole: Path, folder: Path) -> ShardFolder:
+    """The folder as vlakit 0.1.0 wrote it."""
+    shutil.copytree(whole, folder)
+    for path in folder.glob("*.npy"):
+        path.unlink()
+    return ShardFolder.open(folder)
+
+
+def test_shards_of_an_older_vlakit_get_their_columns_when_they_are_read(
+    whole: Path, folder: ShardFolder, tmp_path: Path
+) -> None:
+    older = without_columns(whole, tmp_path / "older")
+    assert repr(older.read_sample(ref(9), window=2, chunk=3)) == repr(folder.read_sample(ref(9), window=2, chunk=3))
+    (made,) = (tmp_path / "older").glob("*.npy")
+    assert made.read_bytes() == (whole / made.name).read_bytes()
+
+
+def test_columns_of_another_tar_are_not_believed(whole: Path, folder: ShardFolder, tmp_path: Path) -> None:
+    older = without_columns(whole, tmp_path / "older")
+    (other,) = whole.glob("train-000000.*.npy")
+    shutil.copy(other, tmp_path / "older" / other.name.replace("000000", "000001"))
+    assert repr(older.read_sample(ref(9))) == repr(folder.read_sample(ref(9)))
+
+
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(
+    whole: Path, folder: ShardFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = without_columns(whole, tmp_path / "older")
+
+    def refuse(path: Path, columns: np.ndarray) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(np, "save", refuse)
+    assert repr(older.read_sample(ref(9))) == repr(folder.read_sample(ref(9)))
+    assert not list((tmp_path / "older").glob("*.npy"))

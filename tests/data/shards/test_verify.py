@@ -128,6 +128,16 @@ def test_changed_action_contradicts_the_statistics(folder: Path) -> None:
     assert any("statistics.json, action max, dimension 0" in problem for problem in problems)
 
 
+def test_columns_that_contradict_the_tar_are_found(folder: Path) -> None:
+    (path,) = folder.glob("train-000001.*.npy")
+    columns = np.load(path)
+    columns["action"] += 1
+    np.save(path, columns)
+    assert verify(folder) == [f"{SHARD}: {path.name} is not what the tar holds: delete it"]
+    path.unlink()
+    assert verify(folder) == []
+
+
 def test_flipped_byte_is_found(folder: Path) -> None:
     data = bytearray((folder / SHARD).read_bytes())
     data[-1] ^= 1

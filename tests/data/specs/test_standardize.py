@@ -7,8 +7,9 @@ import pytest
 from parity.check_transforms import check_folder
 from places import FIXTURES
 
+from vlakit.data.shards.statistics import proprio_columns
 from vlakit.data.specs.spec import load_spec
-from vlakit.data.specs.standardize import proprio_vector, standardize, standardize_raw
+from vlakit.data.specs.standardize import standardize, standardize_raw
 from vlakit.errors import ActionNotFinite, CorruptRecord, FeatureMissing, InvalidData
 
 RECORDED = FIXTURES / "oxe_transforms"
@@ -90,8 +91,12 @@ def test_no_steps_at_all_need_no_columns():
 
 def test_nulls_of_the_proprio_list_are_columns_of_zeros():
     spec = load_spec("bridge_orig")
-    vector = proprio_vector(standardize(bridge_steps(4), spec), spec)
-    assert vector.tolist() == [[1.0] * 6 + [0.0, 1.0], [2.0] * 6 + [0.0, 2.0]]
+    trajectory = standardize(bridge_steps(4), spec)
+    vector = proprio_columns(trajectory.proprio, spec.proprio, len(trajectory))
+    assert vector.tolist() == [
+        [1.0] * 6 + [0.0, 1.0],
+        [2.0] * 6 + [0.0, 2.0],
+    ]
 
 
 def test_only_the_wanted_cameras_are_needed():

@@ -7,7 +7,7 @@ from places import BRIDGE
 from torch.utils.data import DataLoader
 
 from vlakit.data.shards.convert import convert
-from vlakit.data.shards.reader import SampleRef, ShardFolder, open_folders
+from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.specs.spec import load_spec
 from vlakit.data.stream.loading import MixtureSampler, SampleDataset
 from vlakit.data.stream.mixture import MixtureOrder, mixture_entry
@@ -19,7 +19,7 @@ from vlakit.schema import Sample
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ShardFolder]:
     out = tmp_path_factory.mktemp("whole")
     convert(BRIDGE, out, load_spec("bridge_orig"), max_frames_per_shard=60)
-    return open_folders([out])
+    return {"bridge_orig": ShardFolder.open(out)}
 
 
 def sampler(folders: dict[str, ShardFolder], n_batches: int | None = None) -> MixtureSampler:

@@ -29,6 +29,16 @@ class RecordHeader:
     length: int
     crc: int  # masked CRC32C of the payload, as stored
 
+    @property
+    def key(self) -> int:
+        """Length and checksum as one number below 2**64: eight bytes an episode, however many there are."""
+        return (self.length << 32 | self.crc) & 0xFFFFFFFFFFFFFFFF
+
+    @property
+    def metadata(self) -> dict[str, str | int]:
+        """File and number of the record, as the shards name it."""
+        return {"source_file": self.file.name, "source_record": self.index}
+
     def __str__(self) -> str:
         return f"{self.file}, record {self.index}, byte {self.offset}"
 

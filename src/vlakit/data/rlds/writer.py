@@ -21,9 +21,8 @@ from vlakit.data.rlds.example_writer import bytes_list, example, float_list, int
 from vlakit.data.rlds.features import STEPS, Features, Leaf, parse_features
 from vlakit.data.rlds.spec import MAGIC, Spec, features_tree, flat, infer_spec
 from vlakit.data.rlds.tfrecord import frame_record
-from vlakit.data.shards.journal import locked
 from vlakit.errors import ConfigError, FeatureMissing, InvalidData
-from vlakit.files import disk_full_as_error, flush_to_disk, publish
+from vlakit.files import disk_full_as_error, flush_to_disk, locked, publish
 
 _NAME = re.compile(r"[A-Za-z]\w*")  # a '-' would end the dataset's name in TFDS file names
 _VERSION = re.compile(r"\d+\.\d+\.\d+")

@@ -1,260 +1,221 @@
-"""RLDS to WebDataset shards: one episode in memory at a time, and a killed run continues after its last shard.
+"""Any source to WebDataset shards: planned first, then each shard is made alone, by this process or by several.
 
-An episode is never split over two shards, its frames are adjacent and in order, actions keep their physical units.
+An episode is never split over two shards, its frames are adjacent and in order, actions keep their physical units. A
+killed run continues with the shards that are missing.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
 from vlakit import __version__
-from vlakit.data.rlds.reader import RecordHeader, RldsFolder, open_rlds, parse_episode, read_record
-from vlakit.data.rlds.survey import SplitPlan, survey
-from vlakit.data.shards.frames import episode_id, episode_members
-from vlakit.data.shards.index import SPLITS, STATISTICS_NAME, ShardIndex, load_index, save_index
-from vlakit.data.shards.journal import FinishedShard, Journal, already_finished, locked
-from vlakit.data.shards.statistics import compute_statistics, default_mask, proprio_columns, save_statistics
-from vlakit.data.shards.writer import ShardWriter, tar_bytes
+from vlakit.data.shards.columns import Columns, columns_path, open_columns, scan
+from vlakit.data.shards.frames import episode_members
+from vlakit.data.shards.index import INDEX_NAME, SPLITS, STATISTICS_NAME, ShardEntry, ShardIndex, load_index, save_index
+from vlakit.data.shards.journal import Journal, already_finished
+from vlakit.data.shards.options import ConversionOptions, OptionKeywords
+from vlakit.data.shards.plan import SKIPPED, Recipe, ShardPlan, plan_shards
+from vlakit.data.shards.pool import Map, mapping
+from vlakit.data.shards.splits import SplitPlan, plan_splits
+from vlakit.data.shards.statistics import compute_statistics, default_mask, save_statistics
+from vlakit.data.shards.writer import ShardWriter
+from vlakit.data.source import Header, Source, open_source
 from vlakit.data.specs.spec import DatasetSpec, fingerprint
-from vlakit.data.specs.standardize import standardize
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.schema import Trajectory
+from vlakit.files import atomic_writer, locked
+from vlakit.schema import Int64
 
 log = logging.getLogger(__name__)
 LAYOUT = 1  # counts changes of what convert writes; a folder begun with another layout is not continued
-UNLABELED, EMPTY = "no instruction", "no step"
+MEASURED_TOGETHER = 64  # episodes a task
+Progress = Callable[[int, int], None]
 
 
-class OptionKeywords(TypedDict, total=False):
-    """The keyword arguments of `convert` that change what it writes; defaults are those of `ConversionOptions`."""
-
-    max_frames_per_shard: int
-    max_bytes_per_shard: int
-    val_fraction: float
-    cameras: tuple[str, ...]
-    image_size: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionOptions:
-    """Shard limits, share of episodes held out for val, cameras to keep, square image side in px (None: as stored)."""
-
-    max_frames_per_shard: int = 2000
-    max_bytes_per_shard: int = 500_000_000
-    val_fraction: float = 0.05
-    cameras: tuple[str, ...] = ("primary",)
-    image_size: int | None = None
-
-    def check(self, spec: DatasetSpec) -> None:
-        """Raise ConfigError for a value that cannot be used with `spec`."""
-        sizes = self.max_frames_per_shard, self.max_bytes_per_shard, 1 if self.image_size is None else self.image_size
-        if min(sizes) < 1:
-            raise ConfigError("shard limits and image_size must be above 0", where=f"dataset {spec.name}")
-        if not 0 <= self.val_fraction < 1:
-            raise ConfigError(f"val_fraction {self.val_fraction} is not in [0, 1)", where=f"dataset {spec.name}")
-        known = [camera for camera, key in spec.images.items() if key]
-        missing = [camera for camera in self.cameras if camera not in known]
-        if missing or not self.cameras:
-            raise ConfigError(
-                f"cameras {list(self.cameras)} cannot be kept", where=f"dataset {spec.name}", do=f"choose from {known}"
-            )
-
-
-@dataclass(slots=True)
-class _Conversion:
-    """What every step of one conversion needs."""
-
-    source: RldsFolder
-    spec: DatasetSpec
-    options: ConversionOptions
-    journal: Journal
-    splits: SplitPlan
-    progress: Callable[[int, int], None] | None
-    skipped_last: dict[str, int] = field(default_factory=dict)  # after the last shard of a split
-    n_done: int = 0
-
-    def advance(self, n_episodes: int = 1) -> None:
-        self.n_done += n_episodes
-        if self.progress:
-            self.progress(self.n_done, sum(self.splits.n_records.values()))
+def ensure(source: Source | Path, out: Path, spec: DatasetSpec, **options: Unpack[OptionKeywords]) -> ShardIndex:
+    """The index of `out`, whatever options made it; where there is none, `convert`, or wait for who is at it."""
+    if (out / INDEX_NAME).is_file():
+        return load_index(out)
+    log.info("making shards of %s in %s", spec.name, out)
+    return convert(source, out, spec, wait=True, **options)
 
 
 def convert(
-    source: Path,
+    source: Source | Path,
     out: Path,
     spec: DatasetSpec,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    wait: bool = False,
     **options: Unpack[OptionKeywords],
 ) -> ShardIndex:
     """Write train and val shards, statistics.json and, last, shardindex.json to `out`; returns that index.
 
-    The same call again continues after the last finished shard, or does nothing when all is done. progress is called
-    with (episodes done, episodes in all). Raises ConfigError when `out` holds a conversion with other options, spec
-    or source, or is being written; DiskFull; and what reading the source raises.
+    The same call again continues with what is missing, or does nothing when all is done. workers: processes; the bytes
+    do not depend on it. progress is called with (episodes done, episodes in all). wait: until another conversion of
+    `out` ends. Raises ConfigError when `out` holds a conversion with other options, spec or source, or is being
+    written; DiskFull; and what reading the source raises.
     """
     chosen = ConversionOptions(**{**options, "cameras": tuple(options.get("cameras", ("primary",)))})
     chosen.check(spec)
-    folder = open_rlds(source)
-    plan = _plan(folder, spec, chosen)
-    with locked(out):
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}", where=f"dataset {spec.name}", do="give 1 or more")
+    recipe = Recipe(open_source(source) if isinstance(source, Path) else source, spec, chosen)
+    settings = _settings(recipe)
+    with locked(out, wait):
         journal = Journal(out)
-        if already_finished(out, plan):
+        if already_finished(out, settings):
             journal.close()  # a run killed between its last two steps left one
             log.info("%s is already finished: nothing to do", out)
             return load_index(out)
-        journal.start(plan)
-        splits = survey(folder, chosen.val_fraction)
-        conversion = _Conversion(folder, spec, chosen, journal, splits, progress)
-        for split in SPLITS:
-            _write_split(conversion, split)
-        return _finish(conversion, plan)
-
-
-def _plan(source: RldsFolder, spec: DatasetSpec, options: ConversionOptions) -> dict[str, Any]:
-    files = {file.name: file.stat().st_size for files in source.splits.values() for file in files}
-    settings = {**asdict(options), "cameras": list(options.cameras)}
-    return {
-        "layout": LAYOUT,
-        "dataset": spec.name,
-        "spec": fingerprint(spec),
-        "source": {"name": source.name, "file_sizes": files},
-        "options": settings,
-    }
-
-
-def _write_split(conversion: _Conversion, split: str) -> None:
-    finished = conversion.journal.finished(split)
-    consumed = finished[-1].consumed if finished else 0
-    if consumed:
-        log.info("%s: %d finished shards kept, continuing at record %d", split, len(finished), consumed)
-        conversion.advance(consumed)
-    number = sum(len(shard.entry.episodes) for shard in finished)
-    headers = islice(conversion.splits.records(conversion.source, split), consumed, None)
-    shard = _OpenShard(conversion, split, len(finished), consumed)
-    try:
-        for header in headers:
-            trajectory = _read_trajectory(conversion, header)
-            reason = _skip_reason(trajectory)
-            if reason:
-                shard.skip(reason)
-            else:
-                shard.add(trajectory, episode_id(conversion.spec.name, split, number), str(header))
-                number += 1
-            conversion.advance()
-        shard.close()
-    finally:
-        shard.abandon()
-    for reason, count in shard.skipped.items():
-        conversion.skipped_last[reason] = conversion.skipped_last.get(reason, 0) + count
-
-
-class _OpenShard:
-    """The shard that a split's next episode goes to, and how far the source has been consumed."""
-
-    def __init__(self, conversion: _Conversion, split: str, number: int, consumed: int) -> None:
-        self.conversion, self.split, self.number, self.consumed = conversion, split, number, consumed
-        self.skipped: dict[str, int] = {}
-        self.writer: ShardWriter | None = None
-
-    def skip(self, reason: str) -> None:
-        self.consumed += 1
-        self.skipped[reason] = self.skipped.get(reason, 0) + 1
-
-    def add(self, trajectory: Trajectory, episode: str, where: str) -> None:
-        options = self.conversion.options
-        members = episode_members(trajectory, episode, options.cameras, options.image_size, where)
-        limits = options.max_frames_per_shard, options.max_bytes_per_shard
-        if self.writer and not self.writer.has_room(len(trajectory), tar_bytes(members), *limits):
-            self.close()
-        if self.writer is None:
-            name = f"{self.split}-{self.number:06d}"
-            self.writer = ShardWriter(self.conversion.journal.folder, name, self.split)
-        proprio = proprio_columns(trajectory.proprio, self.conversion.spec.proprio, len(trajectory))
-        self.writer.add(episode, trajectory.action, proprio, members)
-        self.consumed += 1
-
-    def close(self) -> None:
-        """File the open shard, if there is one."""
-        if self.writer is None:
-            return
-        entry = self.writer.finish()
-        self.conversion.journal.record(FinishedShard(entry, self.consumed, self.skipped))
-        self.writer, self.skipped, self.number = None, {}, self.number + 1
-
-    def abandon(self) -> None:
-        """Delete what an error left half written, but never a shard that was already filed."""
-        if self.writer is not None and not self.conversion.journal.is_recorded(self.writer.name):
-            self.writer.abandon()
-
-
-def _read_trajectory(conversion: _Conversion, header: RecordHeader) -> Trajectory:
-    spec, where = conversion.spec, str(header)
-    payload = read_record(header)
-    episode = parse_episode(payload, conversion.source.features, where=where, only=spec.keys())
-    metadata = {"source_file": header.file.name, "source_record": header.index}
-    return standardize(episode.steps, spec, where=where, metadata=metadata, cameras=conversion.options.cameras)
-
-
-def _skip_reason(trajectory: Trajectory) -> str | None:
-    if not len(trajectory):
-        return EMPTY
-    return None if any(text.strip() for text in trajectory.instructions) else UNLABELED
-
-
-def _finish(conversion: _Conversion, plan: dict[str, Any]) -> ShardIndex:
-    journal, spec = conversion.journal, conversion.spec
-    shards = journal.all_finished()
-    if not any(shard.entry.split == "train" for shard in shards):
-        raise InvalidData("every train episode was skipped", where=str(conversion.source.path), do=_why(conversion))
-    blocks = {kind: list(_mapped(journal.columns(kind, shards))) for kind in ("action", "proprio")}
-    action_size = len(blocks["action"][0])
-    _check_columns(blocks, shards)
-    n_episodes = sum(len(shard.entry.episodes) for shard in shards)
-    mask = np.array(spec.mask) if spec.mask else default_mask(action_size)
-    statistics = compute_statistics(blocks["action"], blocks["proprio"], n_episodes, mask)
-    skipped = dict(conversion.skipped_last)
-    for reason, count in (pair for shard in shards for pair in shard.skipped.items()):
-        skipped[reason] = skipped.get(reason, 0) + count
-    index = ShardIndex(
-        dataset=spec.name,
-        shards=tuple(shard.entry for shard in shards),
-        vlakit_version=__version__,
-        cameras=conversion.options.cameras,
-        action_size=action_size,
-        absolute_action_mask=tuple(spec.absolute_action_mask or (not bool(value) for value in mask)),
-        split_rule=conversion.splits.rule,
-        proprio=spec.proprio,
-        skipped=dict(sorted(skipped.items())),
-        plan=plan,
-    )
-    save_statistics(journal.out / STATISTICS_NAME, {spec.name: statistics})
-    save_index(journal.out, index)
-    journal.close()
+        journal.start(settings)
+        conversion = _Conversion(recipe, journal, plan_splits(recipe.source, chosen.val_fraction), progress)
+        with mapping(workers) as run:
+            sizes = {split: conversion.measure(split, run) for split in SPLITS}
+            shards = conversion.make(sizes, run, watched=workers == 1)
+        index = conversion.finish(sizes, shards, settings)
+        journal.close()
     return index
 
 
-def _mapped(paths: list[Path]) -> Iterator[np.ndarray]:
-    for path in paths:
-        rows = np.load(path, mmap_mode=None if path.stat().st_size < 4096 else "r")  # an empty file cannot be mapped
-        yield rows
+def make_shard(
+    recipe: Recipe, journal: Journal, plan: ShardPlan, advance: Callable[[int], None] | None = None
+) -> ShardEntry:
+    """Write one shard under its partial name, and its columns; what is written depends on recipe and plan alone."""
+    options = recipe.options
+    writer = ShardWriter(journal.partial(plan.name), f"{plan.name}.tar", plan.split)
+    try:
+        for episode, header in plan.episodes:
+            trajectory = recipe.trajectory(header)
+            members = episode_members(trajectory, episode, options.cameras, options.image_size, str(header))
+            writer.add(episode, len(trajectory), members)
+            if advance:
+                advance(1)
+        entry = writer.finish()
+        columns = scan(writer.partial, entry, options.cameras, recipe.spec.proprio)
+        with atomic_writer(columns_path(journal.out, entry)) as stream:
+            np.save(stream, columns)
+        return entry
+    except BaseException:
+        writer.abandon()
+        raise
 
 
-def _check_columns(blocks: dict[str, list[np.ndarray]], shards: list[FinishedShard]) -> None:
-    for kind, found in blocks.items():
-        for block, shard in zip(found, shards, strict=True):
-            if len(block) != len(found[0]):
-                message = f"{kind} of {len(block)} values where the first shard has {len(found[0])}"
-                raise InvalidData(message, where=shard.entry.url, do="check the dataset's spec")
+@dataclass(slots=True)
+class _Conversion:
+    """The steps of one conversion."""
+
+    recipe: Recipe
+    journal: Journal
+    splits: SplitPlan
+    progress: Progress | None
+    n_done: int = 0
+    n_episodes: int = 0
+
+    def measure(self, split: str, run: Map) -> Int64:
+        """Frames and bytes (n, 2) of each episode of a split, as the plan needs them."""
+        sizes = self.journal.sizes(split)
+        if sizes is None:
+            chunks = _chunks(self.splits.headers(self.recipe.source, split))
+            measured = run(partial(self.recipe.sizes, split), chunks)
+            sizes = np.concatenate([np.zeros((0, 2), np.int64), *measured])
+            self.journal.keep_sizes(split, sizes)
+        self.n_episodes += int((sizes[:, 0] > 0).sum())
+        return sizes
+
+    def make(self, sizes: Mapping[str, Int64], run: Map, watched: bool) -> list[ShardEntry]:
+        """All shards in order; missing ones are made. watched: each episode can be reported, not only shards."""
+        finished, names = self.journal.finished(), list[str]()
+        if finished:
+            log.info("%d finished shards kept", len(finished))
+
+        def missing() -> Iterator[ShardPlan]:
+            for split in SPLITS:
+                headers = self.splits.headers(self.recipe.source, split)
+                for plan in plan_shards(self.recipe, split, headers, sizes[split]):
+                    names.append(plan.name)
+                    if plan.name in finished:
+                        self.advance(len(plan.episodes))
+                    else:
+                        yield plan
+
+        make_one = partial(make_shard, self.recipe, self.journal, advance=self.advance if watched else None)
+        for entry in run(make_one, missing()):
+            self.journal.record(entry)
+            finished[entry.name] = entry
+            if not watched:
+                self.advance(len(entry.episodes))
+        return [finished[name] for name in names]
+
+    def finish(self, sizes: Mapping[str, Int64], shards: Sequence[ShardEntry], settings: dict[str, Any]) -> ShardIndex:
+        """Statistics and index of finished shards; from then on the folder is one."""
+        spec, out = self.recipe.spec, self.journal.out
+        skipped = _skipped(sizes.values())
+        if not any(shard.split == "train" for shard in shards):
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
+            remedy = f"check the spec's language and frame filter (skipped: {reasons})"
+            raise InvalidData("every train episode was skipped", where=str(self.recipe.source.path), do=remedy)
+        columns = [open_columns(out, shard, self.recipe.options.cameras, spec.proprio) for shard in shards]
+        for one, shard in zip(columns, shards, strict=True):
+            _check_widths(columns[0], one, shard.url)
+        action, proprio = ([one[kind].T for one in columns] for kind in ("action", "proprio"))  # (D, n) each
+        n_episodes = sum(len(shard.episodes) for shard in shards)
+        mask = np.array(spec.mask) if spec.mask else default_mask(len(action[0]))
+        index = ShardIndex(
+            dataset=spec.name,
+            shards=tuple(shards),
+            vlakit_version=__version__,
+            cameras=self.recipe.options.cameras,
+            action_size=len(action[0]),
+            absolute_action_mask=tuple(spec.absolute_action_mask or (not bool(value) for value in mask)),
+            split_rule=self.splits.rule,
+            proprio=spec.proprio,
+            skipped=skipped,
+            plan=settings,
+        )
+        save_statistics(out / STATISTICS_NAME, {spec.name: compute_statistics(action, proprio, n_episodes, mask)})
+        save_index(out, index)
+        return index
+
+    def advance(self, n_episodes: int) -> None:
+        """Report episodes that are done."""
+        self.n_done += n_episodes
+        if self.progress:
+            self.progress(self.n_done, self.n_episodes)
 
 
-def _why(conversion: _Conversion) -> str:
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in conversion.skipped_last.items())
-    return f"check the spec's language and frame filter (skipped: {reasons})"
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "layout": LAYOUT,
+        "dataset": recipe.spec.name,
+        "spec": fingerprint(recipe.spec),
+        "source": recipe.source.identity(),
+        "options": {**asdict(recipe.options), "cameras": list(recipe.options.cameras)},
+    }
+
+
+def _chunks(headers: Iterator[Header]) -> Iterator[list[Header]]:
+    while chunk := list(islice(headers, MEASURED_TOGETHER)):
+        yield chunk
+
+
+def _skipped(sizes: Iterable[Int64]) -> dict[str, int]:
+    n_frames = np.concatenate([one[:, 0] for one in sizes])
+    counts = {reason: int((n_frames == mark).sum()) for mark, reason in SKIPPED.items()}
+    return {reason: count for reason, count in sorted(counts.items()) if count}
+
+
+def _check_widths(first: Columns, columns: Columns, url: str) -> None:
+    for kind in ("action", "proprio"):
+        width, expected = columns[kind].shape[1], first[kind].shape[1]
+        if width != expected:
+            message = f"{kind} of {width} values where the first shard has {expected}"
+            raise InvalidData(message, where=url, do="check the dataset's spec")

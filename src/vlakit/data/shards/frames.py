@@ -9,7 +9,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from vlakit.errors import ActionNotFinite, CorruptRecord, FeatureMissing, Invali
 from vlakit.schema import Float32, Trajectory
 
 LOWDIM, META = "lowdim.npz", "json"
+BLOCK = 512  # of a tar
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
 _STORED = 8  # where the compression method lies in that header
 
@@ -91,6 +92,17 @@ def fit_image(data: bytes, image_size: int | None, where: str = "") -> bytes:
     return stream.getvalue()
 
 
+def planned_bytes(trajectory: Trajectory, split: str, cameras: Sequence[str]) -> int:
+    """Bytes that an episode will take in a tar if its images stay as they are; recoded ones count as stored."""
+    if not len(trajectory):
+        return 0
+    episode = episode_id(trajectory.dataset, split, 0)
+    sizes = [len(_lowdim(trajectory, 0))] * len(trajectory)
+    sizes += [len(_meta(trajectory, episode, step)) for step in range(len(trajectory))]
+    sizes += [len(image) for camera in cameras for image in trajectory.images.get(camera, ())]
+    return sum(BLOCK + -(-size // BLOCK) * BLOCK for size in sizes)  # a header each, contents padded to blocks
+
+
 def parse_lowdim(data: bytes) -> dict[str, Float32]:
     """Arrays of a `.lowdim.npz`; np.load, twenty times as slow, is called only for archives of another make.
 
@@ -101,6 +113,11 @@ def parse_lowdim(data: bytes) -> dict[str, Float32]:
     except (ValueError, struct.error, IndexError, KeyError, SyntaxError, TypeError):
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
+
+
+def parse_instruction(data: bytes) -> str:
+    """The instruction in a `.json`; raises ValueError, KeyError or TypeError when it is none."""
+    return str(json.loads(data)["instruction"])
 
 
 LOWDIM_ERRORS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)

@@ -31,6 +31,11 @@ class ShardEntry:
     split: str
     episodes: tuple[tuple[str, int], ...]
 
+    @property
+    def name(self) -> str:
+        """The url without its ending."""
+        return self.url.removesuffix(".tar")
+
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> ShardEntry:
         """The opposite of to_json; KeyError, TypeError or ValueError when it is none."""
@@ -72,13 +77,13 @@ class ShardIndex:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Shards, episodes and frames of each split."""
-        found = {}
+        counts = {}
         for split in SPLITS:
             shards = [shard for shard in self.shards if shard.split == split]
             episodes = sum(len(shard.episodes) for shard in shards)
             frames = sum(shard.nsamples for shard in shards)
-            found[split] = {"shards": len(shards), "episodes": episodes, "frames": frames}
-        return found
+            counts[split] = {"shards": len(shards), "episodes": episodes, "frames": frames}
+        return counts
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order they are written."""

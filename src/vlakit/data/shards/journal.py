@@ -1,32 +1,24 @@
-"""The journal of a conversion: what was asked, and one record a finished shard, so that a killed run continues.
+"""The journal of a conversion: what was asked, how large each episode is, and which shards exist.
 
 A shard's record is written before the shard gets its final name: a name without a record cannot happen.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlakit.data.shards.index import INDEX_NAME, JOURNAL_NAME, SPLITS, ShardEntry, load_index
+import numpy as np
+
+from vlakit.data.shards.index import INDEX_NAME, JOURNAL_NAME, ShardEntry, load_index
 from vlakit.errors import ConfigError, CorruptRecord
-from vlakit.files import disk_full_as_error, publish, write_atomically
+from vlakit.files import atomic_writer, disk_full_as_error, publish, write_atomically
+from vlakit.schema import Int64
 
-
-@dataclass(frozen=True, slots=True)
-class FinishedShard:
-    """A shard on the disk, the records of its split consumed up to its end, and those skipped since the one before."""
-
-    entry: ShardEntry
-    consumed: int
-    skipped: dict[str, int]
+VERSION = 2  # counts changes of the journal itself; one begun by another version is not continued
 
 
 class Journal:
@@ -37,9 +29,9 @@ class Journal:
 
     def start(self, plan: Mapping[str, Any]) -> None:
         """Begin, or continue what was begun with the same plan; ConfigError when it differs."""
-        written = self.folder / "plan.json"
-        if written.is_file():
-            check_same_plan(json.loads(written.read_text(encoding="utf-8")), plan, self.out)
+        path, plan = self.folder / "plan.json", {**plan, "journal": VERSION}
+        if path.is_file():
+            check_same_plan(json.loads(path.read_text(encoding="utf-8")), plan, self.out)
             return
         if any(self.out.glob("*.tar")):
             raise ConfigError(
@@ -49,28 +41,36 @@ class Journal:
             )
         with disk_full_as_error(self.folder):
             self.folder.mkdir(exist_ok=True)
-        write_atomically(written, json.dumps(plan, indent=1) + "\n")
+        write_atomically(path, json.dumps(plan, indent=1) + "\n")
 
-    def record(self, shard: FinishedShard) -> None:
+    def sizes(self, split: str) -> Int64 | None:
+        """What `keep_sizes` kept, None before."""
+        path = self._sizes_path(split)
+        return np.load(path) if path.is_file() else None
+
+    def keep_sizes(self, split: str, sizes: Int64) -> None:
+        """Keep frames and bytes (n, 2) of each episode of a split, so that a killed run need not measure them again."""
+        with atomic_writer(self._sizes_path(split)) as stream:
+            np.save(stream, sizes)
+
+    def partial(self, name: str) -> Path:
+        """Where the tar of shard NAME is written."""
+        return self.folder / f"{name}.tar.partial"
+
+    def record(self, entry: ShardEntry) -> None:
         """File a shard that lies complete under its partial name, then give it its final name."""
-        content = {"entry": shard.entry.to_json(), "consumed": shard.consumed, "skipped": shard.skipped}
-        write_atomically(self._record_path(shard.entry.url), json.dumps(content))
-        publish(self._partial(shard.entry.url), self.out / shard.entry.url)
+        write_atomically(self.folder / f"{entry.name}.json", json.dumps(entry.to_json()))
+        publish(self.partial(entry.name), self.out / entry.url)
 
-    def is_recorded(self, name: str) -> bool:
-        """Whether the shard NAME counts as finished, perhaps still under its partial name."""
-        return self._record_path(name).is_file()
+    def finished(self) -> dict[str, ShardEntry]:
+        """The finished shards by name, completing a rename that was cut off.
 
-    def finished(self, split: str) -> list[FinishedShard]:
-        """The finished shards of a split in order, completing a rename that was cut off.
-
-        Raises CorruptRecord when one of them is gone or has another size: rewriting it would break its neighbours.
+        Raises CorruptRecord when one of them is gone or has another size.
         """
-        found = []
-        for number in range(len(list(self.folder.glob(f"{split}-*.json")))):
-            content = json.loads(self._record_path(f"{split}-{number:06d}.tar").read_text(encoding="utf-8"))
-            entry = ShardEntry.from_json(content["entry"])
-            final, partial = self.out / entry.url, self._partial(entry.url)
+        entries: dict[str, ShardEntry] = {}
+        for path in self.folder.glob("*-*.json"):
+            entry = ShardEntry.from_json(json.loads(path.read_text(encoding="utf-8")))
+            final, partial = self.out / entry.url, self.partial(entry.name)
             if not final.is_file() and partial.is_file() and partial.stat().st_size == entry.filesize:
                 publish(partial, final)
             if not final.is_file() or final.stat().st_size != entry.filesize:
@@ -79,48 +79,15 @@ class Journal:
                     where=str(final),
                     do=f"delete {self.out} and convert again",
                 )
-            found.append(FinishedShard(entry, int(content["consumed"]), dict(content["skipped"])))
-        return found
-
-    def all_finished(self) -> list[FinishedShard]:
-        """The finished shards of all splits."""
-        return [shard for split in SPLITS for shard in self.finished(split)]
-
-    def columns(self, kind: str, shards: list[FinishedShard]) -> list[Path]:
-        """Files of (D, n) `action` or `proprio` values, one a shard."""
-        return [self.folder / f"{Path(shard.entry.url).stem}.{kind}.npy" for shard in shards]
+            entries[entry.name] = entry
+        return entries
 
     def close(self) -> None:
         """Delete the journal of a finished folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _record_path(self, url: str) -> Path:
-        return self.folder / f"{Path(url).stem}.json"
-
-    def _partial(self, url: str) -> Path:
-        return self.folder / f"{url}.partial"
-
-
-class FolderBusy(ConfigError):
-    """A folder that another process is writing."""
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the folder alone for as long as this process lives; ConfigError when another conversion has it."""
-    with disk_full_as_error(out):
-        out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out, os.O_RDONLY)  # the folder itself: a lock file could be deleted under a waiting process
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FolderBusy(
-                "another conversion is writing this folder", where=str(out), do="wait for it, or give another folder"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
+    def _sizes_path(self, split: str) -> Path:
+        return self.folder / f"{split}.sizes.npy"
 
 
 def check_same_plan(written: Mapping[str, Any], asked: Mapping[str, Any], out: Path) -> None:
@@ -152,7 +119,7 @@ def already_finished(out: Path, plan: Mapping[str, Any]) -> bool:
 def _leaves(content: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(content, Mapping):
         return {prefix: content}
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in content.items():
-        found.update(_leaves(value, f"{prefix}.{key}" if prefix else str(key)))
-    return found
+        leaves.update(_leaves(value, f"{prefix}.{key}" if prefix else str(key)))
+    return leaves

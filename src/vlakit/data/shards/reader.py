@@ -6,6 +6,7 @@ Past the end of an episode a relative action is zero and an absolute one, the gr
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 from itertools import accumulate
@@ -15,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vlakit.data.shards.index import STATISTICS_NAME, ShardIndex, load_index
-from vlakit.data.shards.statistics import load_statistics, proprio_columns
+from vlakit.data.shards.statistics import load_statistics
 from vlakit.data.shards.table import ShardTable
 from vlakit.errors import ConfigError, InvalidData, StatisticsMissing, UnknownName, nearest
-from vlakit.schema import DatasetStatistics, Float32, Sample
+from vlakit.schema import DatasetStatistics, Float32, Int64, Sample
 
 OPEN_SHARDS = 24  # 1.5 shuffle groups of 16; each costs a file descriptor and 0.3 MB per 2,000 frames
 
@@ -79,7 +80,7 @@ class ShardFolder:
         return self.index.splits
 
     @property
-    def hash(self) -> str:
+    def content_hash(self) -> str:
         """sha256 (hex) over the hashes of all shards: the same data, in the same order."""
         return sha256("\n".join(shard.sha256 for shard in self.index.shards).encode()).hexdigest()
 
@@ -90,14 +91,14 @@ class ShardFolder:
 
     def shards(self, split: str) -> list[tuple[int, int]]:
         """(number in the index, frames) of each shard of a split, in order; InvalidData when there is none."""
-        found = [(number, shard.nsamples) for number, shard in enumerate(self.index.shards) if shard.split == split]
-        if not sum(n_frames for _, n_frames in found):
+        shards = [(number, shard.nsamples) for number, shard in enumerate(self.index.shards) if shard.split == split]
+        if not sum(n_frames for _, n_frames in shards):
             raise InvalidData(
                 f"dataset {self.dataset!r} has no {split} frames",
                 where=str(self.path),
                 do=f"it has {', '.join(self.splits)}; convert again with another val_fraction",
             )
-        return found
+        return shards
 
     def episodes(self, split: str) -> list[EpisodeRow]:
         """All demonstrations of a split, in order."""
@@ -109,51 +110,36 @@ class ShardFolder:
                 first += n_frames
         return rows
 
-    def read_sample(self, ref: SampleRef, *, window: int = 1, chunk: int = 1) -> Sample:
+    def read_sample(
+        self, ref: SampleRef, *, window: int = 1, chunk: int = 1, cameras: Sequence[str] | None = None
+    ) -> Sample:
         """The frame `ref` with the window - 1 frames before it and the chunk of actions from it on; still encoded.
 
-        Raises InvalidData for a frame that the shard lacks, CorruptRecord when the shard is damaged.
+        cameras: those to read, all by default. Raises InvalidData for a frame that the shard lacks, UnknownName for
+        such a camera, CorruptRecord when the shard is damaged.
         """
         table = self._table(ref.shard)
-        if not 0 <= ref.frame < len(table.action):
-            raise InvalidData(f"no frame {ref.frame}, it has {len(table.action)}", where=str(table.path))
+        if not 0 <= ref.frame < len(table):
+            raise InvalidData(f"no frame {ref.frame}, it has {len(table)}", where=str(table.path))
         if window < 1 or chunk < 1:
             raise ConfigError(f"window {window} and chunk {chunk} must be at least 1")
         first, end = table.episode_of(ref.frame)
         wanted = np.arange(ref.frame - window + 1, ref.frame + 1)
         frames = np.maximum(wanted, first)
-        images = {}
-        for camera in self.index.cameras:
-            encoded = {int(frame): table.image(camera, int(frame)) for frame in set(frames.tolist())}
-            images[camera] = [encoded[int(frame)] for frame in frames]
         ahead = ref.frame + np.arange(chunk)
         return Sample(
-            key=table.keys[ref.frame],
+            key=table.key(ref.frame),
             dataset=self.dataset,
-            instruction=table.instructions[ref.frame],
-            images=images,
+            instruction=table.instruction(ref.frame),
+            images={camera: _images(table, camera, frames) for camera in self._cameras(cameras)},
             actions=self._chunk(table.action, ahead, end),
             window_mask=wanted >= first,
             chunk_mask=ahead < end,
             previous_action=table.action[ref.frame - 1].copy() if ref.frame > first else None,
-            proprio=self._proprio(table, frames),
+            proprio=table.proprio[frames] if any(self.index.proprio) else None,
             position=ref.position,
             row=self.first_rows[ref.shard] + ref.frame,
         )
-
-    def _proprio(self, table: ShardTable, frames: np.ndarray) -> Float32 | None:
-        if not any(self.index.proprio):
-            return None
-        named = {name: values[frames] for name, values in table.proprio.items()}
-        return proprio_columns(named, self.index.proprio, len(frames))
-
-    def read_instruction(self, shard: int, frame: int) -> str:
-        """What the person said at one frame."""
-        return self._table(shard).instructions[frame]
-
-    def read_actions(self, row: EpisodeRow) -> Float32:
-        """Actions (T, A) of one demonstration in physical units."""
-        return self._table(row.shard).action[row.first_frame : row.first_frame + row.n_frames].copy()
 
     def close(self) -> None:
         """Close all open shards."""
@@ -162,6 +148,14 @@ class ShardFolder:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tables": OrderedDict()}
+
+    def _cameras(self, cameras: Sequence[str] | None) -> Sequence[str]:
+        unknown = set(cameras or ()) - set(self.index.cameras)
+        if unknown:
+            what = f"the shards have no camera {min(unknown)!r}"
+            remedy = f"{nearest(min(unknown), self.index.cameras)} or convert again with cameras=[...]"
+            raise UnknownName(what, where=str(self.path), do=remedy)
+        return self.index.cameras if cameras is None else cameras
 
     def _chunk(self, action: Float32, ahead: np.ndarray, end: int) -> Float32:
         actions = action[np.minimum(ahead, end - 1)]  # (H, A)
@@ -179,23 +173,13 @@ class ShardFolder:
         while len(self._tables) >= max(self.open_shards, 1):
             self._tables.popitem(last=False)[1].close()
         entry = self.index.shards[shard]
-        table = self._tables[shard] = ShardTable(self.path / entry.url, entry, self.index.cameras)
+        table = self._tables[shard] = ShardTable(self.path, entry, self.index)
         return table
 
 
-def open_folders(paths: list[Path]) -> dict[str, ShardFolder]:
-    """Open several folders by dataset name; ConfigError when two hold the same dataset."""
-    folders: dict[str, ShardFolder] = {}
-    for path in paths:
-        folder = ShardFolder.open(path)
-        if folder.dataset in folders:
-            raise ConfigError(
-                f"two folders hold dataset {folder.dataset!r}",
-                where=f"{folders[folder.dataset].path} and {path}",
-                do="name one of them only",
-            )
-        folders[folder.dataset] = folder
-    return folders
+def _images(table: ShardTable, camera: str, frames: Int64) -> list[bytes]:
+    encoded = {frame: table.image(camera, frame) for frame in set(frames.tolist())}
+    return [encoded[frame] for frame in frames.tolist()]
 
 
 def folder_of(folders: dict[str, ShardFolder], dataset: str) -> ShardFolder:

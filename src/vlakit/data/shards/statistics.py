@@ -32,14 +32,14 @@ def default_mask(action_size: int) -> npt.NDArray[np.bool_]:
 
 def column_statistics(blocks: Sequence[npt.NDArray[Any]]) -> dict[str, Float64]:
     """Statistics of (D, n_i) blocks put side by side, each (D,) float64; only one column is ever copied."""
-    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    columns: dict[str, list[float]] = {name: [] for name in NAMES}
     for dimension in range(len(blocks[0])):
         column = np.concatenate([np.asarray(block[dimension], np.float64) for block in blocks])
         q01, q99 = np.quantile(column, (0.01, 0.99), method="linear")
         values = (column.mean(), column.std(), column.max(), column.min(), q01, q99)
         for name, value in zip(NAMES, values, strict=True):
-            found[name].append(float(value))
-    return {name: np.array(column) for name, column in found.items()}
+            columns[name].append(float(value))
+    return {name: np.array(column) for name, column in columns.items()}
 
 
 def compute_statistics(
@@ -55,11 +55,10 @@ def compute_statistics(
     total = sum(block.shape[1] for block in actions)
     if not total:
         raise InvalidData("no transition to take statistics of", do="check that the source holds labelled episodes")
-    found = column_statistics(actions)
     chosen = default_mask(len(actions[0])) if mask is None else np.asarray(mask, bool)
     has_proprio = bool(proprio) and len(proprio[0]) > 0
     return DatasetStatistics(
-        **found,
+        **column_statistics(actions),
         mask=chosen,
         num_transitions=total,
         num_trajectories=num_trajectories,

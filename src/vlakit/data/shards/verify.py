@@ -9,16 +9,17 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from vlakit.data.rlds.images import decode_image
+from vlakit.data.shards.columns import columns_path, load_columns, proprio_row, scan
 from vlakit.data.shards.frames import LOWDIM, LOWDIM_ERRORS, META, frame_key, image_member, parse_lowdim
 from vlakit.data.shards.index import INDEX_NAME, STATISTICS_NAME, ShardEntry, ShardIndex, load_index
-from vlakit.data.shards.statistics import NAMES, compute_statistics, load_statistics, proprio_columns
+from vlakit.data.shards.statistics import NAMES, compute_statistics, load_statistics
 from vlakit.errors import VlakitError
+from vlakit.files import content_hash
 from vlakit.schema import DatasetStatistics, Float32
 
 Frame = tuple[str, dict[str, bytes]]  # key, ending -> content
@@ -72,7 +73,16 @@ class _ShardCheck:
         if self._rows:
             self.actions.append(np.stack([action for action, _ in self._rows], axis=1))
             self.proprio.append(np.stack([values for _, values in self._rows], axis=1))
+        if not self.problems:
+            self._check_columns()
         return self.problems
+
+    def _check_columns(self) -> None:
+        """Columns that are missing, or of another tar, are made again when they are read: that is no problem."""
+        kept = load_columns(self.path.parent, self.shard)
+        made = scan(self.path, self.shard, self.index.cameras, self.index.proprio)
+        if kept is not None and kept.tobytes() != made.tobytes():
+            self._report(f"{columns_path(self.path.parent, self.shard).name} is not what the tar holds: delete it")
 
     def _report(self, what: str, key: str = "") -> None:
         self.problems.append(f"{self.shard.url}, {key}: {what}" if key else f"{self.shard.url}: {what}")
@@ -89,11 +99,7 @@ class _ShardCheck:
         size = self.path.stat().st_size
         if size != self.shard.filesize:
             self._report(f"{size} bytes, the index says {self.shard.filesize}")
-        digest = sha256()
-        with self.path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != self.shard.sha256:
+        if content_hash(self.path) != self.shard.sha256:
             self._report("its sha256 is not that of the index")
 
     def _check_order(self, keys: list[str], expected: list[str]) -> None:
@@ -106,7 +112,7 @@ class _ShardCheck:
         findings |= {key: "its members are not adjacent" for key, count in counts.items() if count > 1}
         findings |= {key: "the index knows no such frame" for key in counts if key not in known}
         if not findings:
-            misplaced = next(found for found, wanted in zip(keys, expected, strict=True) if found != wanted)
+            misplaced = next(key for key, wanted in zip(keys, expected, strict=True) if key != wanted)
             findings = {misplaced: "the frames of its episodes are not in order from here on"}
         for key, what in findings.items():
             self._report(what, key)
@@ -141,8 +147,7 @@ class _ShardCheck:
         try:
             arrays = parse_lowdim(data)
             action = arrays["action"]
-            named = {name.removeprefix("proprio."): values[None] for name, values in arrays.items()}
-            proprio = proprio_columns(named, self.index.proprio, 1)[0]
+            proprio = proprio_row(arrays, self.index.proprio)[0]
         except LOWDIM_ERRORS as error:
             self._report(f"{LOWDIM} is not readable: {type(error).__name__} {error}", key)
             return
@@ -156,13 +161,14 @@ class _ShardCheck:
     def _check_meta(self, key: str, data: bytes, place: tuple[str, int, int] | None) -> None:
         try:
             content = json.loads(data)
-            found = content["episode"], content["step"], content["n_steps"]
+            recorded = content["episode"], content["step"], content["n_steps"]
             named, dataset = isinstance(content["instruction"], str), content["dataset"]
         except (ValueError, KeyError, TypeError) as error:
             self._report(f"{META} is not readable: {type(error).__name__} {error}", key)
             return
-        if place is not None and found != place:
-            self._report(f"{META} says episode {found[0]}, step {found[1]} of {found[2]}; the index {place}", key)
+        if place is not None and recorded != place:
+            episode, step, n_steps = recorded
+            self._report(f"{META} says episode {episode}, step {step} of {n_steps}; the index {place}", key)
         if not named or dataset != self.index.dataset:
             self._report(f"{META} has no instruction, or another dataset: {dataset!r}", key)
 
@@ -175,11 +181,11 @@ def _frames(path: Path) -> Iterator[Frame]:
             stream = tar.extractfile(info)
             if stream is None:
                 continue
-            found, _, ending = info.name.partition(".")
-            if found != key:
+            current, _, ending = info.name.partition(".")
+            if current != key:
                 if members:
                     yield key, members
-                key, members = found, {}
+                key, members = current, {}
             members[ending] = stream.read()
     if members:
         yield key, members
@@ -200,15 +206,15 @@ def _check_statistics(path: Path, index: ShardIndex, actions: list[Float32], pro
     except KeyError:
         return [f"{path.name}: no entry for dataset {index.dataset!r}"]
     n_episodes = sum(len(shard.episodes) for shard in index.shards)
-    found = compute_statistics(actions, proprio, n_episodes, written.mask)
+    computed = compute_statistics(actions, proprio, n_episodes, written.mask)
     problems = [
-        f"{path.name}, {name}: {getattr(written, name)}, the data gives {getattr(found, name)}"
+        f"{path.name}, {name}: {getattr(written, name)}, the data gives {getattr(computed, name)}"
         for name in ("num_transitions", "num_trajectories")
-        if getattr(written, name) != getattr(found, name)
+        if getattr(written, name) != getattr(computed, name)
     ]
     for name in NAMES:
-        problems += _compare(f"{path.name}, action {name}", getattr(written, name), getattr(found, name))
-        problems += _compare(f"{path.name}, proprio {name}", _proprio(written, name), _proprio(found, name))
+        problems += _compare(f"{path.name}, action {name}", getattr(written, name), getattr(computed, name))
+        problems += _compare(f"{path.name}, proprio {name}", _proprio(written, name), _proprio(computed, name))
     return problems
 
 
@@ -216,8 +222,8 @@ def _proprio(statistics: DatasetStatistics, name: str) -> np.ndarray:
     return statistics.proprio[name] if statistics.proprio else np.zeros(0)
 
 
-def _compare(where: str, written: np.ndarray, found: np.ndarray) -> list[str]:
-    if written.shape != found.shape:
-        return [f"{where}: {len(written)} values, the data gives {len(found)}"]
-    wrong = np.flatnonzero(~np.isclose(written, found, rtol=1e-9, atol=1e-12))
-    return [f"{where}, dimension {i}: {written[i]}, the data gives {found[i]}" for i in wrong]
+def _compare(where: str, written: np.ndarray, computed: np.ndarray) -> list[str]:
+    if written.shape != computed.shape:
+        return [f"{where}: {len(written)} values, the data gives {len(computed)}"]
+    wrong = np.flatnonzero(~np.isclose(written, computed, rtol=1e-9, atol=1e-12))
+    return [f"{where}, dimension {i}: {written[i]}, the data gives {computed[i]}" for i in wrong]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast
@@ -122,11 +122,13 @@ class DatasetSpec:
         """The segments that make one observation key: its own, or the stored field as it is."""
         return self.observation.get(key, (Segment(take=f"observation/{key}"),))
 
-    def keys(self) -> list[str]:
-        """All step paths that transform, cameras and proprio read, sorted; depth maps are not among them."""
+    def keys(self, cameras: Collection[str] | None = None) -> list[str]:
+        """All step paths that transform, cameras (default: all) and proprio read, sorted; without depth maps."""
         proprio = [segment for key in self.proprio if key for segment in self.segments(key)]
         paths = {segment.take for segment in (self.language, *self.action, *proprio) if segment.take}
-        paths |= {f"observation/{key}" for key in self.images.values() if key}
+        if cameras is None or self.augment:  # an augment may swap cameras, one of which is wanted
+            cameras = self.images.keys()
+        paths |= {f"observation/{key}" for camera, key in self.images.items() if key and camera in cameras}
         return sorted(paths.union(*map(ops.needs, self.post)))
 
 

@@ -48,7 +48,7 @@ def standardize(
     keep = np.arange(len(raw.action))
     if spec.frame_filter:
         keep = np.flatnonzero(_run(spec.frame_filter, "frame_filter", (raw.action,), where))
-    keys = spec.images
+    keys: dict[str, str | None] = {**spec.images}
     for augment in spec.augment:
         keys = _run(augment, "augment", (keys, raw.action.tobytes()), where)
     wanted = keys if cameras is None else [camera for camera in cameras if keys.get(camera)]
@@ -87,13 +87,6 @@ def standardize_raw(
         observation={key: _join(spec.segments(key), fields, where) for key in observations},
         rows=slice(spec.drop_first_steps, spec.drop_first_steps + len(action)),
     )
-
-
-def proprio_vector(trajectory: Trajectory, spec: DatasetSpec) -> Float32:
-    """The proprio keys of the spec side by side (T, P) float32; each null of its list is one column of zeros."""
-    pad = np.zeros((len(trajectory), 1), np.float32)
-    columns = [pad[:, :0], *(trajectory.proprio[key] if key else pad for key in spec.proprio)]
-    return np.concatenate(columns, axis=-1)
 
 
 def _fields(steps: Steps, paths: Iterable[str], spec: DatasetSpec, where: str) -> dict[str, Array | list[Any]]:

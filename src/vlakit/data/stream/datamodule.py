@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,7 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from vlakit.data.shards.convert import convert
-from vlakit.data.shards.index import INDEX_NAME
-from vlakit.data.shards.journal import FolderBusy
+from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.specs.spec import load_mixture, load_spec, spec_names
 from vlakit.data.stream.loading import MixtureSampler, SampleDataset
@@ -25,7 +21,6 @@ from vlakit.processing.augment import augmentation
 from vlakit.processing.processor import Processor
 from vlakit.schema import Batch, Sample
 
-log = logging.getLogger(__name__)
 SAMPLE = ASSETS / "bridge_dataset"
 
 
@@ -82,7 +77,7 @@ class VLADataModule(LightningDataModule):
     @property
     def hashes(self) -> dict[str, str]:
         """Dataset -> sha256 over its shards."""
-        return {name: folder.hash for name, folder in self.shards.items()}
+        return {name: folder.content_hash for name, folder in self.shards.items()}
 
     @property
     def folders(self) -> dict[str, str]:
@@ -150,8 +145,13 @@ class VLADataModule(LightningDataModule):
 
     def _loader(self, processor: Processor, order: MixtureSampler | SequentialOrder) -> DataLoader[Batch]:
         # torch's types know neither references in place of row numbers nor that collate changes the type of a batch.
+        settings = processor.settings
         dataset: Any = SampleDataset(
-            self.shards, processor.encode, window=processor.settings.window, chunk=processor.settings.chunk
+            self.shards,
+            processor.encode,
+            window=settings.window,
+            chunk=settings.chunk,
+            cameras=settings.cameras,
         )
         sampler: Any = order
         return DataLoader(
@@ -167,13 +167,9 @@ class VLADataModule(LightningDataModule):
 
     def _open(self, folder: Path, dataset: str, sources: Mapping[str, str], cameras: Sequence[str]) -> ShardFolder:
         fraction = self.options.val_fraction
-        while dataset in sources and not (folder / INDEX_NAME).is_file():
-            log.info("making shards of %s in %s", dataset, folder)
-            try:
-                options = {"val_fraction": fraction, "cameras": cameras}
-                convert(source_folder(sources[dataset]), folder, load_spec(dataset), **options)
-            except FolderBusy:
-                time.sleep(1)  # another run, or another rank of this one, is making the same shards
+        if dataset in sources:
+            options = {"val_fraction": fraction, "cameras": cameras}
+            ensure(source_folder(sources[dataset]), folder, load_spec(dataset), **options)
         shards = ShardFolder.open(folder)
         held_out = shards.index.plan.get("options", {}).get("val_fraction", fraction)
         if dataset in sources and held_out != fraction:

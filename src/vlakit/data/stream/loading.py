@@ -6,7 +6,7 @@ Workers run ahead, so the state to save is not that of the sampler but that afte
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from torch.utils.data import Dataset, Sampler
@@ -65,10 +65,18 @@ class SampleDataset(Dataset[T_co], Generic[T_co]):
     """Map-style dataset from SampleRef to what `encode` makes of the sample, image decoding included."""
 
     def __init__(
-        self, folders: Mapping[str, ShardFolder], encode: Callable[[Sample], T_co], *, window: int = 1, chunk: int = 1
+        self,
+        folders: Mapping[str, ShardFolder],
+        encode: Callable[[Sample], T_co],
+        *,
+        window: int = 1,
+        chunk: int = 1,
+        cameras: Sequence[str] | None = None,
     ) -> None:
-        self.folders, self.encode, self.window, self.chunk = dict(folders), encode, window, chunk
+        """cameras: those to read, all by default."""
+        self.folders, self.encode = dict(folders), encode
+        self.window, self.chunk, self.cameras = window, chunk, cameras
 
     def __getitem__(self, index: SampleRef) -> T_co:
         folder = folder_of(self.folders, index.dataset)
-        return self.encode(folder.read_sample(index, window=self.window, chunk=self.chunk))
+        return self.encode(folder.read_sample(index, window=self.window, chunk=self.chunk, cameras=self.cameras))

@@ -40,7 +40,7 @@ class MixtureEntry:
 
 def mixture_entry(folder: ShardFolder, weight: float = 1.0, split: str = "train") -> MixtureEntry:
     """The entry of a shard folder; raises InvalidData when the split is empty."""
-    return MixtureEntry(folder.dataset, tuple(folder.shards(split)), weight, folder.hash)
+    return MixtureEntry(folder.dataset, tuple(folder.shards(split)), weight, folder.content_hash)
 
 
 def _generator(*names: object) -> np.random.Generator:

@@ -171,7 +171,7 @@ def _config(run: Path) -> dict[str, Any]:
 def _checkpoint(
     file: Path, subject: str, config: Mapping[str, Any], unknown: list[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a checkpoint is, how it was chosen, and the facts of its run. Raises InvalidData where training stopped short."""
+    """What a checkpoint is and how it was chosen; facts of its run. Raises InvalidData where training stopped short."""
     facts: dict[str, Any] = {"name": subject if is_shipped(subject) else file.name, "sha256": content_hash(file)}
     if file.suffix != ".ckpt":
         unknown.append("checkpoint: its layout says neither how it was trained nor how it was chosen")

@@ -6,8 +6,9 @@ import pytest
 from places import BRIDGE
 
 from vlakit.data.rlds.reader import RecordHeader, RldsFolder, open_rlds, read_record
-from vlakit.data.rlds.survey import pack, survey
+from vlakit.data.rlds.source import RldsSource
 from vlakit.data.rlds.tfrecord import masked_crc
+from vlakit.data.shards.splits import plan_splits
 from vlakit.errors import InvalidData
 
 
@@ -20,13 +21,14 @@ def write_records(path: Path, payloads: list[bytes]) -> Path:
     return path
 
 
-def folder(tmp_path: Path, **splits: list[bytes]) -> RldsFolder:
+def folder(tmp_path: Path, **splits: list[bytes]) -> RldsSource:
     files = {name: [write_records(tmp_path / f"toy-{name}", payloads)] for name, payloads in splits.items()}
-    return RldsFolder(tmp_path, "toy", files, open_rlds(BRIDGE).features)
+    return RldsSource(RldsFolder(tmp_path, "toy", files, open_rlds(BRIDGE).features))
 
 
-def payloads(source: RldsFolder, split: str, fraction: float = 0.1) -> list[bytes]:
-    return [read_record(header) for header in survey(source, fraction).records(source, split)]
+def payloads(source: RldsSource, split: str, fraction: float = 0.1) -> list[bytes]:
+    headers = plan_splits(source, fraction).headers(source, split)
+    return [read_record(header) for header in headers]  # type: ignore[arg-type]
 
 
 def episodes(n: int) -> list[bytes]:
@@ -34,13 +36,14 @@ def episodes(n: int) -> list[bytes]:
 
 
 def test_bridge_val_repeats_train_so_one_episode_is_held_out() -> None:
-    plan = survey(open_rlds(BRIDGE), 0.05)
-    assert plan.n_records == {"train": 24, "val": 1}
+    source = RldsSource.open(BRIDGE)
+    plan = plan_splits(source, 0.05)
+    assert [len(payloads(source, split, 0.05)) for split in ("train", "val")] == [24, 1]
     assert "all 25 episodes of val are also in train" in plan.rule
 
 
 def test_no_episode_is_in_both_splits() -> None:
-    source = open_rlds(BRIDGE)
+    source = RldsSource.open(BRIDGE)
     train, val = (set(payloads(source, split, 0.3)) for split in ("train", "val"))
     assert not train & val
     assert len(train | val) == 25
@@ -91,9 +94,9 @@ def test_equal_headers_with_other_bytes_are_not_the_same_episode(tmp_path: Path)
 
 def test_packed_header_tells_lengths_and_checksums_apart() -> None:
     headers = [RecordHeader(Path("f"), 0, 0, length, crc) for length, crc in ((1, 2), (2, 1), (1, 1))]
-    assert len({pack(header) for header in headers}) == 3
+    assert len({header.key for header in headers}) == 3
 
 
 def test_source_without_train_is_invalid_data(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="splits: val"):
-        survey(folder(tmp_path, val=episodes(2)), 0.1)
+        plan_splits(folder(tmp_path, val=episodes(2)), 0.1)

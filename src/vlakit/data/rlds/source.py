@@ -1,0 +1,54 @@
+"""An RLDS folder as a source of demonstrations (vlakit.data.source)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlakit.data.rlds.folder import RldsFolder, open_rlds
+from vlakit.data.rlds.reader import parse_episode
+from vlakit.data.rlds.tfrecord import RecordHeader, read_record, record_headers
+
+
+@dataclass(frozen=True, slots=True)
+class RldsSource:
+    """Each record of the tfrecord files is an episode; its framing alone, 16 bytes, is its header."""
+
+    folder: RldsFolder
+
+    @classmethod
+    def open(cls, path: Path) -> RldsSource:
+        """DIR/1.0.0, or DIR with one version below it; errors as `open_rlds`."""
+        return cls(open_rlds(path))
+
+    @property
+    def path(self) -> Path:
+        """The version folder."""
+        return self.folder.path
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that have a file."""
+        return [name for name, files in self.folder.splits.items() if files]
+
+    def identity(self) -> dict[str, Any]:
+        """The dataset's name and how large each file is."""
+        files = (file for split in self.folder.splits.values() for file in split)
+        return {"name": self.folder.name, "file_sizes": {file.name: file.stat().st_size for file in files}}
+
+    def headers(self, split: str) -> Iterator[RecordHeader]:
+        """The records of a split, file after file."""
+        for file in self.folder.splits[split]:
+            yield from record_headers(file)
+
+    def read(self, header: RecordHeader, fields: Collection[str]) -> dict[str, np.ndarray | list[Any]]:
+        """The named step fields of one record, its checksum checked."""
+        return parse_episode(read_record(header), self.folder.features, where=str(header), only=fields).steps
+
+    def same(self, header: RecordHeader, other: RecordHeader) -> bool:
+        """Whether two records hold the same bytes."""
+        return read_record(header) == read_record(other)
