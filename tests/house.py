@@ -41,7 +41,7 @@ SPINE = (  # from the command line to the optimizer step and to an action
     *("processing/processor", "processing/action_tokenizer", "processing/normalizer"),
     *("data/stream/datamodule", "data/stream/mixture", "data/stream/loading", "data/stream/collate"),
 )
-SPINE_TO_COME = ("models/network",)  # counted from the day it exists
+SPINE_TO_COME = ("models/network", "models/openvla/heads", "processing/tokens")  # counted from the day they exist
 START, END = "train.main", "vla.forward"
 LIGHTNING = {"fit": "training_step", "model": "forward", "network": "forward"}  # calling the left one calls the right
 MEASURED = {"explain": "CPU seconds of vlakit explain", "plan": "CPU seconds of vlakit plan"}
