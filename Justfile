@@ -41,6 +41,10 @@ test-all: setup
 notebooks: setup
     {{bin}}/jupyter-execute --timeout=600 notebooks/*.ipynb
 
+# The budgets of the house in one table: lines, the spine, circles, CPU seconds; --tests adds the wall seconds of `just test`
+house *args: setup
+    @{{bin}}/python tests/house.py --measure {{args}}
+
 # Lint, format, types, layers
 check: setup
     {{bin}}/ruff check .

@@ -1,5 +1,7 @@
 """What tests share: a tiny model, its processor with Bridge statistics, one batch, the shipped sample as shards."""
 
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,13 @@ import pytest
 import simplejpeg
 import torch
 import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.global_hydra import GlobalHydra
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig
 
+from vlakit.cli import configuration
+from vlakit.configs import conf_root
 from vlakit.data.shards.convert import convert
 from vlakit.data.specs.spec import load_spec
 from vlakit.data.stream.datamodule import SAMPLE
@@ -16,10 +24,51 @@ from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
 from vlakit.processing.settings import TokenSettings
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch, DatasetStatistics, Sample
+from vlakit.tracking.mlflow import client
 
 TESTS = Path(__file__).parent
 GOLDEN: dict[str, Any] = yaml.safe_load((TESTS / "golden.yaml").read_text())
 torch.set_num_threads(1)  # threads of tiny matrix products only get in each other's way
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once() -> Iterator[None]:
+    """What Hydra makes of conf/ and the same words is composed once a session, and each file of conf/ read once.
+
+    A composition takes 0.2 s. Every caller gets a copy. Where a test has folders of its own, Hydra does all of it anew.
+    """
+    conf = str(conf_root().absolute())
+    compose, read = configuration.compose, FileConfigSource.load_config
+    composed, files = dict[tuple[object, ...], DictConfig](), dict[str, ConfigResult]()
+
+    def once(name: str, overrides: Sequence[str] = (), **options: Any) -> DictConfig:
+        searched = GlobalHydra.instance().config_loader().get_search_path().get_path()
+        if not {place.path for place in searched} <= {conf, "pkg://hydra.conf", "structured://"}:
+            return compose(name, list(overrides), **options)
+        words = (Path.cwd(), name, *overrides, *options.items())
+        if words not in composed:
+            composed[words] = compose(name, list(overrides), **options)
+        return deepcopy(composed[words])
+
+    def read_once(source: FileConfigSource, config_path: str) -> ConfigResult:
+        if source.path != conf:
+            return read(source, config_path)
+        if config_path not in files:
+            files[config_path] = read(source, config_path)
+        return deepcopy(files[config_path])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(configuration, "compose", once)
+        patch.setattr(FileConfigSource, "load_config", read_once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an MLflow store that holds nothing, to be copied: MLflow takes 2 s to make one."""
+    file = tmp_path_factory.mktemp("empty_store") / "mlflow.db"
+    client(f"sqlite:///{file}")
+    return file
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +85,19 @@ def bridge_statistics() -> DatasetStatistics:
     return DatasetStatistics(q01, q99, (q01 + q99) / 2, (q99 - q01) / 4, 2 * q01, 2 * q99, mask, *counts)
 
 
-@pytest.fixture
-def tiny_vla() -> OpenVLA:
+@pytest.fixture(scope="session")
+def _seeded_vla() -> tuple[OpenVLA, torch.Tensor]:
+    """The tiny model of seed 0, and the state of torch's generator once it has been drawn."""
     torch.manual_seed(0)
-    return build_vla(VLASettings("tiny_dinosiglip", "tiny_llama")).eval()
+    return build_vla(VLASettings("tiny_dinosiglip", "tiny_llama")).eval(), torch.get_rng_state()
+
+
+@pytest.fixture
+def tiny_vla(_seeded_vla: tuple[OpenVLA, torch.Tensor]) -> OpenVLA:
+    """A copy that a test may change; random numbers go on as after building it."""
+    model, state = _seeded_vla
+    torch.set_rng_state(state)
+    return deepcopy(model)
 
 
 @pytest.fixture

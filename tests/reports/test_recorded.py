@@ -1,6 +1,7 @@
 """Recorded runs side by side: what is pooled, and what the +- is."""
 
 from pathlib import Path
+from shutil import copy
 from statistics import stdev
 
 import pytest
@@ -15,9 +16,9 @@ ACCURACIES = {0: 0.5, 1: 0.75, 2: 0.625}
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+def uri(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
     """Two sweeps and a run that failed, filed through MLflow's own client."""
-    address = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    address = f"sqlite:///{copy(empty_store, tmp_path_factory.mktemp('store'))}"
     store = client(address)
     number = experiment_id(store, "vlakit")
 
@@ -129,8 +130,8 @@ def test_the_verb_names_what_is_missing(uri: str, tmp_path: Path, capsys: pytest
     assert "tracking_uri" in complaint(capsys, "compare", "tracking_uri=sqlite:////proc/none/mlflow.db")
 
 
-def test_a_repeated_seed_is_no_further_evidence(tmp_path: Path) -> None:
-    address = f"sqlite:///{tmp_path}/mlflow.db"
+def test_a_repeated_seed_is_no_further_evidence(tmp_path: Path, empty_store: Path) -> None:
+    address = f"sqlite:///{copy(empty_store, tmp_path)}"
     store = client(address)
     number = experiment_id(store, "vlakit")
     for seed, shards, accuracy in ((1, "a", 0.2), (1, "a", 0.4), (2, "a", 0.6), (1, "b", 0.9)):

@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import pytest
@@ -18,9 +19,9 @@ from vlakit.tracking.mlflow import EXPERIMENT, client, experiment_id
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+def uri(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
     folder = tmp_path_factory.mktemp("store")
-    address = f"sqlite:///{folder}/mlflow.db"
+    address = f"sqlite:///{copy(empty_store, folder)}"
     experiment_id(client(address), EXPERIMENT, str(folder / "files"))
     return address
 

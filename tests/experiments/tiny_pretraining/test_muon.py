@@ -17,6 +17,9 @@ def optimizer_of(model: nn.Module, **options: float) -> MuonAdamW:
 
 
 def test_it_moves_every_parameter_as_torchs_two_optimizers_do(tiny_vla: OpenVLA, tiny_batch: Batch) -> None:
+    del tiny_vla.language_model.model.layers[1:]  # one of each kind: Muon takes a second over all of them
+    for tower in tiny_vla.vision_backbone.towers:
+        del tower.blocks[:-2]  # the last one's output is not used, so no gradient reaches it
     tiny_vla(tiny_batch).loss.backward()
     twin = copy.deepcopy(tiny_vla)
     for p, q in zip(tiny_vla.parameters(), twin.parameters(), strict=True):

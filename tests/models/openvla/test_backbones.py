@@ -1,6 +1,13 @@
 """The registered parts are the ones their names say."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
 import torch
+from accelerate import init_empty_weights
+from torch.overrides import TorchFunctionMode
 
 from vlakit.models.openvla.backbones import LANGUAGE, VISION
 from vlakit.models.openvla.vla import VLASettings, build_vla
@@ -38,3 +45,29 @@ def test_small_llama_fits_the_shipped_words() -> None:
 def test_small_towers_agree_on_their_patches() -> None:
     assert {tower.patch_embed.num_patches for tower in VISION.build("tiny_dinosiglip").towers} == {16}
     assert len(VISION.build("tiny_siglip").towers) == 1
+
+
+class Calls(TorchFunctionMode):
+    """Names of the torch functions that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("place", "drawn"),
+    [(nullcontext, True), (lambda: torch.device("meta"), False), (lambda: init_empty_weights(False), False)],
+    ids=["memory", "meta", "empty"],
+)
+def test_weights_are_drawn_where_they_are_held_and_nowhere_else(
+    place: Callable[[], AbstractContextManager[Any]], drawn: bool
+) -> None:
+    with place(), Calls() as calls:
+        VISION.build("tiny_dinosiglip")
+        VISION.build("timm", towers=["test_vit"], image_sizes=[64], act_layers=[None])
+    assert ("normal_" in calls.names) == drawn

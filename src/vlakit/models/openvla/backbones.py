@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import timm
+import torch
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vlakit.errors import UnknownName, nearest
@@ -33,8 +35,15 @@ def _siglip() -> VisionTransformer:
 
 
 def _timm(name: str, image_size: int = 224, act_layer: str | None = None) -> VisionTransformer:
-    options: dict[str, Any] = {} if act_layer is None else {"act_layer": act_layer}
+    options = _drawing() | ({} if act_layer is None else {"act_layer": act_layer})
     return cast(VisionTransformer, timm.create_model(name, num_classes=0, img_size=image_size, **options))
+
+
+def _drawing() -> dict[str, Any]:
+    """timm's option not to draw weights where they are only described: there it takes longer than all the rest."""
+    probe = nn.Module()
+    probe.register_parameter("weight", nn.Parameter(torch.empty(0)))  # as accelerate's init_empty_weights sees it
+    return {"weight_init": "skip"} if probe.get_parameter("weight").is_meta else {}
 
 
 @VISION.register("timm")
@@ -73,7 +82,7 @@ def _tiny_siglip() -> VisionTransformer:
 
 def _tiny_vit(**kwargs: object) -> VisionTransformer:
     size = {"img_size": 64, "patch_size": 16, "embed_dim": 96, "depth": 3, "num_heads": 3, "num_classes": 0}
-    return VisionTransformer(**{**size, "embed_layer": ConvStem, **kwargs})  # pyright: ignore[reportArgumentType]  one dict for both towers
+    return VisionTransformer(**{**size, "embed_layer": ConvStem, **_drawing(), **kwargs})  # pyright: ignore[reportArgumentType]  one dict for both towers
 
 
 @LANGUAGE.register("llama2_7b")
