@@ -15,13 +15,13 @@ from vlakit.schema import Batch
 from vlakit.strategies.base import PolicyModule
 from vlakit.strategies.optim import constant
 
-TINY = {"vision": "tiny_dinosiglip", "llm": "tiny_llama"}
+TINY = {"kind": "openvla", "vision": "tiny_dinosiglip", "llm": "tiny_llama"}
 MODULE = TypeVar("MODULE", bound=PolicyModule)
 
 
 def module_of(kind: type[MODULE], processor: TokenProcessor, **options: Any) -> MODULE:
     """A strategy over the tiny model, its network not yet built."""
-    options = {"model": TINY, "optimizer": partial(torch.optim.AdamW, lr=1e-3), "scheduler": constant} | options
+    options = {"network": TINY, "optimizer": partial(torch.optim.AdamW, lr=1e-3), "scheduler": constant} | options
     return kind(processor=processor, **options)
 
 
