@@ -60,7 +60,7 @@ def test_every_stage_of_the_recipe_composes_under_its_own_name_and_invents_no_ke
     words = [f"experiment={experiment}", "paths.output=here"]
     check_run("train", words)
     cfg = compose_config("train", words)
-    assert (cfg.name, cfg.model.names.llm) == (experiment, "tiny_llama")
+    assert (cfg.name, cfg.model.network.llm) == (experiment, "tiny_llama")
     assert to_plain(cfg)["strategy"]["optimizer"]["_target_"] == "vlakit.strategies.muon.MuonAdamW"
 
 
@@ -74,7 +74,7 @@ def test_every_experiment_prepares_a_tiny_model(
     experiment: str, tiny_vla: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     cfg = compose_config("train", [f"experiment={experiment}", "model=tiny"])
-    policy = instantiate(cfg.strategy, model=cfg.model.names, processor=tiny_processor, _convert_="all")
+    policy = instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=tiny_processor, _convert_="all")
     policy.prepare(tiny_vla)
     trainable = sum(p.numel() for p in tiny_vla.parameters() if p.requires_grad)
     assert 0 < trainable <= sum(p.numel() for p in tiny_vla.parameters())
@@ -87,7 +87,7 @@ def test_every_experiment_prepares_a_tiny_model(
 def test_paper_scale_is_the_7b_model_in_bf16_at_the_papers_batch_and_rates(experiment: str) -> None:
     cfg = compose_config("train", [f"experiment={experiment}", "scale=paper"])
     assert cfg.data.batch_size == 16
-    assert cfg.model.names == {"vision": "siglip_so400m", "llm": "llama2_7b"}
+    assert cfg.model.network == {"kind": "openvla", "vision": "siglip_so400m", "llm": "llama2_7b"}
     # Weights that train at 2e-5 need float32 masters: most of their updates round to nothing in bf16.
     precision = "bf16-true" if experiment.startswith("lora") else "bf16-mixed"
     assert (cfg.trainer.precision, cfg.trainer.accelerator) == (precision, "gpu")
@@ -103,13 +103,13 @@ def test_a_single_value_for_several_says_which_there_are() -> None:
 
 def test_laptop_scale_is_the_default_and_needs_neither_gpu_nor_download() -> None:
     cfg = compose_config("train", ["experiment=lora_r32"])
-    assert cfg.model.names.llm == "tiny_llama"
+    assert cfg.model.network.llm == "tiny_llama"
     assert (cfg.trainer.accelerator, cfg.data.sources) == ("cpu", {"bridge_orig": "sample"})
 
 
 def test_the_command_line_beats_the_scale() -> None:
     cfg = compose_config("train", ["scale=paper", "model=tiny", "trainer=cpu", "batch_size=4", "data=bridge_sample"])
-    assert (cfg.model.names.llm, cfg.trainer.accelerator, cfg.data.batch_size) == ("tiny_llama", "cpu", 4)
+    assert (cfg.model.network.llm, cfg.trainer.accelerator, cfg.data.batch_size) == ("tiny_llama", "cpu", 4)
     assert compose_config("train", ["model=tiny", "scale=paper"]).model == cfg.model
     assert "sources" in cfg.data
     assert cfg.data.root.endswith("/sample")
