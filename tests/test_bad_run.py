@@ -111,6 +111,8 @@ def test_a_checkpoint_of_another_model(
     says(said, "CheckpointMismatch", "tiny_dinosiglip + tiny_llama", "tiny_siglip + tiny_llama", checkpoint)
     said = training_fails(capsys, tmp_path, root, f"ckpt_path={checkpoint}", "experiment=lora_r32")
     says(said, "CheckpointMismatch", "strategy is full", checkpoint, "model.weights=")
+    said = training_fails(capsys, tmp_path, root, f"ckpt_path={checkpoint}", "experiment=full")
+    says(said, "CheckpointMismatch", "weights alone", checkpoint, "model.weights=")
 
 
 @pytest.mark.parametrize("kind", ["absent", "text", "cut off", "of another program"])

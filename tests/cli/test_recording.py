@@ -7,6 +7,7 @@ import yaml
 from omegaconf import OmegaConf
 from tiny_runs import built, data_of, saved, trainer_of
 
+from vlakit.checkpoints.file import read_card
 from vlakit.cli.recording import Record
 from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.files import content_hash
@@ -15,11 +16,11 @@ from vlakit.strategies.base import PolicyModule
 from vlakit.strategies.full import Full
 
 
-def begun(module: PolicyModule, data: VLADataModule, output: Path, ckpt_path: Path | None = None) -> dict[str, Any]:
+def begun(module: PolicyModule, data: VLADataModule, output: Path, last: Path | None = None) -> dict[str, Any]:
     """The facts of a run that took one step."""
     paths = {"output": str(output)}
-    cfg = OmegaConf.create({"name": "run", "ckpt_path": ckpt_path and str(ckpt_path), "logger": {}, "paths": paths})
-    record = Record(cfg, "run", None, data)
+    cfg = OmegaConf.create({"name": "run", "logger": {}, "paths": paths})
+    record = Record(cfg, "run", None, data, None if last is None else read_card(last))
     trainer_of(1, record).fit(module, data)
     assert record.logger is None
     return module.facts
