@@ -10,9 +10,7 @@ from hydra.utils import instantiate
 
 from vlakit.accounting.parameters import count_parameters
 from vlakit.cli.configuration import compose_config, to_plain
-from vlakit.models.openvla.vla import VLASettings, build_vla
-from vlakit.processing.settings import TokenSettings
-from vlakit.processing.tokens import TokenProcessor
+from vlakit.processing.processor import build_processor
 
 STRATEGIES = ("full", "last_layer", "frozen_vision", "sandwich", "lora")
 PARTS = {
@@ -29,11 +27,9 @@ TRAINED, ADAPTED, FROZEN = "#e8743b", "#f6c5a8", "#dfe5ec"
 def trained_parts(strategy: str) -> tuple[dict[str, str], int]:
     """Colour of each part, and the number of trainable parameters."""
     cfg = compose_config("explain", ["model=siglip_7b", f"strategy={strategy}"])
-    names = to_plain(cfg.model.network)
-    processor = TokenProcessor(TokenSettings.from_dict(to_plain(cfg.model.processor)))
-    policy = instantiate(cfg.strategy, model=names, processor=processor, _convert_="all")
-    model = build_vla(VLASettings.from_dict(names), "meta")
-    policy.prepare(model)
+    processor = build_processor(to_plain(cfg.model.processor))
+    policy = instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=processor, _convert_="all")
+    model = policy.built("meta")
     colours = {}
     for part, prefix in PARTS.items():
         trains = [(name, p.requires_grad) for name, p in model.named_parameters() if name.startswith(prefix)]

@@ -79,7 +79,7 @@ def test_statistics_missing_for_the_dataset(
 def test_an_unknown_backbone(tmp_path: Path, bridge_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = f"data.root={bridge_shards.parent}"
     for key in ("vision", "llm"):
-        said = training_fails(capsys, tmp_path, root, f"model.names.{key}=tiny_lama")
+        said = training_fails(capsys, tmp_path, root, f"model.network.{key}=tiny_lama")
         says(said, "'tiny_lama'", "did you mean tiny_")
 
 
@@ -107,10 +107,12 @@ def test_a_checkpoint_of_another_model(
     checkpoint: Path, bridge_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = f"data.root={bridge_shards.parent}"
-    said = training_fails(capsys, tmp_path, root, f"model.weights={checkpoint}", "model.names.vision=tiny_siglip")
+    said = training_fails(capsys, tmp_path, root, f"model.weights={checkpoint}", "model.network.vision=tiny_siglip")
     says(said, "CheckpointMismatch", "tiny_dinosiglip + tiny_llama", "tiny_siglip + tiny_llama", checkpoint)
     said = training_fails(capsys, tmp_path, root, f"ckpt_path={checkpoint}", "experiment=lora_r32")
     says(said, "CheckpointMismatch", "strategy is full", checkpoint, "model.weights=")
+    said = training_fails(capsys, tmp_path, root, f"ckpt_path={checkpoint}", "experiment=full")
+    says(said, "CheckpointMismatch", "weights alone", checkpoint, "model.weights=")
 
 
 @pytest.mark.parametrize("kind", ["absent", "text", "cut off", "of another program"])

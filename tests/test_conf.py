@@ -58,7 +58,7 @@ def test_every_experiment_prepares_a_tiny_model(
     experiment: str, tiny_vla: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
     cfg = compose_config("train", [f"experiment={experiment}", "model=tiny"])
-    policy = instantiate(cfg.strategy, network=cfg.model.network, processor=tiny_processor, _convert_="all")
+    policy = instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=tiny_processor, _convert_="all")
     policy.prepare(tiny_vla)
     trainable = sum(p.numel() for p in tiny_vla.parameters() if p.requires_grad)
     assert 0 < trainable <= sum(p.numel() for p in tiny_vla.parameters())

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlakit.checkpoints.card import Card
+from vlakit.checkpoints.formats import Loaded
 from vlakit.checkpoints.hf_config import read_description
 from vlakit.checkpoints.weights import save_weights
 from vlakit.data.shards.statistics import statistics_to_json
 from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
-from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics
 
@@ -60,11 +61,13 @@ def logits_of(model: OpenVLA) -> Tensor:
     return model.all_logits(pixels.to(next(model.parameters()).dtype), ids, torch.ones_like(ids))
 
 
-def policy_of(model: OpenVLA, processor: TokenProcessor, **adapter: Any) -> TrainedPolicy:
-    """A policy over the tiny model that knows its names, as one from a checkpoint does."""
-    policy = TrainedPolicy(model, processor)
-    policy.names, policy.adapter = NAMES, adapter or None
-    return policy
+def policy_of(
+    model: OpenVLA, processor: TokenProcessor, contract: dict[str, Any] | None = None, **adapter: Any
+) -> Loaded:
+    """A policy over the tiny model and what a checkpoint would say of it."""
+    statistics = statistics_to_json(processor.statistics)
+    card = Card(model.description, processor.description, statistics, adapter=adapter or None, contract=contract)
+    return Loaded(model.eval(), processor, card)
 
 
 def rewrite(file: Path, **changes: Any) -> None:

@@ -4,22 +4,25 @@ Weights and card stay, the optimizer and what names this machine go; the checksu
 """
 
 import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 
-from vlakit.checkpoints.card import CARD
-from vlakit.checkpoints.file import checkpoint_file, read_checkpoint
+from vlakit.checkpoints.card import CARD, Card
+from vlakit.checkpoints.file import read_checkpoint
 from vlakit.checkpoints.shipped import ASSETS, SHIPPED
 
-OF_THE_RUN = ("base", "data", "mlflow_run_id")
+OF_THE_RUN = ("data", "mlflow_run_id")
 
 
 def main(run: str, name: str) -> None:
     """Write assets/NAME.ckpt and NAME.ckpt.sha256."""
-    checkpoint = read_checkpoint(checkpoint_file(run))
-    card = {key: value for key, value in checkpoint[CARD].items() if key not in OF_THE_RUN}
+    checkpoint = read_checkpoint(run)
+    written = Card.from_dict(checkpoint[CARD], where=run)
+    facts = {key: value for key, value in written.facts.items() if key not in OF_THE_RUN}
+    card = replace(written, base=None, facts=facts).to_dict()
     weights = {k: v.float() for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
     file = ASSETS / SHIPPED[name]
     torch.save({CARD: card, "state_dict": weights}, file)

@@ -201,8 +201,8 @@ def test_an_exported_adapter_is_small_and_answers_on_its_base(
     )
     assert small < whole / 20
     again = TrainedPolicy.from_checkpoint(tmp_path / "adapter")
-    assert torch.equal(logits_of(again.model), logits_of(policy.network))
-    assert again.adapter is not None
+    assert torch.equal(logits_of(again.network), logits_of(policy.network))
+    assert again.card.adapter is not None
     assert {"dataset_statistics.json", "contract.json"} <= {file.name for file in (tmp_path / "adapter").iterdir()}
 
 
@@ -216,8 +216,8 @@ def test_an_adapter_of_an_adapted_base_stands_on_the_merged_weights(
     merged.load_state_dict(merged_state_dict(tiny_vla))
     second = policy_of(trained(merged.eval()), tiny_processor, **NUMBERS.to_dict())
     export(second, tmp_path / "second", "adapter", ExportOptions())
-    found = load(tmp_path / "second", LoadOptions(base=str(tmp_path / "first"))).model.eval()
-    assert torch.equal(logits_of(found), logits_of(second.model))
+    found = load(tmp_path / "second", LoadOptions(base=str(tmp_path / "first"))).network.eval()
+    assert torch.equal(logits_of(found), logits_of(second.network))
 
 
 def test_an_adapter_without_its_base_asks_for_it(folder: Path) -> None:

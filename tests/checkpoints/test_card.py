@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from tiny_runs import TINY, built, saved
+from torch import Tensor, nn
 
-from vlakit.checkpoints.card import CARD, load_model, model_state, read_checkpoint
-from vlakit.checkpoints.formats import start_from
+from vlakit.checkpoints.card import CARD
+from vlakit.checkpoints.file import network_state, read_checkpoint
+from vlakit.checkpoints.formats import LoadOptions, load, start_from
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
 from vlakit.processing.tokens import TokenProcessor
@@ -21,6 +23,11 @@ from vlakit.strategies.lora import Lora
 @pytest.fixture
 def checkpoint(tiny_processor: TokenProcessor, tmp_path: Path) -> Path:
     return saved(built(Full, tiny_processor), tmp_path / "last.ckpt")
+
+
+def logits(model: nn.Module, batch: Batch) -> Tensor:
+    assert isinstance(model, OpenVLA)
+    return model.eval().answers(batch).logits
 
 
 def trained_lora(processor: TokenProcessor) -> Lora:
@@ -39,8 +46,8 @@ def test_a_reloaded_model_is_the_same_bit_for_bit(
 ) -> None:
     module = built(Full, tiny_processor) if strategy == "full" else trained_lora(tiny_processor)
     torch.manual_seed(99)
-    model = load_model(read_checkpoint(saved(module, tmp_path / "a.ckpt")), where="a.ckpt")
-    assert torch.equal(model.eval()(tiny_batch).logits, module.model.eval()(tiny_batch).logits)
+    model = load(saved(module, tmp_path / "a.ckpt")).network
+    assert torch.equal(logits(model, tiny_batch), logits(module.model, tiny_batch))
     assert all(torch.equal(t, module.model.state_dict()[name]) for name, t in model.state_dict().items())
 
 
@@ -139,32 +146,32 @@ def test_what_says_not_that_it_is_vlakits_is_refused(tmp_path: Path, content: ob
 
 def test_tensors_of_another_model_are_named_with_the_file(checkpoint: Path) -> None:
     content = read_checkpoint(checkpoint)
-    content[CARD]["model"]["vision"] = "tiny_siglip"
+    content[CARD]["network"]["vision"] = "tiny_siglip"
+    torch.save(content, checkpoint)
     with pytest.raises(CheckpointMismatch, match="holds another model") as caught:
-        load_model(content, where=str(checkpoint))
+        load(checkpoint)
     assert str(checkpoint) in caught.value.where
     assert "projector.fc1" in caught.value.what
     assert "unexpected" in caught.value.what
 
 
-def test_another_models_checkpoint_does_not_initialize(checkpoint: Path) -> None:
-    names = VLASettings("tiny_siglip", "tiny_llama")
+def test_another_models_checkpoint_does_not_initialize(checkpoint: Path, tiny_processor: TokenProcessor) -> None:
     with pytest.raises(CheckpointMismatch, match="tiny_dinosiglip") as caught:
-        start_from(checkpoint, names)
+        start_from(checkpoint, TINY | {"vision": "tiny_siglip"}, tiny_processor)
     assert "tiny_siglip" in caught.value.what
     assert str(checkpoint) in caught.value.where
 
 
 def fresh() -> OpenVLA:
     torch.manual_seed(99)
-    return build_vla(VLASettings(**TINY)).eval()
+    return build_vla(VLASettings("tiny_dinosiglip", "tiny_llama")).eval()
 
 
 @torch.no_grad()
-def test_a_start_has_every_tensor_and_all_of_it_can_train(checkpoint: Path) -> None:
-    model, names = start_from(checkpoint, VLASettings(**TINY))
-    state = model_state(read_checkpoint(checkpoint))
-    assert names == VLASettings(**TINY)
+def test_a_start_has_every_tensor_and_all_of_it_can_train(checkpoint: Path, tiny_processor: TokenProcessor) -> None:
+    model = start_from(checkpoint, TINY, tiny_processor)
+    state = network_state(read_checkpoint(checkpoint))
+    assert model.description == TINY | {"vision_options": {}, "llm_options": {}}
     assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
     assert all(p.requires_grad for p in model.parameters())
 
@@ -174,26 +181,29 @@ def test_initializing_from_lora_merges_its_adapters(
     tiny_processor: TokenProcessor, tiny_batch: Batch, tmp_path: Path
 ) -> None:
     module = trained_lora(tiny_processor)
-    expected = module.model.eval()(tiny_batch).logits
-    model, _ = start_from(saved(module, tmp_path / "lora.ckpt"), VLASettings(**TINY))
-    model.eval()
+    expected = logits(module.model, tiny_batch)
+    model = start_from(saved(module, tmp_path / "lora.ckpt"), TINY, tiny_processor)
     assert set(model.state_dict()) == set(fresh().state_dict())
-    torch.testing.assert_close(model(tiny_batch).logits, expected, atol=1e-5, rtol=1e-5)
-    assert (fresh()(tiny_batch).logits - expected).abs().max() > 1e-2
+    torch.testing.assert_close(logits(model, tiny_batch), expected, atol=1e-5, rtol=1e-5)
+    assert (logits(fresh(), tiny_batch) - expected).abs().max() > 1e-2
 
 
 def test_a_card_that_names_code_is_refused_unless_trusted(checkpoint: Path, tmp_path: Path) -> None:
     content = read_checkpoint(checkpoint)
     mark = tmp_path / "executed"
-    content[CARD]["model"] = {
-        **{"vision": "subprocess:call", "llm": "tiny_llama", "llm_options": {}},
+    content[CARD]["network"] = {
+        **TINY | {"vision": "subprocess:call", "llm_options": {}},
         "vision_options": {"args": ["touch", str(mark)]},
     }
     file = tmp_path / "trap.ckpt"
     torch.save(content, file)
     with pytest.raises(CheckpointMismatch, match="subprocess:call") as caught:
-        load_model(read_checkpoint(file), where=str(file))
-    assert "trusted=[subprocess:call]" in caught.value.do
+        load(file)
+    assert caught.value.where == str(file)
+    assert "trusted=[subprocess]" in caught.value.do
     assert not mark.exists()
-    content[CARD]["model"] = {"vision": "vlakit.models.openvla.backbones:tiny_dinosiglip", "llm": "tiny_llama"}
-    load_model(content, where="", trusted=("vlakit.models.openvla.backbones:tiny_dinosiglip",))
+    content[CARD]["network"] = TINY | {"vision": "vlakit.models.openvla.backbones:tiny_dinosiglip"}
+    torch.save(content, file)
+    with pytest.raises(CheckpointMismatch, match="backbones:tiny_dinosiglip"):
+        load(file)
+    load(file, LoadOptions(trusted=("vlakit.models.openvla.backbones:tiny_dinosiglip",)))

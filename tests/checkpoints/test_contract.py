@@ -15,9 +15,10 @@ from tiny_runs import built, saved
 from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.contract import ContractBroken, check_contract, make_contract
 from vlakit.checkpoints.export import ExportOptions, export
-from vlakit.checkpoints.formats import LoadOptions
+from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.checkpoints.hf_config import OWN_KEY
 from vlakit.errors import CheckpointMismatch
+from vlakit.models.adapters import LoraNumbers, inject_lora
 from vlakit.models.openvla.vla import OpenVLA, build_vla
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.settings import TokenSettings
@@ -48,6 +49,13 @@ def contract(model: OpenVLA, tiny_processor: TokenProcessor, samples: list[Sampl
 
 def changed(processor: TokenProcessor, **names: Any) -> TokenProcessor:
     return TokenProcessor(replace(processor.settings, **names), processor.statistics)
+
+
+def move(contract: dict[str, Any], frame: int, dimension: int, bins: int, processor: TokenProcessor) -> None:
+    """Another recorded answer, so many bins away."""
+    actions, statistics = contract["frames"][frame]["actions"], processor.statistics_of("bridge_orig")
+    half_span = (statistics.q99 - statistics.q01)[dimension] / 2 if statistics.mask[dimension] else 1.0
+    actions[0][dimension] += bins * 2 / 255 * half_span
 
 
 def test_a_contract_says_all_that_decides_what_a_policy_sees(contract: dict[str, Any]) -> None:
@@ -123,17 +131,18 @@ def test_a_version_that_differs_is_named_when_the_answers_differ(
 ) -> None:
     contract["versions"]["timm"] = "0.9.10"
     check_contract(contract, model, tiny_processor, where="here")
-    contract["frames"][0]["ids"][3] += 9
+    move(contract, 0, 3, 9, tiny_processor)
     with pytest.raises(ContractBroken) as caught:
         check_contract(contract, model, tiny_processor, where="here")
     assert "version of timm was 0.9.10" in caught.value.where
 
 
+@pytest.mark.parametrize("dimension", [5, 6], ids=["rotation", "gripper"])
 @pytest.mark.parametrize(("off", "broken"), [(1, False), (-1, False), (2, True), (-2, True)])
 def test_one_bin_is_forgiven_and_two_are_not(
-    off: int, broken: bool, contract: dict[str, Any], model: OpenVLA, tiny_processor: TokenProcessor
+    off: int, broken: bool, dimension: int, contract: dict[str, Any], model: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
-    contract["frames"][1]["ids"][6] += off
+    move(contract, 1, dimension, off, tiny_processor)
     if not broken:
         check_contract(contract, model, tiny_processor, where="here")
         return
@@ -163,10 +172,12 @@ def test_without_frames_there_is_nothing_to_break(tiny_vla: OpenVLA, tiny_proces
 
 GARBLED: dict[str, Callable[[dict[str, Any]], object]] = {
     "no frames key": lambda c: c.pop("frames"),
-    "a frame without ids": lambda c: c["frames"][0].pop("ids"),
-    "an image that is no base64": lambda c: c["frames"][0].update(image="%"),
-    "an image that is no JPEG": lambda c: c["frames"][0].update(image="AAAA"),
-    "ids in words": lambda c: c["frames"][0].update(ids=["a"]),
+    "a frame without an answer": lambda c: [c["frames"][0].pop(key) for key in ("ids", "actions")],
+    "an image that is no base64": lambda c: c["frames"][0].update(images={"primary": ["%"]}),
+    "an image that is no JPEG": lambda c: c["frames"][0].update(images={"primary": ["AAAA"]}),
+    "actions in words": lambda c: c["frames"][0].update(actions=[["a"] * 7]),
+    "ids in words, without actions": lambda c: [c["frames"][0].pop("actions"), c["frames"][0].update(ids=["a"] * 7)],
+    "images of no camera": lambda c: c["frames"][0].update(images={}),
     "frames a number": lambda c: c.update(frames=3),
 }
 
@@ -188,9 +199,9 @@ def test_every_ckpt_carries_it_and_a_change_of_the_file_is_noticed(
 ) -> None:
     module = built(kind, tiny_processor, **({"rank": 2} if kind is Lora else {}))
     attentive(module.model)
-    module.golden = samples
+    module.answer_golden(samples)
     file = saved(module, tmp_path / "a.ckpt")
-    assert len(TrainedPolicy.from_checkpoint(file).card["contract"]["frames"]) == 3
+    assert len(frames_of(TrainedPolicy.from_checkpoint(file))) == 3
     content = torch.load(file, weights_only=True)
     content[CARD]["processor"]["prompt"] = "openvla_v01"
     torch.save(content, file)
@@ -201,14 +212,17 @@ def test_every_ckpt_carries_it_and_a_change_of_the_file_is_noticed(
     TrainedPolicy.from_checkpoint(file, strict=False)
 
 
+def frames_of(policy: TrainedPolicy) -> list[Any]:
+    assert policy.card.contract is not None
+    return policy.card.contract["frames"]
+
+
 @pytest.fixture
 def exported(
     model: OpenVLA, tiny_processor: TokenProcessor, contract: dict[str, Any], tmp_path: Path
 ) -> Callable[..., Path]:
     def make(**options: Any) -> Path:
-        policy = policy_of(model, tiny_processor)
-        policy.card = {"contract": contract}
-        export(policy, tmp_path / "hf", "hf", ExportOptions(**options))
+        export(policy_of(model, tiny_processor, contract), tmp_path / "hf", "hf", ExportOptions(**options))
         return tmp_path / "hf"
 
     return make
@@ -233,7 +247,7 @@ def test_a_folder_in_another_precision_keeps_a_contract_of_its_own(exported: Cal
     folder = exported(dtype=torch.bfloat16)
     policy = TrainedPolicy.from_checkpoint(folder)
     assert next(policy.network.parameters()).dtype == torch.bfloat16
-    assert len(policy.card["contract"]["frames"]) == 3
+    assert len(frames_of(policy)) == 3
 
 
 def test_an_adapter_on_another_base_is_noticed(
@@ -244,12 +258,11 @@ def test_an_adapter_on_another_base_is_noticed(
     for seed, name in enumerate(("base", "other")):
         torch.manual_seed(seed)
         export(policy_of(attentive(build_vla(NAMES)), tiny_processor), tmp_path / name, "hf", ExportOptions())
-    from vlakit.models.adapters import LoraNumbers, inject_lora
-
-    policy = TrainedPolicy.from_checkpoint(tmp_path / "base")
-    inject_lora(policy.network, LoraNumbers.from_dict(numbers))
-    policy.adapter, policy.card = numbers, {"contract": make_contract(policy.network, policy.processor, samples)}
-    export(policy, tmp_path / "adapter", "adapter", ExportOptions(base=str(tmp_path / "base")))
+    base = load(tmp_path / "base")
+    inject_lora(base.network, LoraNumbers.from_dict(numbers))
+    contract = make_contract(base.network, base.processor, samples)
+    adapted = replace(base, card=replace(base.card, adapter=numbers, contract=contract))
+    export(adapted, tmp_path / "adapter", "adapter", ExportOptions(base=str(tmp_path / "base")))
     TrainedPolicy.from_checkpoint(tmp_path / "adapter")
     with pytest.raises(ContractBroken):
         TrainedPolicy.from_checkpoint(tmp_path / "adapter", options=LoadOptions(base=str(tmp_path / "other")))
@@ -266,6 +279,6 @@ def test_other_statistics_break_it_though_the_tokens_are_the_same(
 ) -> None:
     one = tiny_processor.statistics["bridge_orig"]
     wider = TokenProcessor(tiny_processor.settings, {"bridge_orig": replace(one, q99=one.q99 * 1.5)})
-    with pytest.raises(ContractBroken, match="other actions of bridge_orig") as caught:
+    with pytest.raises(ContractBroken, match="3 of 3 golden frames otherwise") as caught:
         check_contract(contract, model, wider, where="here")
     assert "statistics was" in caught.value.where

@@ -56,11 +56,11 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, bridge_statistics: Da
 
 
 def test_a_native_file_gives_the_same_model_as_the_converted_folder(folder: Path) -> None:
-    expected = logits_of(load(folder).model.eval())
+    expected = logits_of(load(folder).network.eval())
     file = native_file(folder, random_model(folder))
     loaded = load(file)
-    assert torch.equal(logits_of(loaded.model.eval()), expected)
-    assert list(loaded.statistics) == ["bridge_orig"]
+    assert torch.equal(logits_of(loaded.network.eval()), expected)
+    assert list(loaded.card.statistics) == ["bridge_orig"]
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -159,8 +159,8 @@ def test_a_ckpt_loads_as_its_own_format(tiny_processor: TokenProcessor, tmp_path
     module = built(Full, tiny_processor)
     file = saved(module, tmp_path / "a.ckpt")
     expected = logits_of(module.model.eval())
-    assert torch.equal(logits_of(load(file).model.eval()), expected)
-    assert next(load(file, LoadOptions(torch.bfloat16)).model.parameters()).dtype == torch.bfloat16
+    assert torch.equal(logits_of(load(file).network.eval()), expected)
+    assert next(load(file, LoadOptions(torch.bfloat16)).network.parameters()).dtype == torch.bfloat16
 
 
 def test_an_adapter_that_names_itself_as_its_base_is_refused(tmp_path: Path) -> None:

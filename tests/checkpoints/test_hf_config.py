@@ -10,6 +10,7 @@ import torch
 from tiny_folders import logits_of, policy_of, released_config, released_folder, rewrite
 
 from vlakit.checkpoints.export import ExportOptions, export
+from vlakit.checkpoints.formats import load
 from vlakit.checkpoints.hf_config import OWN_KEY, read_description
 from vlakit.errors import CheckpointMismatch, StatisticsMissing
 from vlakit.models.openvla.vla import OpenVLA, build_vla
@@ -39,22 +40,22 @@ def described(folder: Path, config: object) -> Any:
 def test_any_variant_survives_export_and_reload_bit_for_bit(
     variant: str, tmp_path: Path, bridge_statistics: DatasetStatistics
 ) -> None:
-    policy = TrainedPolicy.from_checkpoint(released_folder(tmp_path / "a", bridge_statistics, VARIANTS[variant]))
+    policy = load(released_folder(tmp_path / "a", bridge_statistics, VARIANTS[variant]))
     export(policy, tmp_path / "b", "hf", ExportOptions(shard_bytes=3_000_000))
-    expected = logits_of(policy.network)
-    assert torch.equal(logits_of(TrainedPolicy.from_checkpoint(tmp_path / "b").model), expected)
+    expected = logits_of(policy.network.eval())
+    assert torch.equal(logits_of(TrainedPolicy.from_checkpoint(tmp_path / "b").network), expected)
     config = json.loads((tmp_path / "b" / "config.json").read_text())
     del config[OWN_KEY]  # what a reader that does not know vlakit sees
     (tmp_path / "b" / "config.json").write_text(json.dumps(config))
-    assert torch.equal(logits_of(TrainedPolicy.from_checkpoint(tmp_path / "b").model), expected)
+    assert torch.equal(logits_of(TrainedPolicy.from_checkpoint(tmp_path / "b").network), expected)
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("other") and "size" not in name])
 def test_the_numbers_of_the_configuration_decide_the_outputs(
     variant: str, tmp_path: Path, bridge_statistics: DatasetStatistics
 ) -> None:
-    plain = TrainedPolicy.from_checkpoint(released_folder(tmp_path / "a", bridge_statistics)).model
-    other = TrainedPolicy.from_checkpoint(released_folder(tmp_path / "b", bridge_statistics, VARIANTS[variant])).model
+    plain = TrainedPolicy.from_checkpoint(released_folder(tmp_path / "a", bridge_statistics)).network
+    other = TrainedPolicy.from_checkpoint(released_folder(tmp_path / "b", bridge_statistics, VARIANTS[variant])).network
     assert all(torch.equal(t, other.state_dict()[name]) for name, t in plain.state_dict().items())
     assert not torch.equal(logits_of(plain), logits_of(other))
 

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from vlakit.checkpoints.weights import INDEX, SINGLE, hf_name, load_weights, released_name, safetensors_of, save_weights
 from vlakit.errors import CheckpointMismatch
-from vlakit.models.openvla.vla import OpenVLA, build_empty, build_vla
+from vlakit.models.network import Network, build_empty
+from vlakit.models.openvla.vla import OpenVLA, build_vla
 from vlakit.policy import TrainedPolicy
+from vlakit.processing.settings import TokenSettings
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics
 
 NORM = "language_model.model.norm.weight"
@@ -29,8 +32,9 @@ def folder(tiny_vla: OpenVLA, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def filled(folder: Path, **options: Any) -> tuple[OpenVLA, Any]:
-    model = build_empty(NAMES)
+def filled(folder: Path, **options: Any) -> tuple[Network, Any]:
+    settings = TokenSettings(image_size=64, channel_statistics=("imagenet", "half"), tokenizer="words")
+    model = build_empty(NAMES.description, TokenProcessor(settings))
     return model, load_weights(model, safetensors_of(folder), where=str(folder), **options)
 
 
@@ -228,10 +232,13 @@ import json, resource, sys, threading, time
 from pathlib import Path
 import torch
 from vlakit.checkpoints.formats import LoadOptions, load
-from vlakit.models.openvla.vla import build_empty
+from vlakit.models.network import build_empty
 from vlakit.checkpoints.hf_config import read_description
+from vlakit.processing.tokens import TokenProcessor
 folder, dtype = Path(sys.argv[1]), json.loads(sys.argv[2])
-build_empty(read_description(folder).model)  # what importing and building take is not the load
+described = read_description(folder)
+processor = TokenProcessor(described.processor)
+build_empty(described.model.description, processor)  # what importing and building take is not the load
 def resident(key):
     return next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith(key))
 before, peak, done = (resident("RssAnon"), resident("VmRSS")), [0, 0], threading.Event()
@@ -240,7 +247,7 @@ def watch():
         peak[:] = max(peak[0], resident("RssAnon")), max(peak[1], resident("VmRSS"))
         time.sleep(0.001)
 thread = threading.Thread(target=watch); thread.start()
-model = load(folder, LoadOptions(dtype=dtype and getattr(torch, dtype))).model
+model = load(folder, LoadOptions(dtype=dtype and getattr(torch, dtype))).network
 sum(p.detach().amax().item() for p in model.parameters())  # a mapped file counts only once it is read
 done.set(); thread.join()
 size = sum(p.nbytes for p in model.parameters())

@@ -10,7 +10,7 @@ from tiny_runs import built, saved
 
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
-from vlakit.schema import Sample
+from vlakit.schema import DatasetStatistics, Sample
 from vlakit.strategies.full import Full
 from vlakit.strategies.lora import Lora
 
@@ -20,7 +20,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture
 def checkpoint(tiny_processor: TokenProcessor, samples: list[Sample], tmp_path: Path) -> Path:
     module = built(Lora, tiny_processor, rank=2)
-    module.golden = samples
+    module.answer_golden(samples)
     return saved(module, tmp_path / "lora.ckpt")
 
 
@@ -31,7 +31,7 @@ def test_a_whole_folder_reloads_and_its_files_are_listed(checkpoint: Path, tmp_p
         found["files"]
     )
     policy = TrainedPolicy.from_checkpoint(tmp_path / "hf")
-    expected = logits_of(TrainedPolicy.from_checkpoint(checkpoint).model)
+    expected = logits_of(TrainedPolicy.from_checkpoint(checkpoint).network)
     torch.testing.assert_close(logits_of(policy.network), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -45,7 +45,7 @@ def test_an_adapter_finds_its_base_again(
     assert "adapter_model.safetensors" in found["files"]
     assert "model.safetensors" not in found["files"]
     there, back = TrainedPolicy.from_checkpoint(checkpoint), TrainedPolicy.from_checkpoint(tmp_path / "adapter")
-    assert torch.equal(logits_of(there.model), logits_of(back.model))
+    assert torch.equal(logits_of(there.network), logits_of(back.network))
 
 
 def test_a_dtype_is_written(checkpoint: Path, tmp_path: Path) -> None:
@@ -74,9 +74,12 @@ def test_a_damaged_checkpoint_leaves_no_target(checkpoint: Path, tmp_path: Path,
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
 
 
-def test_a_broken_contract_leaves_no_target_unless_it_may(checkpoint: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_broken_contract_leaves_no_target_unless_it_may(
+    checkpoint: Path, bridge_statistics: DatasetStatistics, tmp_path: Path, capsys: Capture
+) -> None:
     content = torch.load(checkpoint, weights_only=True)
-    content["vlakit"]["contract"]["frames"][0]["ids"][0] -= 5
+    bin_width = (bridge_statistics.q99 - bridge_statistics.q01)[0] / 255
+    content["vlakit"]["contract"]["frames"][0]["actions"][0][0] += 5 * float(bin_width)
     torch.save(content, checkpoint)
     words = (f"ckpt={checkpoint}", f"out={tmp_path / 'hf'}")
     says(complaint(capsys, "export", *words), "ContractBroken", "5 bins", checkpoint)

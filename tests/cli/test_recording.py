@@ -1,26 +1,53 @@
 """What a run notes of itself before it trains."""
 
 from pathlib import Path
+from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
-from tiny_runs import built, saved
+from tiny_runs import built, data_of, saved, trainer_of
 
-from vlakit.cli.recording import build_logger
+from vlakit.checkpoints.file import read_card
+from vlakit.cli.recording import Record
+from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.files import content_hash
 from vlakit.processing.tokens import TokenProcessor
+from vlakit.strategies.base import PolicyModule
 from vlakit.strategies.full import Full
 
 
+def begun(module: PolicyModule, data: VLADataModule, output: Path, last: Path | None = None) -> dict[str, Any]:
+    """The facts of a run that took one step."""
+    paths = {"output": str(output)}
+    cfg = OmegaConf.create({"name": "run", "logger": {}, "paths": paths})
+    record = Record(cfg, "run", None, data, None if last is None else read_card(last))
+    trainer_of(1, record).fit(module, data)
+    assert record.logger is None
+    return module.facts
+
+
 def test_a_run_notes_the_hash_of_its_start_and_one_that_resumes_the_first_starts(
-    tiny_processor: TokenProcessor, tmp_path: Path
+    tiny_processor: TokenProcessor, bridge_shards: Path, tmp_path: Path
 ) -> None:
+    data = data_of(bridge_shards, tiny_processor)
     start = saved(built(Full, tiny_processor), tmp_path / "last.ckpt")
-    run = built(Full, tiny_processor, weights=str(tmp_path))  # a run's folder
-    assert build_logger(OmegaConf.create({"ckpt_path": None, "logger": {}}), "run", None, run) is None
+    run = built(Full, data.processor, weights=str(tmp_path))  # a run's folder
     noted = content_hash(start)
+    assert begun(run, data, tmp_path / "out")["weights_sha256"] == noted
     last = saved(run, tmp_path / "run.ckpt")
     saved(built(Full, tiny_processor, seed=1), start)
     assert content_hash(start) != noted
-    again = built(Full, tiny_processor, weights=str(tmp_path))
-    build_logger(OmegaConf.create({"ckpt_path": str(last), "logger": {}}), "run", None, again)
-    assert run.run_record["weights_sha256"] == again.run_record["weights_sha256"] == noted
+    data = data_of(bridge_shards, tiny_processor)
+    again = built(Full, data.processor, weights=str(tmp_path))
+    assert begun(again, data, tmp_path / "on", last)["weights_sha256"] == noted
+
+
+def test_a_run_from_random_weights_has_no_hash_of_them_and_names_its_data(
+    tiny_processor: TokenProcessor, bridge_shards: Path, tmp_path: Path
+) -> None:
+    data = data_of(bridge_shards, tiny_processor)
+    module = built(Full, data.processor)
+    facts = begun(module, data, tmp_path / "out")
+    assert facts == {"weights_sha256": None, "shards": data.hashes, "data": data.folders, "experiment": "run"}
+    assert module.surroundings == data.surroundings
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["name"] == "run"

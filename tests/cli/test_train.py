@@ -54,7 +54,7 @@ def test_training_returns_and_records_the_metrics(recorded: SimpleNamespace, run
 def test_the_record_says_with_which_numbers(run: SimpleNamespace) -> None:
     params = run.data.params
     assert (params["strategy.rank"], params["strategy.alpha"], params["seed"]) == ("32", "16", "7")
-    assert params["model.names.vision"] == "tiny_dinosiglip"
+    assert params["model.network.vision"] == "tiny_dinosiglip"
 
 
 def test_the_record_says_on_which_data_and_code(recorded: SimpleNamespace, run: SimpleNamespace) -> None:
@@ -149,7 +149,7 @@ def interrupted(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_that_loads_and_goes_on(interrupted: Path) -> None:
     checkpoint = interrupted / "interrupted.ckpt"
-    assert TrainedPolicy.from_checkpoint(checkpoint).card["strategy"] == "full"
+    assert TrainedPolicy.from_checkpoint(checkpoint).card.strategy == "full"
     step = torch.load(checkpoint, weights_only=True)["global_step"]
     assert step > 0
     words, environment = command(interrupted, "experiment=full", f"steps={step + 2}", "logger=none")
@@ -163,10 +163,10 @@ def test_a_run_that_started_from_weights_with_other_names_resumes(recorded: Simp
     content = torch.load(recorded.folder / "runs/run/last.ckpt", weights_only=True)
     numbers = {"vocab_size": 1536, "hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 4}
     numbers |= {"num_attention_heads": 4, "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "pad_token_id": 1472}
-    content["vlakit"]["model"] |= {"llm": "llama", "llm_options": numbers}
+    content["vlakit"]["network"] |= {"llm": "llama", "llm_options": numbers}
     torch.save(content, tmp_path / "base.ckpt")
     words = ["experiment=full", "logger=none", f"model.weights={tmp_path / 'base.ckpt'}"]
     train_here(tmp_path, *words, "steps=2")
     train_here(tmp_path, *words, "steps=4", f"ckpt_path={tmp_path / 'runs/run'}")
     resumed = torch.load(tmp_path / "runs/run/last.ckpt", weights_only=True)
-    assert (resumed["global_step"], resumed["vlakit"]["model"]["llm"]) == (4, "llama")
+    assert (resumed["global_step"], resumed["vlakit"]["network"]["llm"]) == (4, "llama")

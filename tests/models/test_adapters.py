@@ -27,8 +27,8 @@ def with_random_b(model: OpenVLA) -> OpenVLA:
 
 @torch.no_grad()
 def test_fresh_adapters_leave_the_outputs_bit_for_bit(tiny_vla: OpenVLA, tiny_batch: Batch) -> None:
-    before = tiny_vla(tiny_batch).logits
-    assert torch.equal(adapted(tiny_vla)(tiny_batch).logits, before)
+    before = tiny_vla.answers(tiny_batch).logits
+    assert torch.equal(adapted(tiny_vla).answers(tiny_batch).logits, before)
 
 
 def test_only_adapters_train(tiny_vla: OpenVLA) -> None:
@@ -57,11 +57,11 @@ def test_adapter_size_is_proportional_to_the_rank() -> None:
 @torch.no_grad()
 def test_merged_weights_give_the_adapters_outputs(tiny_vla: OpenVLA, tiny_batch: Batch) -> None:
     plain = copy.deepcopy(tiny_vla)
-    untouched = tiny_vla(tiny_batch).logits
-    expected = with_random_b(adapted(tiny_vla))(tiny_batch).logits
+    untouched = tiny_vla.answers(tiny_batch).logits
+    expected = with_random_b(adapted(tiny_vla)).answers(tiny_batch).logits
     assert (expected - untouched).abs().max() > 1e-2
     plain.load_state_dict(merged_state_dict(tiny_vla), strict=True)
-    torch.testing.assert_close(plain(tiny_batch).logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plain.answers(tiny_batch).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

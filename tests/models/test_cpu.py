@@ -5,10 +5,14 @@ import pickle
 
 import pytest
 import torch
+from tiny_runs import built
 from torch import Tensor, nn
 
 from vlakit.models.cpu import LEAST_PRODUCTS, Linear, runs_on_onednn, use_onednn
 from vlakit.models.openvla.vla import OpenVLA
+from vlakit.policy import TrainedPolicy
+from vlakit.processing.tokens import TokenProcessor
+from vlakit.strategies.last_layer import LastLayer
 
 SIZES = 256, 192  # with 2 x 96 rows just above the least work
 
@@ -62,7 +66,16 @@ def test_one_row_other_kinds_and_a_switched_off_backend_go_torchs_way() -> None:
 
 
 def test_a_model_keeps_its_names_and_survives_pickle(tiny_vla: OpenVLA) -> None:
+    names = tiny_vla.state_dict().keys()
+    use_onednn(tiny_vla)
+    assert tiny_vla.state_dict().keys() == names
     assert not [name for name, module in tiny_vla.named_modules() if type(module) is nn.Linear]
     again = pickle.loads(pickle.dumps(tiny_vla.projector))
     assert again.state_dict().keys() == tiny_vla.projector.state_dict().keys()
     assert type(again.fc1) is Linear
+
+
+def test_what_trains_and_what_acts_runs_on_it(tiny_vla: OpenVLA, tiny_processor: TokenProcessor) -> None:
+    assert type(tiny_vla.projector.fc1) is nn.Linear
+    assert type(TrainedPolicy(tiny_vla, tiny_processor).network.get_submodule("projector.fc1")) is Linear
+    assert type(built(LastLayer, tiny_processor).model.get_submodule("projector.fc1")) is Linear

@@ -18,12 +18,20 @@ import torch
 from vlakit.checkpoints.hf_config import read_description
 from vlakit.checkpoints.weights import load_weights
 from vlakit.data.shards.statistics import statistics_from_json
+from vlakit.models.network import build_empty
 from vlakit.models.openvla.decoding import Choice, generate
-from vlakit.models.openvla.vla import OpenVLA, build_empty
+from vlakit.models.openvla.vla import OpenVLA
+from vlakit.processing.normalizer import unnormalize
 from vlakit.processing.tokens import TokenProcessor
-from vlakit.schema import Batch
+from vlakit.schema import Inputs, TextBatch
 
 TOLERANCE = 1e-4
+
+
+def processor_of(folder: Path) -> TokenProcessor:
+    """The processor that config.json describes, with the statistics beside it."""
+    description = read_description(folder)
+    return TokenProcessor(description.processor, statistics_from_json(description.statistics or {}, where=str(folder)))
 
 
 def seeded_model(folder: Path) -> OpenVLA:
@@ -39,7 +47,9 @@ def seeded_model(folder: Path) -> OpenVLA:
         for name, shape in keys["tensors"].items():
             yield name, torch.from_numpy(module.seeded_tensor(keys["seed"], name, tuple(shape)))
 
-    model = build_empty(read_description(folder).model)
+    model = build_empty(read_description(folder).model.description, processor_of(folder))
+    if not isinstance(model, OpenVLA):
+        raise SystemExit(f"{folder}: no OpenVLA model")
     report = load_weights(model, tensors(), where=str(folder))
     if report.unexpected:
         raise SystemExit(f"{folder}: tensors of no use: {report.unexpected}")
@@ -68,17 +78,20 @@ def outputs(folder: Path, expected: dict[str, np.ndarray]) -> Iterator[tuple[str
     logits = model.all_logits(pixels, ids, mask)
     yield "logits_last", logits[:, -expected["logits_last"].shape[1] :, ::16].numpy()
     yield "argmax", logits.argmax(dim=-1).numpy()
-    zeros = torch.zeros(1)
-    batch = Batch(pixels, ids, mask, labels, zeros, zeros, zeros, keys=[str(i) for i in range(len(ids))], datasets=[])
-    yield "loss", np.asarray(model(batch).loss.numpy(), dtype=expected["loss"].dtype)
-    description = read_description(folder)
-    processor = TokenProcessor(
-        description.processor, statistics_from_json(description.statistics or {}, where=str(folder))
+    inputs = Inputs(
+        pixels={"primary": pixels[:, None]},
+        window_mask=torch.ones(len(ids), 1, dtype=torch.bool),
+        datasets=["demo_1"] * len(ids),
+        action_shape=(1, 7),
+        text=TextBatch(ids, mask, labels),
     )
+    yield "loss", np.asarray(model.answers(inputs).loss.numpy(), dtype=expected["loss"].dtype)
+    processor = processor_of(folder)
     prompts = [[*row[real.bool()].tolist(), processor.text.empty_id] for row, real in zip(ids, mask, strict=True)]
     generated = generate(model, pixels, prompts, expected["generated"].shape[1], Choice()).ids.numpy()
     yield "generated", generated
-    actions = processor.decode_actions(generated, "demo_1", strict=False)[:, 0]
+    normalized = processor.actions.decode(generated, strict=False)
+    actions = unnormalize(normalized, processor.statistics_of("demo_1"))
     yield "actions", actions.astype(expected["actions"].dtype)
 
 

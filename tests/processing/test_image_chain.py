@@ -22,7 +22,7 @@ from vlakit.processing.images import (
 )
 from vlakit.processing.settings import TokenSettings
 from vlakit.processing.tokens import TokenProcessor
-from vlakit.schema import Observation, UInt8
+from vlakit.schema import UInt8
 
 NAMES = TokenSettings(image_size=64, channel_statistics=("imagenet", "half"), tokenizer="words")
 
@@ -32,8 +32,7 @@ def picture(height: int, width: int) -> UInt8:
 
 
 def observed(names: TokenSettings, image: UInt8) -> np.ndarray:
-    pixels, _ = TokenProcessor(names).encode_observations([Observation.of(image, "lift the cup")])
-    return pixels[0].numpy()
+    return TokenProcessor(names).observed_pixels(image).numpy()
 
 
 def seen(names: TokenSettings, square: UInt8) -> np.ndarray:

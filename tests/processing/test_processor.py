@@ -13,40 +13,66 @@ from vlakit.processing.images import decode_jpeg
 from vlakit.processing.normalizer import normalize
 from vlakit.processing.settings import TokenSettings
 from vlakit.processing.tokens import TokenProcessor
-from vlakit.schema import DatasetStatistics, Observation, Sample
+from vlakit.schema import DatasetStatistics, Observation, Sample, UInt8
+
+
+def text_of(processor: TokenProcessor, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and labels (1, T) of one sample as a batch."""
+    text = processor.collate([processor.encode(sample)]).text
+    assert text is not None
+    return text.ids, text.labels
+
+
+def observed(processor: TokenProcessor, image: UInt8) -> torch.Tensor:
+    """(3 k, S, S) of what a policy sees."""
+    return processor.observe([Observation.of(image, "x")]).pixels["primary"][0, -1]
+
+
+def encoded(processor: TokenProcessor, sample: Sample) -> torch.Tensor:
+    """(3 k, S, S) of what training sees."""
+    return processor.encode(sample).pixels["primary"][-1]
+
+
+def decoded(processor: TokenProcessor, ids: np.ndarray) -> np.ndarray:
+    """(H, 7) in physical units."""
+    return processor.physical(processor.from_ids(ids).reshape(1, -1, 7), ["bridge_orig"])[0]
 
 
 def test_sequence_is_bos_prompt_space_actions_eos(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
-    ids, text = tiny_processor.encode(samples[0]).input_ids.tolist(), tiny_processor.text
+    example, text = tiny_processor.encode(samples[0]), tiny_processor.text
+    assert example.prompt is not None
+    assert example.answer is not None
     prompt = text.encode("In: What action should the robot take to lift the pot?\nOut:")
     answer = tiny_processor.actions.encode(
         normalize(samples[0].actions[0], tiny_processor.statistics_of("bridge_orig"))
     ).tolist()
-    assert ids == [1, *prompt, text.empty_id, *answer, 2]
+    assert example.prompt.tolist() == [1, *prompt, text.empty_id]
+    assert example.answer.tolist() == [*answer, 2]
     assert text.decode(prompt).endswith("out :")
 
 
 def test_only_the_actions_and_eos_carry_a_loss(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
-    example = tiny_processor.encode(samples[1])
-    assert example.labels[-8:].tolist() == example.input_ids[-8:].tolist()
-    assert (example.labels[:-8] == -100).all()
-    assert tiny_processor.actions.is_action(example.labels[-8:]).tolist() == [True] * 7 + [False]
+    (ids,), (labels,) = text_of(tiny_processor, samples[1])
+    assert labels[-8:].tolist() == ids[-8:].tolist()
+    assert (labels[:-8] == -100).all()
+    assert tiny_processor.actions.is_action(labels[-8:].numpy()).tolist() == [True] * 7 + [False]
 
 
 def test_inference_starts_from_what_training_ends_its_prompt_with(
     tiny_processor: TokenProcessor, samples: list[Sample]
 ) -> None:
     image = np.zeros((64, 64, 3), np.uint8)
-    _, prompts = tiny_processor.encode_observations([Observation.of(image, sample.instruction) for sample in samples])
-    for prompt, sample in zip(prompts, samples, strict=True):
-        assert tiny_processor.encode(sample).input_ids[: len(prompt)].tolist() == prompt
+    text = tiny_processor.observe([Observation.of(image, sample.instruction) for sample in samples]).text
+    assert text is not None
+    for prompt, sample in zip(text.prompts(), samples, strict=True):
+        (ids,), _ = text_of(tiny_processor, sample)
+        assert ids[: len(prompt)].tolist() == prompt
         assert prompt[-1] == tiny_processor.text.empty_id
 
 
 def test_training_and_inference_see_the_same_pixels(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
     image = decode_jpeg(samples[0].images["primary"][-1])
-    pixels, _ = tiny_processor.encode_observations([Observation.of(image, "x")])
-    assert torch.equal(pixels[0], tiny_processor.encode(samples[0]).pixel_values)
+    assert torch.equal(observed(tiny_processor, image), encoded(tiny_processor, samples[0]))
 
 
 def test_each_tower_gets_its_own_three_channels(tiny_processor: TokenProcessor) -> None:
@@ -65,7 +91,7 @@ def test_any_image_size_is_accepted(tiny_processor: TokenProcessor, shape: tuple
 
 def test_a_grey_observation_is_refused_with_its_shape(tiny_processor: TokenProcessor) -> None:
     with pytest.raises(InvalidData, match=r"\(64, 64\)"):
-        tiny_processor.encode_observations([Observation.of(np.zeros((64, 64), np.uint8), "x")])
+        observed(tiny_processor, np.zeros((64, 64), np.uint8))
 
 
 def test_augmentation_depends_on_the_position_only(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
@@ -73,25 +99,27 @@ def test_augmentation_depends_on_the_position_only(tiny_processor: TokenProcesso
     first, second = (TokenProcessor(*args, Augmentation(), seed=3) for _ in range(2))
     first.encode(samples[1])
     same = replace(samples[0], key="another name", instruction="another")
-    assert torch.equal(first.encode(samples[0]).pixel_values, second.encode(same).pixel_values)
+    assert torch.equal(encoded(first, samples[0]), encoded(second, same))
     moved = replace(samples[0], position=99)
-    assert not torch.equal(first.encode(samples[0]).pixel_values, first.encode(moved).pixel_values)
+    assert not torch.equal(encoded(first, samples[0]), encoded(first, moved))
 
 
 def test_observations_and_validation_are_never_augmented(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
     training = TokenProcessor(tiny_processor.settings, tiny_processor.statistics, Augmentation())
-    plain = tiny_processor.encode(samples[0]).pixel_values
+    plain = encoded(tiny_processor, samples[0])
     image = decode_jpeg(samples[0].images["primary"][-1])
-    assert not torch.equal(training.encode(samples[0]).pixel_values, plain)
-    assert torch.equal(training.for_validation().encode(samples[0]).pixel_values, plain)
-    assert torch.equal(training.encode_observations([Observation.of(image, "x")])[0][0], plain)
+    assert not torch.equal(encoded(training, samples[0]), plain)
+    assert torch.equal(encoded(training.for_validation(), samples[0]), plain)
+    assert torch.equal(observed(training, image), plain)
 
 
 def test_decoded_ids_are_actions_in_physical_units(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:
-    labels = tiny_processor.encode(samples[1]).labels[-8:-1]
-    action = tiny_processor.decode_actions(labels[None], "bridge_orig")
-    assert action.shape == (1, 1, 7)
-    np.testing.assert_allclose(action[0], samples[1].actions, atol=4e-3)
+    answer = tiny_processor.encode(samples[1]).answer
+    assert answer is not None
+    action = decoded(tiny_processor, answer[:-1])
+    assert action.shape == (1, 7)
+    np.testing.assert_allclose(action, samples[1].actions, atol=4e-3)
+    np.testing.assert_array_equal(tiny_processor.round_trip(samples[1].actions, "bridge_orig"), action)
 
 
 def test_a_chunk_is_encoded_and_decoded_step_by_step(
@@ -101,9 +129,9 @@ def test_a_chunk_is_encoded_and_decoded_step_by_step(
     processor = TokenProcessor(names, {"bridge_orig": bridge_statistics})
     actions = np.concatenate([sample.actions for sample in samples])
     example = processor.encode(replace(samples[0], actions=actions, chunk_mask=np.ones(3, bool)))
-    decoded = processor.decode_actions(example.labels[-22:-1][None], None)
-    assert decoded.shape == (1, 3, 7)
-    np.testing.assert_allclose(decoded[0], actions, atol=4e-3)
+    assert example.answer is not None
+    assert example.answer.shape == (22,)
+    np.testing.assert_allclose(decoded(processor, example.answer[:-1]), actions, atol=4e-3)
 
 
 def test_an_action_with_nan_names_its_sample(tiny_processor: TokenProcessor, samples: list[Sample]) -> None:

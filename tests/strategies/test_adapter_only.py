@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_runs import built, saved
 
-from vlakit.checkpoints.card import read_checkpoint
+from vlakit.checkpoints.file import read_checkpoint
 from vlakit.checkpoints.formats import LoadOptions
 from vlakit.errors import CheckpointMismatch, ConfigError, PartMissing
 from vlakit.policy import TrainedPolicy

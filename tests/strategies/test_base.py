@@ -10,7 +10,6 @@ from tiny_runs import TINY, built, data_of, module_of, saved, trainer_of
 from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.file import read_checkpoint
 from vlakit.errors import CheckpointMismatch, LossNotFinite
-from vlakit.models.openvla.vla import VLASettings
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch
 from vlakit.strategies.full import Full
@@ -23,7 +22,7 @@ from vlakit.strategies.pretrain import Pretrain
 def test_a_loss_that_is_not_finite_names_the_batch(
     tiny_processor: TokenProcessor, tiny_batch: Batch, value: float
 ) -> None:
-    broken = replace(tiny_batch, pixel_values=tiny_batch.pixel_values * value, position=420)
+    broken = replace(tiny_batch, pixels={"primary": tiny_batch.pixels["primary"] * value}, position=420)
     with pytest.raises(LossNotFinite, match="the loss is nan") as caught:
         built(Full, tiny_processor).training_step(broken, 0)
     assert all(key in caught.value.where for key in broken.keys)
@@ -65,7 +64,8 @@ def test_lora_starts_from_another_runs_weights(
     first = built(Full, tiny_processor)
     second = built(Lora, tiny_processor, seed=99, rank=2, weights=str(saved(first, tmp_path / "full.ckpt")))
     with torch.no_grad():
-        assert torch.equal(second.model.eval()(tiny_batch).logits, first.model.eval()(tiny_batch).logits)
+        logits = [one.model.eval().answers(tiny_batch).logits for one in (first, second)]
+        assert torch.equal(*logits)
 
 
 def test_weights_that_are_no_checkpoint_stop_the_run(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
@@ -75,11 +75,11 @@ def test_weights_that_are_no_checkpoint_stop_the_run(tiny_processor: TokenProces
 
 def test_a_checkpoint_says_what_it_is(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
     module = built(Lora, tiny_processor, rank=4)
-    module.run_record = {"run_id": "abc"}
+    module.facts = {"run_id": "abc"}
     card = read_checkpoint(saved(module, tmp_path / "a.ckpt"))[CARD]
     assert card["strategy"] == "lora"
-    assert VLASettings.from_dict(card["model"]) == module.names == VLASettings(**TINY)
-    assert card["processor"] == tiny_processor.settings.to_dict()
+    assert card["network"] == TINY | {"vision_options": {}, "llm_options": {}}
+    assert card["processor"] == {"kind": "tokens", **tiny_processor.settings.to_dict()}
     assert (card["adapter"]["rank"], card["adapter"]["alpha"]) == (4, 4)
     assert list(card["statistics"]) == ["bridge_orig"]
     assert card["run_id"] == "abc"

@@ -55,7 +55,7 @@ def test_a_full_cache_never_runs_the_towers(
     batch = next(iter(data.train_dataloader()))
     cache = FeatureCache(tmp_path, module.model, {"bridge_orig": (folder.content_hash, folder.first_rows[-1])}, {})
     first = cache.features(batch)
-    batch.pixel_values = torch.full_like(batch.pixel_values, float("nan"))
+    batch.pixels = {"primary": torch.full_like(batch.pixels["primary"], float("nan"))}
     assert torch.equal(cache.features(batch), first)
 
 

@@ -17,8 +17,11 @@ from shape import BATCH, DATASET, LEARNING_RATE, inputs, seeded, write_config
 
 from vlakit.checkpoints.hf_config import read_description
 from vlakit.checkpoints.weights import load_weights, released_name
-from vlakit.models.openvla.vla import OpenVLA, build_empty
-from vlakit.schema import Batch
+from vlakit.models.cpu import use_onednn
+from vlakit.models.network import build_empty
+from vlakit.models.openvla.vla import OpenVLA
+from vlakit.processing.tokens import TokenProcessor
+from vlakit.schema import Batch, TextBatch
 from vlakit.strategies.feature_cache import FeatureCache
 from vlakit.strategies.frozen_vision import FrozenVision
 from vlakit.strategies.last_layer import LastLayer
@@ -33,9 +36,14 @@ class Run:
     """A model with its optimizer; `cache` None runs the towers."""
 
     def __init__(self, fixture: Path, folder: Path, trainable: tuple[str, ...], *, cached: bool) -> None:
-        self.model: OpenVLA = build_empty(read_description(folder).model)
+        description = read_description(folder)
+        model = build_empty(description.model.description, TokenProcessor(description.processor))
+        if not isinstance(model, OpenVLA):
+            raise SystemExit(f"{folder}: no OpenVLA model")
+        self.model = model
         shapes = [(released_name(name), tuple(tensor.shape)) for name, tensor in self.model.state_dict().items()]
         load_weights(self.model, seeded(fixture, shapes), where=str(folder))
+        use_onednn(self.model)
         train_only(self.model.train(), trainable)
         datasets = {DATASET: ("none", BATCH)}
         self.cache = FeatureCache(folder / "features", self.model, datasets, {}) if cached else None
@@ -47,7 +55,7 @@ class Run:
         start = time.perf_counter()
         if self.cache is not None:
             batch = replace(batch, features=self.cache.features(batch))
-        loss = self.model(batch).loss
+        loss = self.model.answers(batch).loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -57,10 +65,19 @@ class Run:
 def measure(fixture: Path, trainable: tuple[str, ...], repeats: int) -> tuple[float, float, float]:
     """Least seconds without and with the cache, and the largest difference of their losses."""
     given = inputs()
-    ids, none = given["input_ids"], torch.zeros(1)
-    keys, names = [""] * BATCH, [DATASET] * BATCH
-    batch = Batch(given["pixel_values"], ids, torch.ones_like(ids), given["labels"], none, none, none, keys, names)
-    batch.rows = list(range(BATCH))
+    ids, nothing = given["input_ids"], torch.zeros(BATCH, 1, 7)
+    batch = Batch(
+        pixels={"primary": given["pixel_values"][:, None]},
+        window_mask=torch.ones(BATCH, 1, dtype=torch.bool),
+        datasets=[DATASET] * BATCH,
+        action_shape=(1, 7),
+        text=TextBatch(ids, torch.ones_like(ids), given["labels"]),
+        actions=nothing,
+        normalized=nothing,
+        chunk_mask=torch.ones(BATCH, 1, dtype=torch.bool),
+        keys=[""] * BATCH,
+        rows=list(range(BATCH)),
+    )
     with tempfile.TemporaryDirectory() as folder:
         write_config(fixture, Path(folder))
         runs = [Run(fixture, Path(folder), trainable, cached=cached) for cached in (False, True)]

@@ -11,23 +11,34 @@ from shape import BATCH, DATASET, LEARNING_RATE, PRECISIONS, PROMPT, inputs, see
 from vlakit.checkpoints.hf_config import read_description
 from vlakit.checkpoints.weights import load_weights, released_name
 from vlakit.data.shards.statistics import statistics_from_json
+from vlakit.models.cpu import use_onednn
+from vlakit.models.network import build_empty
 from vlakit.models.openvla.decoding import Choice, generate
-from vlakit.models.openvla.vla import build_empty
+from vlakit.models.openvla.vla import OpenVLA
+from vlakit.processing.normalizer import unnormalize
 from vlakit.processing.tokens import TokenProcessor
-from vlakit.schema import Batch
+from vlakit.schema import Inputs, TextBatch
 from vlakit.strategies.optim import parameter_groups
 
 fixture, folder, precision = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(2)
 description = read_description(folder)
-model = build_empty(description.model)
+processor = TokenProcessor(description.processor, statistics_from_json(description.statistics or {}, where=str(folder)))
+model = build_empty(description.model.description, processor)
+if not isinstance(model, OpenVLA):
+    raise SystemExit(f"{folder}: no OpenVLA model")
 shapes = [(released_name(name), tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
 load_weights(model, seeded(fixture, shapes), where=str(folder), dtype=PRECISIONS[precision])
-processor = TokenProcessor(description.processor, statistics_from_json(description.statistics or {}, where=str(folder)))
+use_onednn(model)
 given = inputs()
 pixels, ids = given["pixel_values"].to(PRECISIONS[precision]), given["input_ids"]
-none = torch.zeros(1)
-batch = Batch(pixels, ids, torch.ones_like(ids), given["labels"], none, none, none, [""] * BATCH, [DATASET] * BATCH)
+batch = Inputs(
+    pixels={"primary": pixels[:, None]},
+    window_mask=torch.ones(BATCH, 1, dtype=torch.bool),
+    datasets=[DATASET] * BATCH,
+    action_shape=(1, 7),
+    text=TextBatch(ids, torch.ones_like(ids), given["labels"]),
+)
 groups = parameter_groups(model, decay_norms_and_biases=True)
 optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
 
@@ -35,7 +46,7 @@ optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=0.0, fused=
 def train() -> float:
     """One step: forward, backward, optimizer."""
     model.train()
-    loss = model(batch).loss
+    loss = model.answers(batch).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -46,7 +57,8 @@ def answer(n_rows: int, choice: Choice) -> list[list[float]]:
     """Actions of the first rows."""
     model.eval()
     decoded = generate(model, pixels[:n_rows], ids[:n_rows, :PROMPT].tolist(), 7, choice)
-    return processor.decode_actions(decoded.ids.numpy(), DATASET, strict=False)[:, 0].tolist()
+    normalized = processor.actions.decode(decoded.ids.numpy(), strict=False)
+    return unnormalize(normalized, processor.statistics_of(DATASET)).tolist()
 
 
 allowed = Choice((processor.actions.begin, processor.actions.padding_id))

@@ -15,8 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlakit import __version__
 from vlakit.accounting.parameters import count_parameters
-from vlakit.checkpoints.file import WEIGHTS, read_card, weights_file
+from vlakit.checkpoints.card import CARD, Card
+from vlakit.checkpoints.file import WEIGHTS, read_checkpoint, weights_file
 from vlakit.cli.configuration import to_plain
+from vlakit.errors import CheckpointMismatch
 from vlakit.files import content_hash
 from vlakit.tracking.loggers import Begun, RunLogger
 
@@ -30,12 +32,13 @@ log = logging.getLogger(__name__)
 class Record(Callback):
     """The run's record: opened when the network stands, for its name and numbers belong to it.
 
-    logger: None for logger=none; a run that resumes `ckpt_path` goes on in the same record.
+    logger: None for logger=none; card: of the checkpoint that the run goes on from, and in whose record it does.
     """
 
-    def __init__(self, cfg: DictConfig, run_name: str, parent: str | None, data: VLADataModule) -> None:
-        self.cfg, self.data = cfg, data
-        self.card = None if cfg.ckpt_path is None else read_card(cfg.ckpt_path)
+    def __init__(
+        self, cfg: DictConfig, run_name: str, parent: str | None, data: VLADataModule, card: Card | None = None
+    ) -> None:
+        self.cfg, self.data, self.card = cfg, data, card
         begun = Begun(run_name, parent, {} if self.card is None else self.card.facts)
         recorded = cfg.logger.get("_target_") is not None
         self.logger: RunLogger | None = instantiate(cfg.logger, begun=begun) if recorded else None
@@ -98,6 +101,23 @@ class Record(Callback):
             "git.dirty": dirty,
             **{f"shards.{name}": digest for name, digest in self.data.hashes.items()},
         }
+
+
+def resumed_card(policy: PolicyModule, file: Path) -> Card:
+    """The card of the checkpoint that a run is to go on from, before anything is recorded or built.
+
+    Raises CheckpointMismatch for one of another strategy, and for one without a training to go on with.
+    """
+    content = read_checkpoint(file)
+    card = Card.from_dict(content[CARD], where=str(file))
+    policy.check_resumed(card, where=str(file))
+    if "loops" not in content:  # exported, or shipped
+        raise CheckpointMismatch(
+            "the checkpoint holds weights alone, and no training to go on with",
+            where=str(file),
+            do="to start from its weights: model.weights=CKPT in place of ckpt_path",
+        )
+    return card
 
 
 def is_helper() -> bool:

@@ -43,7 +43,7 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     from vlakit.checkpoints.contract import N_FRAMES
     from vlakit.checkpoints.file import checkpoint_file
     from vlakit.cli.evaluate import evaluate_trained
-    from vlakit.cli.recording import Record
+    from vlakit.cli.recording import Record, resumed_card
     from vlakit.processing.processor import build_processor
     from vlakit.seeding import seed_everything
 
@@ -58,14 +58,15 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     policy: PolicyModule = instantiate(
         cfg.strategy, network=to_plain(cfg.model.network), processor=data.processor, _convert_="all"
     )
-    record = Record(cfg, run_name or cfg.name, parent, data)
+    resumed = None if cfg.ckpt_path is None else checkpoint_file(cfg.ckpt_path)
+    card = None if resumed is None else resumed_card(policy, resumed)
+    record = Record(cfg, run_name or cfg.name, parent, data, card)
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
     if not cfg.trainer.enable_progress_bar:  # with which Lightning refuses a bar
         callbacks = [one for one in callbacks if not isinstance(one, ProgressBar)]
     trainer: Trainer = instantiate(
         cfg.trainer, callbacks=[*callbacks, record], logger=record.logger or False, _convert_="all"
     )
-    resumed = None if cfg.ckpt_path is None else checkpoint_file(cfg.ckpt_path)
     try:
         trainer.fit(policy, data, ckpt_path=resumed, weights_only=True)
     except SystemExit as end:

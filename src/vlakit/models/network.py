@@ -187,7 +187,7 @@ def _builder(description: Mapping[str, Any], processor: Processor) -> tuple[Call
     builder = NETWORKS.get(str(kind))
     try:
         inspect.signature(builder).bind(processor, **settings)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # ValueError: a class written in C, whose arguments Python cannot see
         raise CheckpointMismatch(
             f"the network {kind} cannot be built: {error}",
             where=f"network keys {sorted(settings)}",

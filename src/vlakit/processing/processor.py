@@ -170,6 +170,12 @@ class Processor:
                 where=where,
                 do="set model.processor.proprio to what the dataset has (0: none), or take another dataset",
             )
+        if values.shape[:-1] != (self.settings.window,):
+            raise InvalidData(
+                f"proprio {values.shape}, the policy takes {(self.settings.window, self.settings.proprio)}",
+                where=where,
+                do="give one row for each frame of the window, oldest first",
+            )
         return normalize_proprio(values, self.statistics_of(dataset))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -234,7 +240,14 @@ class Processor:
 
     def _window_mask(self, observation: Observation) -> np.ndarray:
         real = np.ones(self.settings.window, np.bool_)
-        return real if observation.window_mask is None else observation.window_mask
+        mask = real if observation.window_mask is None else observation.window_mask
+        if mask.shape != real.shape:
+            raise InvalidData(
+                f"a window_mask {mask.shape}, the policy takes {real.shape}",
+                where="observation",
+                do="say of each frame of the window whether it is real, or leave the mask out",
+            )
+        return mask
 
     def blank(
         self,

@@ -196,13 +196,18 @@ class PolicyModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on from a checkpoint of another network or strategy. Raises CheckpointMismatch."""
-        card = Card.from_dict(checkpoint[CARD], where="ckpt_path")
-        mine = {"network": self.model.description, "strategy": self.name, "adapter": self.adapter}
+        self.check_resumed(Card.from_dict(checkpoint[CARD], where="ckpt_path"), where="ckpt_path")
+
+    def check_resumed(self, card: Card, *, where: str) -> None:
+        """Refuse a checkpoint of another strategy and, once this run's is built, network. Raises CheckpointMismatch."""
+        mine: dict[str, Any] = {"strategy": self.name, "adapter": self.adapter}
+        if hasattr(self, "model"):
+            mine["network"] = self.model.description
         for key, value in mine.items():
             if getattr(card, key) != value:
                 raise CheckpointMismatch(
                     f"the checkpoint's {key} is {getattr(card, key)}, this run's is {value}",
-                    where="ckpt_path",
+                    where=where,
                     do="resume with the experiment that wrote it; to start from its weights alone: model.weights=CKPT",
                 )
 

@@ -104,7 +104,7 @@ def test_validation_visits_every_held_out_frame_once_in_order(
     assert len(keys) == len(set(keys)) == n_frames
     assert [len(batch) for batch in batches[:-1]] == [7] * (len(batches) - 1)
     again = list(data.val_dataloader())
-    assert all(torch.equal(a.pixel_values, b.pixel_values) for a, b in zip(batches, again, strict=True))
+    assert all(torch.equal(a.pixels["primary"], b.pixels["primary"]) for a, b in zip(batches, again, strict=True))
 
 
 def test_training_and_validation_share_no_episode(bridge_shards: Path) -> None:
@@ -128,7 +128,7 @@ def test_only_training_is_augmented(bridge_shards: Path, tiny_processor: TokenPr
         for augment in (False, True)
     )
     assert plain.keys == augmented.keys
-    assert not torch.equal(plain.pixel_values, augmented.pixel_values)
+    assert not torch.equal(plain.pixels["primary"], augmented.pixels["primary"])
 
 
 def test_a_missing_dataset_is_converted_from_its_source(tiny_processor: TokenProcessor, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_validation_prepares_a_frame_as_the_policy_will_see_it(
     first = folder.episodes("val")[0]
     sample = folder.read_sample(SampleRef("bridge_orig", first.shard, first.first_frame))
     seen = data.processor.observed_pixels(decode_jpeg(sample.images["primary"][-1]))
-    assert torch.equal(batch.pixel_values[0], seen)
+    assert torch.equal(batch.pixels["primary"][0, -1], seen)
     assert not torch.equal(seen, data.processor.pixels(decode_jpeg(sample.images["primary"][-1])))
 
 
