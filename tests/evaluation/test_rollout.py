@@ -8,7 +8,7 @@ import pytest
 from fake_suite import MAX_STEPS, FakeSuite, Seeker, states_of
 
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.evaluation.policies import Expert
+from vlakit.evaluation.actors import Expert
 from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.policy import Policy

@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from vlakit.evaluation.demonstration_folder import write_demonstrations
-from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
-from vlakit.evaluation.policies import longest_prompt
+from vlakit.evaluation.actors import longest_prompt
+from vlakit.evaluation.demonstration_writer import write_demonstrations
+from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.starts import shared_states
 from vlakit.evaluation.suite import InitialState

@@ -24,8 +24,8 @@ def main(overrides: Sequence[str]) -> None:
         raise ConfigError("no suite was named", where="command line", do="add suite=NAME, a file of conf/suite")
     cfg = to_plain(compose_config("demonstrate", overrides))
     check_format(cfg["format"])
-    from vlakit.evaluation.demonstration_folder import write_demonstrations
-    from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
+    from vlakit.evaluation.demonstration_writer import write_demonstrations
+    from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
 
     build = partial(build_suite, cfg["suite"])
     plan = DemonstrationPlan(cfg["episodes"], cfg["seed"], cfg["noise"], tuple(cfg["tasks"]))

@@ -23,7 +23,7 @@ def main(overrides: Sequence[str]) -> None:
     words, inner = split_words(overrides)
     cfg = verb_config("replay", words)
     check_format(cfg["format"])
-    from vlakit.evaluation.demonstrated import replay_demonstrations
+    from vlakit.evaluation.demonstration_replay import replay_demonstrations
     from vlakit.evaluation.gate import replay_gate, training_path
     from vlakit.evaluation.rollout import Options
     from vlakit.evaluation.starts import shared_states

@@ -18,7 +18,7 @@ from vlakit.cli.suites import build_suite, suite_settings
 from vlakit.errors import ConfigError, PartMissing
 
 if TYPE_CHECKING:
-    from vlakit.evaluation.policies import Actor
+    from vlakit.evaluation.actors import Actor
     from vlakit.evaluation.records import EpisodeRecord, EvaluationFolder, Row
     from vlakit.evaluation.rollout import Options
     from vlakit.evaluation.suite import InitialState, Suite
@@ -147,7 +147,7 @@ def _subject(cfg: dict[str, Any], suite: Suite, states: Sequence[InitialState]) 
         return _checkpoint(cfg, suite, states)
     if cfg["ckpt"] is not None:
         raise ConfigError("ckpt and policy are both given", where="command line", do="give one of them")
-    from vlakit.evaluation.policies import CONTROLS, action_bounds
+    from vlakit.evaluation.actors import CONTROLS, action_bounds
 
     name = str(cfg["policy"])
     actor = CONTROLS.build(name, bounds=lambda: action_bounds(suite, None, states), seed=cfg["seed"])
@@ -156,8 +156,8 @@ def _subject(cfg: dict[str, Any], suite: Suite, states: Sequence[InitialState]) 
 
 def _checkpoint(cfg: dict[str, Any], suite: Suite, states: Sequence[InitialState]) -> Subject:
     from vlakit.cli.evaluate import load_policy
-    from vlakit.evaluation.policies import identity, longest_prompt
-    from vlakit.evaluation.suite_contract import check_suite_contract, contract_differences
+    from vlakit.evaluation.actors import identity, longest_prompt
+    from vlakit.evaluation.surroundings import check_suite_contract, contract_differences
 
     vla = load_policy(cfg)
     vla.processor.statistics_of(suite.dataset)  # fails before the first episode
@@ -178,7 +178,7 @@ def _checkpoint(cfg: dict[str, Any], suite: Suite, states: Sequence[InitialState
 
 
 def _bounds(subject: Subject, suite: Suite, states: Sequence[InitialState]) -> Any:
-    from vlakit.evaluation.policies import action_bounds
+    from vlakit.evaluation.actors import action_bounds
 
     if subject.vla is None:
         return None

@@ -16,8 +16,8 @@ import numpy as np
 
 from vlakit import __version__
 from vlakit.errors import ConfigError
+from vlakit.evaluation.actors import Actor, Bounds, Turn, actor_of
 from vlakit.evaluation.latency import Control
-from vlakit.evaluation.policies import Actor, Bounds, Turn, actor_of
 from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.starts import check_names
 from vlakit.evaluation.suite import InitialState, Step, Suite

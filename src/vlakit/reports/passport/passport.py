@@ -19,7 +19,7 @@ from vlakit.checkpoints.formats import LoadOptions
 from vlakit.checkpoints.shipped import is_shipped, resolve
 from vlakit.compare.readers.own import find
 from vlakit.errors import CheckpointMismatch, ConfigError, CorruptRecord, InvalidData
-from vlakit.evaluation.policies import identity
+from vlakit.evaluation.actors import identity
 from vlakit.evaluation.records import read_episodes, read_header, summary
 from vlakit.files import content_hash
 from vlakit.policy import VLAPolicy

@@ -15,9 +15,9 @@ from vlakit.data.shards.convert import convert
 from vlakit.data.specs.spec import load_spec
 from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.errors import CheckpointMismatch
-from vlakit.evaluation.demonstration_folder import write_demonstrations
-from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
-from vlakit.evaluation.suite_contract import check_suite_contract, contract_differences
+from vlakit.evaluation.demonstration_writer import write_demonstrations
+from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
+from vlakit.evaluation.surroundings import check_suite_contract, contract_differences
 from vlakit.processing.processor import VLAProcessor
 from vlakit.strategies.full import Full
 

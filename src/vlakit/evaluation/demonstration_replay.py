@@ -20,7 +20,7 @@ from vlakit.evaluation.rollout import Options
 from vlakit.evaluation.suite import InitialState, Suite
 from vlakit.schema import Float32, UInt8
 
-RECORD = "demonstrations.json"  # what evaluation.demonstration_folder writes
+RECORD = "demonstrations.json"  # what evaluation.demonstration_writer writes
 OTHER_PICTURE = 12.0  # grey levels of mean difference; JPEG costs 1 to 3, another camera or a flip far more
 
 

@@ -6,7 +6,7 @@ import torch
 from fake_suite import MAX_STEPS, FakeSuite, Seeker, states_of, statistics
 
 from vlakit.errors import ConfigError, InvalidData, UnknownName
-from vlakit.evaluation.policies import (
+from vlakit.evaluation.actors import (
     CONTROLS,
     Actor,
     Expert,
