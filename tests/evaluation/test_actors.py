@@ -16,11 +16,10 @@ from vlakit.evaluation.actors import (
     Replay,
     action_bounds,
     actor_of,
-    identity,
-    longest_prompt,
 )
 from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.rollout import Options, rollout
+from vlakit.evaluation.subject import longest_prompt, policy_hash
 from vlakit.evaluation.suite import InitialState
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.policy import VLAPolicy
@@ -73,8 +72,7 @@ def test_usual_actions_are_the_suites_own_else_the_datas_else_the_experts() -> N
     assert (low[6], high[6]) == (1, 1)
     low, high = action_bounds(SUITE, statistics(2.0), STATES)
     assert high[0] == np.float32(0.1)
-    ranged = FakeSuite()
-    ranged.action_range = BOUNDS  # type: ignore[attr-defined]
+    ranged = FakeSuite(action_range=([-0.05] * 7, [0.05] * 7))
     assert action_bounds(ranged, statistics(2.0), STATES)[1][0] == np.float32(0.05)
 
 
@@ -107,16 +105,16 @@ def policy(tiny_vla: OpenVLA, tiny_processor: VLAProcessor) -> VLAPolicy:
     return VLAPolicy(tiny_vla, tiny_processor)
 
 
-def test_identity_changes_with_weights_statistics_and_decoding_and_with_nothing_else(
+def test_the_policy_hash_changes_with_weights_statistics_and_decoding_and_with_nothing_else(
     policy: VLAPolicy, tiny_vla: OpenVLA, tiny_processor: VLAProcessor
 ) -> None:
-    first = identity(policy)
-    assert first == identity(VLAPolicy(tiny_vla, tiny_processor))
+    first = policy_hash(policy)
+    assert first == policy_hash(VLAPolicy(tiny_vla, tiny_processor))
     other = VLAPolicy(tiny_vla, tiny_processor.for_training({"bridge_orig": statistics()}, None))
-    found = {first, identity(other), identity(VLAPolicy(tiny_vla, tiny_processor, constrain=False))}
+    found = {first, policy_hash(other), policy_hash(VLAPolicy(tiny_vla, tiny_processor, constrain=False))}
     with torch.no_grad():
         next(tiny_vla.parameters()).view(-1)[0] += 1e-3
-    assert len({*found, identity(policy)}) == 4
+    assert len({*found, policy_hash(policy)}) == 4
 
 
 def test_a_rows_answer_is_the_same_to_the_bit_whatever_the_other_rows_are_once_prompts_are_padded_alike(

@@ -17,7 +17,7 @@ from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.errors import CheckpointMismatch
 from vlakit.evaluation.demonstration_writer import write_demonstrations
 from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
-from vlakit.evaluation.surroundings import check_suite_contract, contract_differences
+from vlakit.evaluation.surroundings import check_surroundings, differences
 from vlakit.processing.processor import VLAProcessor
 from vlakit.strategies.full import Full
 
@@ -29,25 +29,25 @@ RIGHT: dict[str, Any] = {"action": "delta_eef 7", "control_hz": 5.0}
     "card",
     [
         {},
-        {"data_contract": None},
+        {"suite_contract": None},
         {"suite_contract": RIGHT},
         {"suite_contract": {"action": "delta_eef 7", "cameras": 2}},
-        {"data_contract": {"contract": RIGHT}},
+        {"suite_contract": {"fake_dots": RIGHT}},
         {"suite_contract": {"fake_dots": RIGHT, "others": {"control_hz": 10.0}}},
     ],
 )
 def test_what_agrees_or_is_not_known_passes(card: dict[str, Any]) -> None:
-    check_suite_contract(card, SUITE, where="x.ckpt")
+    check_surroundings(card, SUITE, where="x.ckpt")
 
 
-@pytest.mark.parametrize("key", ["suite_contract", "data_contract"])
-def test_every_key_that_differs_is_named_with_both_values(key: str) -> None:
+@pytest.mark.parametrize("by_dataset", [False, True])
+def test_every_key_that_differs_is_named_with_both_values(by_dataset: bool) -> None:
     made_for = {"action": "joints 7", "control_hz": 10.0}
-    card = {key: made_for if key == "suite_contract" else {"contract": {"fake_dots": made_for}}}
+    card = {"suite_contract": {"fake_dots": made_for} if by_dataset else made_for}
     with pytest.raises(CheckpointMismatch, match=r"action was joints 7, is delta_eef 7; control_hz was 10.0") as caught:
-        check_suite_contract(card, SUITE, where="x.ckpt")
+        check_surroundings(card, SUITE, where="x.ckpt")
     assert "strict=false" in caught.value.do
-    assert contract_differences(card, SUITE) == {"action": ("joints 7", "delta_eef 7"), "control_hz": (10.0, 5.0)}
+    assert differences(card, SUITE) == {"action": ("joints 7", "delta_eef 7"), "control_hz": (10.0, 5.0)}
 
 
 @pytest.fixture
@@ -67,11 +67,12 @@ def trained_at_5_hz(tiny_processor: VLAProcessor, tmp_path: Path) -> dict[str, A
 def test_a_checkpoint_carries_the_rate_of_its_data_and_another_rate_is_refused(trained_at_5_hz: dict[str, Any]) -> None:
     assert trained_at_5_hz["suite_contract"] == {"tabletop_target": {"camera": "primary", "control_hz": 5}}
     slow, quick = (
-        FakeSuite(dataset="tabletop_target", contract={"camera": "primary", "control_hz": rate}) for rate in (5.0, 16.0)
+        FakeSuite(dataset="tabletop_target", surroundings={"camera": "primary", "control_hz": rate})
+        for rate in (5.0, 16.0)
     )
-    check_suite_contract(trained_at_5_hz, slow, where="x.ckpt")
+    check_surroundings(trained_at_5_hz, slow, where="x.ckpt")
     with pytest.raises(CheckpointMismatch, match=r"control_hz was 5, is 16\.0") as caught:
-        check_suite_contract(trained_at_5_hz, quick, where="x.ckpt")
+        check_surroundings(trained_at_5_hz, quick, where="x.ckpt")
     assert "camera" not in str(caught.value)
 
 

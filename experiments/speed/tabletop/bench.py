@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from vlakit.evaluation.actors import longest_prompt
 from vlakit.evaluation.demonstration_writer import write_demonstrations
 from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.starts import shared_states
+from vlakit.evaluation.subject import longest_prompt
 from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.suites.tabletop.expert import expert
 from vlakit.evaluation.suites.tabletop.painter import Painter, painter

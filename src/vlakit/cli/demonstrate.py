@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from hydra.utils import instantiate
+from typing import Any
 
 from vlakit.cli.configuration import compose_config, to_plain
 from vlakit.cli.output import check_format, emit
-from vlakit.cli.shards import progress_bar
+from vlakit.cli.progress import progress_bar
+from vlakit.compare.grids import Grid, aligned
 from vlakit.errors import ConfigError
-
-if TYPE_CHECKING:
-    from vlakit.evaluation.suite import Suite
 
 
 def main(overrides: Sequence[str]) -> None:
@@ -24,6 +20,7 @@ def main(overrides: Sequence[str]) -> None:
         raise ConfigError("no suite was named", where="command line", do="add suite=NAME, a file of conf/suite")
     cfg = to_plain(compose_config("demonstrate", overrides))
     check_format(cfg["format"])
+    from vlakit.evaluation.building import build_suite
     from vlakit.evaluation.demonstration_writer import write_demonstrations
     from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
 
@@ -35,17 +32,12 @@ def main(overrides: Sequence[str]) -> None:
     emit({"out": str(out), **record}, table(record, out), cfg["format"])
 
 
-def build_suite(settings: dict[str, Any]) -> Suite:
-    """The suite that a file of conf/suite describes."""
-    return instantiate(settings, _convert_="all")
-
-
 def table(record: dict[str, Any], out: Path) -> str:
     """One line a task: episodes kept, the expert's success, steps an episode."""
-    lines = [f"{'task':<30}{'kept':>6}{'expert':>9}{'steps':>8}"]
-    for task, tally in record["tasks"].items():
-        lines.append(
-            f"{task:<30}{tally['kept']:>6}{tally['kept'] / tally['tried']:>9.3f}{tally['steps'] / tally['kept']:>8.1f}"
-        )
+    rows = [
+        [task, f"{tally['kept']}", f"{tally['kept'] / tally['tried']:.3f}", f"{tally['steps'] / tally['kept']:.1f}"]
+        for task, tally in record["tasks"].items()
+    ]
+    lines = aligned(Grid("", ["task", "kept", "expert", "steps"], rows))
     episodes, steps = (sum(tally[key] for tally in record["tasks"].values()) for key in ("kept", "steps"))
     return "\n".join([*lines, f"{episodes:,} episodes, {steps:,} steps in {out}"])

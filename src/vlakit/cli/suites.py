@@ -1,16 +1,13 @@
-"""Suites by name: one file of conf/suite each, whose `_target_` is built with the words `suite.KEY=VALUE`."""
+"""Settings of suites by name: one file of conf/suite each, and the words `suite.KEY=VALUE`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.configuration import compose_config, parse_overrides, to_plain
 from vlakit.configs import conf_root
 from vlakit.errors import ConfigError, UnknownName, nearest
-
-if TYPE_CHECKING:
-    from vlakit.evaluation.suite import Suite
 
 
 def suite_names() -> list[str]:
@@ -34,8 +31,11 @@ def suite_settings(name: str, words: Sequence[str] = ()) -> dict[str, Any]:
     return settings
 
 
-def build_suite(settings: dict[str, Any]) -> Suite:
-    """The suite of these settings."""
-    from hydra.utils import instantiate
+def recorded_settings(name: str, recorded: Mapping[str, Any], words: Sequence[str], where: str) -> dict[str, Any]:
+    """The settings of a suite as a file records them, but for those that words set. Raises ConfigError, UnknownName."""
+    from vlakit.evaluation.building import as_recorded
 
-    return instantiate(settings, _convert_="all")
+    settings = as_recorded(suite_settings(name), recorded, where)
+    chosen = suite_settings(name, words)
+    keys = {override.key_or_group.split(".")[1] for override in parse_overrides(words)}
+    return {**settings, **{key: chosen[key] for key in keys if key in chosen}}

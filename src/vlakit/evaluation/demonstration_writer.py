@@ -35,7 +35,7 @@ def write_demonstrations(
         "suite": suite.name,
         "dataset": suite.dataset,
         "control_hz": suite.control_hz,
-        "contract": dict(suite.contract),
+        "contract": dict(suite.surroundings),
         "plan": settings,
         "vlakit": __version__,
         "versions": dict(suite.versions),

@@ -22,6 +22,7 @@ from vlakit.schema import Float32
 from vlakit.stats.intervals import wilson
 
 HEADER, EPISODES = "evaluation.json", "episodes.jsonl"
+TARGET = "suite_settings._target_"  # where the suite's code lay: not what an evaluation is, and it moves
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,17 @@ class EvaluationFolder:
         """Write one record; it is on the disk when this returns. Raises DiskFull."""
         file = self.path / EPISODES
         with disk_full_as_error(file), file.open("ab") as stream:
-            stream.write(json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n")
+            stream.write(_line(record))
             stream.flush()
             flush_to_disk(stream.fileno())
         self.done.append(record)
+
+    def keep_first(self, n: int) -> None:
+        """Drop the records of all but the first `n` episodes of the evaluation, if there are any."""
+        if all(record.number < n for record in self.done):
+            return
+        self.done = [record for record in self.done if record.number < n]
+        write_atomically(self.path / EPISODES, b"".join(map(_line, self.done)))
 
     def note(self, **notes: Any) -> None:
         """Add to the header what is no setting, such as the outcome of the gate."""
@@ -140,7 +148,7 @@ def check_settings(written: Mapping[str, Any], asked: Mapping[str, Any], folder:
     before, now = _flat(written), _flat(asked)
     differing = [
         f"{key} was {_short(before.get(key, 'absent'))}, is {_short(now.get(key, 'absent'))}"
-        for key in sorted(before.keys() | now.keys())
+        for key in sorted((before.keys() | now.keys()) - {TARGET})
         if before.get(key, "absent") != now.get(key, "absent")
     ]
     if differing:
@@ -177,6 +185,10 @@ def summary(records: Sequence[EpisodeRecord], confidence: float = 0.95) -> tuple
     tasks = list(dict.fromkeys(record.task for record in records))
     rows = [_row(task, [record for record in records if record.task == task], confidence) for task in tasks]
     return _row("all", records, confidence), rows
+
+
+def _line(record: EpisodeRecord) -> bytes:
+    return json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n"
 
 
 def _row(task: str, records: Sequence[EpisodeRecord], confidence: float) -> Row:
@@ -220,13 +232,13 @@ def _drop_half_line(file: Path) -> None:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        found.update(_flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value})
-    return found
+        flat.update(_flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value})
+    return flat
 
 
 def _short(value: Any) -> str:
-    said = str(value)
-    return said if len(said) <= 60 else said[:24] + "..."
+    text = str(value)
+    return text if len(text) <= 60 else text[:24] + "..."

@@ -19,8 +19,8 @@ from vlakit.checkpoints.formats import LoadOptions
 from vlakit.checkpoints.shipped import is_shipped, resolve
 from vlakit.compare.readers.own import find
 from vlakit.errors import CheckpointMismatch, ConfigError, CorruptRecord, InvalidData
-from vlakit.evaluation.actors import identity
 from vlakit.evaluation.records import read_episodes, read_header, summary
+from vlakit.evaluation.subject import policy_hash
 from vlakit.files import content_hash
 from vlakit.policy import VLAPolicy
 from vlakit.reports.passport.paths import portable
@@ -204,7 +204,7 @@ def _verify(file: Path, evaluation: Mapping[str, Any], options: LoadOptions) -> 
     policy = VLAPolicy.from_checkpoint(
         file, constrain=recorded["constrain"], strict=evaluation["strict"], options=options
     )
-    if identity(policy) != recorded["sha256"]:
+    if policy_hash(policy) != recorded["sha256"]:
         raise CheckpointMismatch(
             f"the checkpoint is not the one that was evaluated in {evaluation['suite']}: its weights or statistics "
             "have changed since",

@@ -1,0 +1,98 @@
+"""Who is evaluated: a checkpoint's policy, any other policy, or a control; made ready for one suite.
+
+All that evaluation asks of a checkpoint's policy beyond `act` is here and in gate.py and open_loop.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlakit.evaluation.actors import CONTROLS, Actor, Bounds, action_bounds
+from vlakit.evaluation.suite import InitialState, Suite
+from vlakit.evaluation.surroundings import check_surroundings, differences
+
+if TYPE_CHECKING:
+    from vlakit.policy import Policy, VLAPolicy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who acts. facts: what decides the answers; bounds: usual actions; trained: a checkpoint's policy, else None."""
+
+    name: str
+    policy: Policy | Actor
+    facts: Mapping[str, Any]
+    bounds: Bounds | None = None
+    trained: VLAPolicy | None = None
+
+    @property
+    def hash(self) -> str:
+        """What records call it."""
+        return str(self.facts.get("sha256", self.name))
+
+
+def subject_of(
+    policy: Policy | Actor | str, name: str, suite: Suite, states: Sequence[InitialState], *, strict: bool, seed: int
+) -> Subject:
+    """A policy as a subject; a text is the name of a control, `seed` is of its random actions."""
+    if isinstance(policy, str):
+        return control(policy, suite, states, seed)
+    from vlakit.policy import VLAPolicy  # here: a control needs no torch
+
+    if isinstance(policy, VLAPolicy):
+        return checkpoint(policy, name, suite, states, strict=strict)
+    return Subject(name, policy, {"policy": name})
+
+
+def control(name: str, suite: Suite, states: Sequence[InitialState], seed: int) -> Subject:
+    """The control policy of a name: expert, nothing, random. Raises UnknownName."""
+    actor = CONTROLS.build(name, bounds=lambda: action_bounds(suite, None, states), seed=seed)
+    return Subject(name, actor, {"control": name})
+
+
+def checkpoint(policy: VLAPolicy, name: str, suite: Suite, states: Sequence[InitialState], *, strict: bool) -> Subject:
+    """A checkpoint's policy, its prompts padded alike. Raises StatisticsMissing, CheckpointMismatch (strict only)."""
+    statistics = policy.processor.statistics_of(suite.dataset)  # fails before the first episode
+    if strict:
+        check_surroundings(policy.card, suite, where=name)
+    overridden = sorted(differences(policy.card, suite))
+    if overridden:
+        log.warning("the checkpoint's surroundings differ from the suite's in %s", ", ".join(overridden))
+    policy.pad_to = longest_prompt(policy, states)
+    facts = {
+        "sha256": policy_hash(policy),
+        "constrain": policy.constrain,
+        "pad_to": policy.pad_to,
+        "device": next(policy.model.parameters()).device.type,
+        "overridden": overridden,
+    }
+    return Subject(name, policy, facts, action_bounds(suite, statistics, states), policy)
+
+
+def policy_hash(policy: VLAPolicy) -> str:
+    """sha256 (hex) of all that decides a policy's answers: weights, processor, statistics, decoding."""
+    names = {**policy.processor.names.to_dict(), "tokenizer_path": None}  # where a file lies decides nothing
+    whole = sha256(repr((names, policy.constrain)).encode())
+    for name, one in sorted(policy.processor.statistics.items()):
+        whole.update(name.encode())
+        whole.update(np.stack([one.q01, one.q99, one.mask, one.min, one.max]).tobytes())
+    import torch
+
+    for name, tensor in policy.model.state_dict().items():
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1)  # a scalar has no bytes of its own to view
+        whole.update(plain.view(torch.uint8).numpy())
+    return whole.hexdigest()
+
+
+def longest_prompt(policy: VLAPolicy, states: Iterable[InitialState]) -> int:
+    """Ids of the longest prompt of these episodes: what all prompts are padded to."""
+    return max(len(policy.processor.prompt_ids(instruction)) for instruction in {s.instruction for s in states})
