@@ -52,7 +52,13 @@ def test_help_of_a_verb_explains_its_keys(verb: str, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     ("verb", "words"),
-    [("shards", ["verify=DIR"]), ("evaluate", ["ckpt=x", "suite=y"]), ("score", ["ckpt=x"]), ("compare", []), ("explain", ["model=tiny"])],
+    [
+        ("shards", ["verify=DIR"]),
+        ("evaluate", ["ckpt=x", "suite=y"]),
+        ("score", ["ckpt=x"]),
+        ("compare", []),
+        ("explain", ["model=tiny"]),
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_unknown_format_is_refused_before_any_work(
