@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, check_fractions, emit
 from vlakit.cli.suites import recorded_settings, split_words
-from vlakit.cli.targets import own_targets
+from vlakit.cli.targets import known_targets, own_targets
 from vlakit.errors import CheckpointMismatch, ConfigError
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _train(training: Mapping[str, Any], cfg: Mapping[str, Any], out: Path, where
     from vlakit.reports.passport.paths import relocated
 
     roots = {"<runs>": cfg["paths"]["runs"], "<data>": cfg["paths"]["data"], "<output>": str(out)}
-    plain = own_targets(relocated(training["config"], roots), where, tuple(cfg["trusted"]))
+    plain = own_targets(relocated(training["config"], roots), where, known_targets(), cfg["trusted"])
     plain["data"]["root"] = cfg["data"]["root"] or plain["data"]["root"]
     names = plain["model"]["processor"]
     names["tokenizer_path"] = cfg["model"]["processor"]["tokenizer_path"] or names["tokenizer_path"]

@@ -21,7 +21,7 @@ def _number(value: float) -> float:
 
 
 # Not pydantic's float: the fingerprint by which stored starts are known tells 0 from 0.0.
-Real: TypeAlias = Annotated[float, SkipValidation(), also(_number)]
+Real: TypeAlias = Annotated[float, SkipValidation, also(_number)]
 Triple: TypeAlias = tuple[Real, Real, Real]
 Rgb: TypeAlias = Triple
 COLOURS: dict[str, Rgb] = {
