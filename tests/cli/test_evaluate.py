@@ -200,6 +200,8 @@ def test_stopped_when_decided_it_says_so(tmp_path: Path, capsys: Capture) -> Non
     assert stopped["pairs"] < 20
     assert run("evaluate", second) == 0
     says(capsys.readouterr().out, f"better after {stopped['pairs']} of 20 pairs (p = 0.0")
+    out = tmp_path / "runs" / "controls" / "fake" / "expert"
+    says(complaint(capsys, "passport", f"run={out}"), "stopped when it was decided", out)
 
 
 def test_replay_passes_by_the_right_statistics_and_fails_by_wrong_ones(

@@ -53,16 +53,16 @@ def refuse_open_loop(given: set[str], suite_words: bool, overrides: Sequence[str
     )
 
 
-def evaluate_trained(asked: Mapping[str, Any], ckpt: Path, tracking_uri: str | None) -> dict[str, float]:
+def evaluate_trained(settings: Mapping[str, Any], ckpt: Path, tracking_uri: str | None) -> dict[str, float]:
     """Evaluate the checkpoint of a run that just ended, beside it and in its record; returns eval/success.
 
-    asked: keys of conf/evaluate.yaml. Raises ConfigError for others, and what an evaluation refuses.
+    settings: keys of conf/evaluate.yaml. Raises ConfigError for others, and what an evaluation refuses.
     """
-    cfg = verb_config("evaluate", ["ckpt=null", f"suite={asked['suite']}"])
-    for key in asked:
+    cfg = verb_config("evaluate", ["ckpt=null", f"suite={settings['suite']}"])
+    for key in settings:
         if key not in cfg:
             raise ConfigError(f"{key!r} is no key of vlakit evaluate", where="evaluate", do=nearest(key, cfg))
-    cfg |= {**asked, "ckpt": str(ckpt), "tracking_uri": tracking_uri or cfg["tracking_uri"]}
+    cfg |= {**settings, "ckpt": str(ckpt), "tracking_uri": tracking_uri or cfg["tracking_uri"]}
     evaluated = evaluate_as_configured(cfg)
     log.info("%s", text(evaluated))
     return {"eval/success": evaluated.pooled.success}

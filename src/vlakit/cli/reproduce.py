@@ -79,9 +79,9 @@ class Repeat:
         from vlakit.reports.passport.check import check_world
 
         recorded = evaluation["settings"]
-        asked = {key: recorded[key] for key in ("tasks", "episodes", "slots", "seed", "control")}
+        values = {key: recorded[key] for key in ("tasks", "episodes", "slots", "seed", "control")}
         gate = "skipped" not in (evaluation["gate"] or {})
-        request = check(Request, {**asked, "strict": evaluation["strict"], "gate": gate, "workers": workers}, where)
+        request = check(Request, {**values, "strict": evaluation["strict"], "gate": gate, "workers": workers}, where)
         settings = recorded_settings(evaluation["suite"], recorded["suite_settings"], suite_words, where)
         suite = build_suite(settings)
         check_world(evaluation, fingerprint(request.states(suite)), suite.versions)

@@ -126,10 +126,10 @@ def _episode(row: EpisodeRow, samples: Sequence[Sample], ids: Int64, policy: VLA
         PREVIOUS: np.stack([mean if s.previous_action is None else s.previous_action for s in samples]),
     }
     # The policy's ids are its own: two ids share the largest centre, so they cannot be had back from its actions.
-    own = {POLICY: ids[:, : recorded.shape[1]]}
+    exact = {POLICY: ids[:, : recorded.shape[1]]}
     binned = {name: processor.actions.encode(normalize(answers[name], statistics)) for name in (MEAN, PREVIOUS)}
     truth = processor.actions.encode(normalize(recorded, statistics))
-    return EpisodeResult(row.episode, samples[0].instruction, recorded, truth, answers, own | binned)
+    return EpisodeResult(row.episode, samples[0].instruction, recorded, truth, answers, exact | binned)
 
 
 def _samples(folder: ShardFolder, row: EpisodeRow) -> list[Sample]:

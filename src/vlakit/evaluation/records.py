@@ -102,14 +102,14 @@ def opened(
     settings: all that decides the episodes; notes: what does not. Raises ConfigError when the folder holds an
     evaluation with other settings, FolderBusy when another process writes it, CorruptRecord.
     """
-    asked = json.loads(json.dumps(settings))
+    requested = json.loads(json.dumps(settings))
     try:
         with locked(path):
             header = _read_header(path)
             if header is None:
                 _check_empty(path)
-                header = {"settings": asked}
-            check_settings(header["settings"], asked, path)
+                header = {"settings": requested}
+            check_settings(header["settings"], requested, path)
             header.update(notes or {})
             _write_header(path, header)
             _drop_half_line(path / EPISODES)
@@ -143,9 +143,9 @@ def read_episodes(folder: str | Path) -> list[EpisodeRecord]:
     return sorted(records, key=lambda record: record.number)
 
 
-def check_settings(written: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
+def check_settings(written: Mapping[str, Any], requested: Mapping[str, Any], folder: Path) -> None:
     """Raise ConfigError that names every setting in which a folder's evaluation and the one asked for differ."""
-    before, now = _flat(written), _flat(asked)
+    before, now = _flat(written), _flat(requested)
     differing = [
         f"{key} was {_short(before.get(key, 'absent'))}, is {_short(now.get(key, 'absent'))}"
         for key in sorted((before.keys() | now.keys()) - {TARGET})

@@ -200,10 +200,8 @@ class _Evaluation:
 
     def run(self, folder: EvaluationFolder, progress: Progress) -> Verdict | None:
         """Roll out what the folder does not hold yet, to the end or until it is decided."""
-        total, stop = (
-            len(self.states),
-            None if self.others is None else PairedStop(self.others, self.request.confidence),
-        )
+        total = len(self.states)
+        stop = None if self.others is None else PairedStop(self.others, self.request.confidence)
         over = [stop.add(record) for record in folder.done] if stop else []
         done = {record.initial_state for record in folder.done}
         if done:

@@ -130,9 +130,9 @@ class MetaWorldEnvironment:
 
     def step(self, action: Float32) -> Step:
         """`repeat` control steps, fewer when one of them succeeds; parts of an action out of reach are cut off."""
-        own = own_action(action, self.repeat)
+        native = own_action(action, self.repeat)
         self._gripper = float(action[6])
-        success = any(self._running.step(own) for _ in range(self.repeat))
+        success = any(self._running.step(native) for _ in range(self.repeat))
         return Step(self._observation(), float(success), success)
 
     def hold(self) -> Float32:
