@@ -131,8 +131,8 @@ def drift(installed: Mapping[str, str]) -> list[str]:
     warnings: list[str] = []
     if _numbers(installed["mujoco"]) >= DARKER_FROM:
         warnings.append(
-            f"MuJoCo {installed['mujoco']} draws the floors of libero_object darker than 3.3.2 and older do: there OpenVLA "
-            "falls from 88 % to 68-70 %; install mujoco==3.3.0 to compare with published numbers"
+            f"MuJoCo {installed['mujoco']} draws the floors of libero_object darker than 3.3.2 and older do: there "
+            "OpenVLA falls from 88 % to 68-70 %; install mujoco==3.3.0 to compare with published numbers"
         )
     if installed["robosuite"] not in ROBOSUITE:
         warnings.append(
