@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vlakit.errors import UnknownName, nearest
-from vlakit.evaluation.suite import InitialState, Step
+from vlakit.evaluation.suite import ActionRange, InitialState, Step
 from vlakit.schema import DatasetStatistics, Float32, Observation, UInt8
 
 REACH, SPEED, MAX_STEPS = 0.02, 0.05, 25
@@ -32,11 +32,12 @@ class FakeSuite:
     name: str = "fake"
     dataset: str = "fake_dots"
     control_hz: float = 5.0
-    contract: Mapping[str, Any] = field(default_factory=lambda: {"action": "delta_eef 7", "control_hz": 5.0})
+    surroundings: Mapping[str, Any] = field(default_factory=lambda: {"action": "delta_eef 7", "control_hz": 5.0})
     raises_at: Mapping[str, int] = field(default_factory=dict[str, int])  # state's name -> step
     noise: Float32 = field(default_factory=lambda: np.full(7, 0.01, np.float32))
     tasks: Sequence[str] = ("reach", "far")
     limit: int = MAX_STEPS
+    action_range: ActionRange | None = None
 
     @property
     def versions(self) -> Mapping[str, str]:

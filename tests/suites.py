@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlakit.errors import UnknownName, nearest
-from vlakit.evaluation.suite import InitialState, Step
+from vlakit.evaluation.suite import ActionRange, InitialState, Step
 from vlakit.schema import Float32, Observation, UInt8
 
 SIZE = 16
@@ -66,7 +66,8 @@ class LineSuite:
     name: str = "line"
     dataset: str = "line"
     control_hz: float = 5.0
-    contract: dict[str, Any] = field(default_factory=lambda: {"camera": "front", "action": "delta_eef 7"})
+    surroundings: dict[str, Any] = field(default_factory=lambda: {"camera": "front", "action": "delta_eef 7"})
+    action_range: ActionRange | None = None
     noise: Float32 = field(default_factory=lambda: np.array([0.3, 0, 0, 0, 0, 0, 0], np.float32))
     tasks: tuple[str, ...] = tuple(TASKS)
     environments: list[LineEnvironment] = field(default_factory=list[LineEnvironment])

@@ -17,7 +17,7 @@ from vlakit.schema import DatasetStatistics
 
 
 @pytest.mark.parametrize("content", ["absent", "empty", "unfinished", "garbled"])
-@pytest.mark.parametrize("verb", ["train", "evaluate"])
+@pytest.mark.parametrize("verb", ["train", "score"])
 def test_a_folder_that_holds_no_shards(
     verb: str, content: str, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -31,7 +31,7 @@ def test_a_folder_that_holds_no_shards(
     if verb == "train":
         said = training_fails(capsys, tmp_path, f"data.root={folder.parent}", "~data.sources")
     else:
-        said = complaint(capsys, "evaluate", f"ckpt={checkpoint}", f"data={folder}", f"out={tmp_path / 'plots'}")
+        said = complaint(capsys, "score", f"ckpt={checkpoint}", f"data={folder}", f"out={tmp_path / 'plots'}")
     says(said, folder, "the same command again" if content == "unfinished" else "convert")
     assert not (tmp_path / "plots").exists()
 
@@ -68,7 +68,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, bridge_statistics: Data
 def test_statistics_missing_for_the_dataset(
     checkpoint: Path, bridge_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = complaint(capsys, "evaluate", f"ckpt={checkpoint}", f"data={bridge_shards}", f"out={tmp_path / 'plots'}")
+    said = complaint(capsys, "score", f"ckpt={checkpoint}", f"data={bridge_shards}", f"out={tmp_path / 'plots'}")
     says(said, "no statistics of 'bridge_orig'", bridge_shards)
     copy = Path(shutil.copytree(bridge_shards, tmp_path / "data" / "bridge_orig"))
     (copy / "statistics.json").write_text("{}")
@@ -126,4 +126,4 @@ def test_a_file_that_is_no_checkpoint(
         file.write_bytes(checkpoint.read_bytes()[:5000])
     if kind == "of another program":
         torch.save({"state_dict": {}}, file)
-    says(complaint(capsys, "evaluate", f"ckpt={file}"), "CheckpointMismatch", file)
+    says(complaint(capsys, "score", f"ckpt={file}"), "CheckpointMismatch", file)

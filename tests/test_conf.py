@@ -246,7 +246,7 @@ def test_every_strategy_can_be_explained_on_every_model(strategy: str, model: st
     assert to_plain(cfg)["strategy"]["_target_"].startswith("vlakit.strategies.")
 
 
-@pytest.mark.parametrize("verb", ["shards", "evaluate", "compare"])
+@pytest.mark.parametrize("verb", ["shards", "evaluate", "score", "compare"])
 def test_a_misspelt_key_of_a_verb_is_named_with_the_nearest(verb: str) -> None:
     with pytest.raises(ConfigError, match=f"'formt' is no key of vlakit {verb}") as caught:
         verb_config(verb, ["formt=json"])

@@ -72,7 +72,13 @@ def test_a_word_of_before_is_refused_with_the_one_of_now(
 
 @pytest.mark.parametrize(
     ("verb", "words"),
-    [("shards", ["verify=DIR"]), ("evaluate", ["ckpt=x"]), ("compare", []), ("explain", ["model=tiny"])],
+    [
+        ("shards", ["verify=DIR"]),
+        ("evaluate", ["ckpt=x", "suite=y"]),
+        ("score", ["ckpt=x"]),
+        ("compare", []),
+        ("explain", ["model=tiny"]),
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_unknown_format_is_refused_before_any_work(

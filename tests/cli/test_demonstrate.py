@@ -11,7 +11,7 @@ from vlakit.configs import FOLDERS
 from vlakit.data.rlds.reader import open_rlds, parse_episode, read_records
 from vlakit.data.shards.convert import convert
 from vlakit.data.specs.spec import load_spec
-from vlakit.evaluation.demonstration_folder import RECORD
+from vlakit.evaluation.demonstration_writer import RECORD
 
 
 @pytest.fixture

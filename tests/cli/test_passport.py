@@ -123,6 +123,21 @@ def test_a_later_passport_and_another_world_are_refused(expert: Path, tmp_path: 
     says(complaint(capsys, "reproduce", f"passport={file}"), "initial states 0000000000000000, here")
 
 
+@pytest.mark.parametrize(
+    "change", [{"_target_": "torch.load"}, {"name": {"_target_": "torch.load"}}, {"limt": 3}], ids=str
+)
+def test_a_passport_chooses_no_code_and_no_setting_that_is_not_there(
+    change: dict[str, object], expert: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    report(capsys, "passport", f"run={expert}")
+    file = expert / "passport" / PASSPORT
+    (evaluation,) = json.loads(file.read_text())["evaluations"]
+    evaluation["settings"]["suite_settings"] |= change
+    edited(file, evaluations=[evaluation])
+    says(complaint(capsys, "reproduce", f"passport={file}", f"out={tmp_path / 'again'}"), file)
+    assert not (tmp_path / "again").exists()
+
+
 @pytest.mark.slow
 def test_a_training_is_made_again_to_the_bit_from_its_passport_alone(tmp_path: Path, capsys: Capture) -> None:
     train_here(tmp_path, *TRAINED, "evaluate.episodes=4", "logger.experiment=own")
@@ -142,6 +157,10 @@ def test_a_training_is_made_again_to_the_bit_from_its_passport_alone(tmp_path: P
         True,
     )
 
+    planted = json.loads(json.dumps(content))
+    planted["training"]["config"]["callbacks"] = {"x": {"_target_": "torch.load", "f": "evil.pt"}}
+    edited(out / PASSPORT, **planted)
+    says(complaint(capsys, "reproduce", f"passport={out}"), "_target_ torch.load", "trusted=[MODULE]", out)
     content["training"]["shards"] = {"bridge_orig": "0" * 64}
     edited(out / PASSPORT, **content)
     says(complaint(capsys, "reproduce", f"passport={out}"), "bridge_orig was 000000000000, is", "data.root=DIR")

@@ -90,11 +90,11 @@ def test_a_checkpoint_of_another_strategy_is_not_resumed(recorded: SimpleNamespa
         train_here(recorded.folder, "experiment=full", *words, f"ckpt_path={recorded.folder / 'runs/run'}", "steps=6")
 
 
-def test_evaluate_reports_the_policy_beside_two_baselines(
+def test_score_reports_the_policy_beside_two_baselines(
     recorded: SimpleNamespace, run: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uri = f"tracking_uri=sqlite:///{recorded.folder}/runs/mlflow.db"
-    found = report(capsys, "evaluate", f"ckpt={recorded.folder / 'runs/run'}", "max_frames=8", uri)
+    found = report(capsys, "score", f"ckpt={recorded.folder / 'runs/run'}", "max_frames=8", uri)
     scores = found["datasets"]["bridge_orig"]["scores"]
     assert set(scores) == {"policy", "mean action", "previous action"}
     assert all(len(score["l1_per_dimension"]) == 7 for score in scores.values())

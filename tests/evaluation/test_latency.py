@@ -4,8 +4,8 @@ import pytest
 from fake_suite import FakeSuite, states_of
 
 from vlakit.errors import ConfigError
+from vlakit.evaluation.actors import Expert
 from vlakit.evaluation.latency import Control
-from vlakit.evaluation.policies import Expert
 from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.rollout import Options, rollout
 

@@ -1,6 +1,7 @@
 """Vectorised rollouts: an episode does not depend on what runs beside it, and one that breaks, breaks alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 from fake_suite import MAX_STEPS, FakeSuite, Seeker, states_of
 
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.evaluation.policies import Expert
+from vlakit.evaluation.actors import Expert
 from vlakit.evaluation.records import EpisodeRecord
-from vlakit.evaluation.rollout import Options, rollout
+from vlakit.evaluation.rollout import Options, rollout, stacked
 from vlakit.policy import Policy
 from vlakit.schema import Float32, Observation
 
@@ -150,3 +151,47 @@ def test_two_states_of_one_name_are_refused() -> None:
 def test_no_slots_are_refused() -> None:
     with pytest.raises(ConfigError, match="slots=0"):
         Options(slots=0)
+
+
+class Remembering(Seeker):
+    """Looks at the newest picture, in a chunk of two actions, and keeps all it was given."""
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.given: dict[str, list[Observation]] = {}
+
+    def chunk(self, observation: Observation) -> Float32:
+        newest = observation if self.window == 1 else replace(observation, image=observation.image[-1])
+        return np.repeat(super().chunk(newest) * [[0.5, 0.5, 1, 1, 1, 1, 1]], 2, axis=0).astype(np.float32)
+
+    def act(self, observations: Sequence[Observation]) -> Float32:
+        self.given.setdefault("first slot", []).append(observations[0])
+        return super().act(observations)
+
+
+def test_a_policy_with_a_window_sees_the_last_steps_the_first_repeated_also_between_two_questions() -> None:
+    policy = Remembering(3)
+    (record,) = rollout(SUITE, policy, STATES[:1], Options(1))
+    environment = SUITE.environment()
+    pictures = [environment.reset(STATES[0]).image] + [environment.step(a).observation.image for a in record.trace]
+    given = [observation.image for observation in policy.given["first slot"]]
+    assert [image.shape for image in given] == [(3, 64, 64, 3)] * record.policy_calls
+    for call, image in enumerate(given):  # asked at steps 0, 2, 4, ...
+        expected = [pictures[max(0, step)] for step in (2 * call - 2, 2 * call - 1, 2 * call)]
+        assert np.array_equal(image, np.stack(expected))
+
+
+def test_a_window_begins_anew_with_each_episode_and_changes_no_answer_that_does_not_use_it() -> None:
+    policy = Remembering(3)
+    with_window = sorted(rollout(SUITE, policy, STATES, Options(1)), key=lambda record: record.number)
+    assert with_window == episodes(Remembering(1), slots=1)
+    firsts = np.cumsum([0, *(record.policy_calls for record in with_window)])[:-1]
+    for first, state in zip(firsts, STATES, strict=True):
+        image = policy.given["first slot"][first].image
+        assert np.array_equal(image, np.stack([SUITE.environment().reset(state).image] * 3))
+
+
+def test_without_a_window_the_environments_own_observation_is_passed_on() -> None:
+    given = [Observation(np.zeros((4, 4, 3), np.uint8), "x")]
+    assert stacked(given) is given[0]

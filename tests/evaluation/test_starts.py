@@ -6,7 +6,7 @@ import pytest
 from fake_suite import FakeSuite
 
 from vlakit.errors import ConfigError, UnknownName
-from vlakit.evaluation.starts import digest, shared_states
+from vlakit.evaluation.starts import fingerprint, shared_states
 from vlakit.evaluation.suite import InitialState
 
 SUITE = FakeSuite()
@@ -45,6 +45,6 @@ def test_more_episodes_than_initial_states_say_how_many_there_are() -> None:
 def test_the_digest_sees_names_content_and_order() -> None:
     states = shared_states(SUITE, 4)
     moved = InitialState(states[0].name, states[0].task, states[0].seed, states[0].instruction, {"start": [0, 0]})
-    digests = [digest(states), digest(states[::-1]), digest([moved, *states[1:]]), digest(states[:3])]
-    assert len(set(digests)) == 4
-    assert digest(shared_states(SUITE, 4)) == digests[0]
+    fingerprints = [fingerprint(some) for some in (states, states[::-1], [moved, *states[1:]], states[:3])]
+    assert len(set(fingerprints)) == 4
+    assert fingerprint(shared_states(SUITE, 4)) == fingerprints[0]

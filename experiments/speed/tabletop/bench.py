@@ -21,9 +21,8 @@ from typing import Any
 
 import torch
 
-from vlakit.evaluation.demonstration_folder import write_demonstrations
-from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
-from vlakit.evaluation.policies import longest_prompt
+from vlakit.evaluation.demonstration_writer import write_demonstrations
+from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.starts import shared_states
 from vlakit.evaluation.suite import InitialState
@@ -48,7 +47,7 @@ def main() -> None:
     known = policy.processor.statistics
     suite = TabletopSuite(embodiment, dataset=dataset if dataset in known else next(iter(known)))
     states = shared_states(suite, int(given.get("episodes", 200)))
-    policy.pad_to = longest_prompt(policy, states)
+    policy.pad_to = policy.processor.text_width(state.instruction for state in states)
     measurements: dict[str, Callable[[], list[list[Any]]]] = {
         "simulator": lambda: simulator(suite, states[:20]),
         "demonstrations": lambda: demonstrations(embodiment),

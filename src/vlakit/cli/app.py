@@ -15,7 +15,8 @@ from vlakit.errors import UnknownName, nearest
 VERBS = {
     "train": "run one experiment, or a sweep with -m",
     "shards": "RLDS folder -> WebDataset shards; verify=DIR checks them",
-    "evaluate": "a checkpoint in a suite (suite=NAME), or against held-out episodes, open loop",
+    "evaluate": "a checkpoint or a control in a suite: closed loop",
+    "score": "a checkpoint against held-out episodes: open loop",
     "replay": "demonstrations' own actions in their suite: the gate before any evaluation",
     "demonstrate": "a suite's scripted expert -> RLDS folder",
     "compare": "runs=[A,B]: episodes paired, with a verdict; parent=last: recorded runs in one table",

@@ -9,8 +9,9 @@ from typing import Any
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, emit
-from vlakit.cli.shards import progress_bar
-from vlakit.cli.suites import build_suite, split_words, suite_settings
+from vlakit.cli.progress import progress_bar
+from vlakit.cli.suites import split_words, suite_settings
+from vlakit.compare.grids import Grid, aligned
 from vlakit.errors import ConfigError
 
 
@@ -21,8 +22,9 @@ def main(overrides: Sequence[str]) -> None:
     words, suite_words = split_words(overrides)
     cfg = verb_config("demonstrate", words)
     check_format(cfg["format"])
-    from vlakit.evaluation.demonstration_folder import write_demonstrations
-    from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
+    from vlakit.evaluation.building import build_suite
+    from vlakit.evaluation.demonstration_writer import write_demonstrations
+    from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
 
     build = partial(build_suite, suite_settings(cfg["suite"], suite_words))
     plan = DemonstrationPlan(cfg["episodes"], cfg["seed"], cfg["noise"], tuple(cfg["tasks"]))
@@ -34,10 +36,10 @@ def main(overrides: Sequence[str]) -> None:
 
 def table(record: dict[str, Any], out: Path) -> str:
     """One line a task: episodes kept, the expert's success, steps an episode."""
-    lines = [f"{'task':<30}{'kept':>6}{'expert':>9}{'steps':>8}"]
-    for task, tally in record["tasks"].items():
-        lines.append(
-            f"{task:<30}{tally['kept']:>6}{tally['kept'] / tally['tried']:>9.3f}{tally['steps'] / tally['kept']:>8.1f}"
-        )
+    rows = [
+        [task, f"{tally['kept']}", f"{tally['kept'] / tally['tried']:.3f}", f"{tally['steps'] / tally['kept']:.1f}"]
+        for task, tally in record["tasks"].items()
+    ]
+    lines = aligned(Grid("", ["task", "kept", "expert", "steps"], rows))
     episodes, steps = (sum(tally[key] for tally in record["tasks"].values()) for key in ("kept", "steps"))
     return "\n".join([*lines, f"{episodes:,} episodes, {steps:,} steps in {out}"])

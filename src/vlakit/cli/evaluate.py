@@ -1,162 +1,121 @@
-"""`vlakit evaluate ckpt=runs/... split=val`: open loop on held-out episodes, with a plot and a record in MLflow.
-
-With suite=NAME: closed loop (cli.rollouts).
-"""
+"""`vlakit evaluate ckpt=runs/... suite=NAME`: closed loop, with records, a gate, videos and a table of success."""
 
 from __future__ import annotations
 
-import json
 import logging
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlakit.cli.configuration import verb_config
+from vlakit.cli.configuration import parse_overrides, verb_config
 from vlakit.cli.output import check_format, emit
-from vlakit.cli.shards import progress_bar
-from vlakit.cli.suites import split_words
-from vlakit.errors import CheckpointMismatch, ConfigError, nearest
+from vlakit.cli.policies import home_of, load_policy
+from vlakit.cli.progress import success_bar
+from vlakit.cli.suites import split_words, suite_settings
+from vlakit.compare.grids import Grid, aligned
+from vlakit.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from vlakit.data.shards.reader import ShardFolder
-    from vlakit.evaluation.open_loop import OpenLoopResult
-    from vlakit.policy import TrainedPolicy
+    from vlakit.evaluation.records import Row
+    from vlakit.evaluation.run import Evaluated, Request
+    from vlakit.evaluation.suite import Suite
 
 log = logging.getLogger(__name__)
+OPEN_LOOP = ("split", "data", "batch_size", "max_frames", "plots")  # keys of `vlakit score` since version 0.2
 
 
 def main(overrides: Sequence[str]) -> None:
-    """Evaluate one checkpoint in a suite, or on the frames of each of its datasets."""
-    words, inner = split_words(overrides)
-    given = {word.partition("=")[0] for word in words}
+    """Evaluate a checkpoint or a control in a suite; exits with 1 when an episode failed by an error."""
+    words, suite_words = split_words(overrides)
+    given = {override.key_or_group for override in parse_overrides(words)}
+    refuse_open_loop(given, bool(suite_words), overrides)
     cfg = verb_config("evaluate", [*words, *(["ckpt=null"] if "policy" in given and "ckpt" not in given else [])])
     check_format(cfg["format"])
-    if cfg["suite"] is not None:
-        from vlakit.cli.rollouts import closed_loop
+    evaluated = evaluate_as_configured(cfg, suite_words)
+    emit(evaluated.to_dict(), text(evaluated), cfg["format"])
+    if evaluated.failed:
+        sys.exit(1)
 
-        closed_loop(cfg, inner)
+
+def refuse_open_loop(given: set[str], suite_words: bool, overrides: Sequence[str]) -> None:
+    """Raise ConfigError for the spelling that meant open loop before `vlakit score` was a verb."""
+    if "suite" in given and not given & set(OPEN_LOOP):
         return
-    if cfg["policy"] is not None or inner:
+    if "policy" in given or suite_words:
         raise ConfigError("no suite was named", where="command line", do="add suite=NAME, a file of conf/suite")
-    open_loop_report(cfg)
-
-
-def evaluate_trained(asked: Mapping[str, Any], ckpt: Path, tracking_uri: str | None) -> dict[str, float]:
-    """Evaluate the checkpoint of a run that just ended, beside it and in its record; returns eval/success.
-
-    asked: keys of conf/evaluate.yaml. Raises ConfigError for others, and what an evaluation refuses.
-    """
-    from vlakit.cli.rollouts import evaluate_in_suite
-
-    cfg = verb_config("evaluate", ["ckpt=null"])
-    for key in asked:
-        if key not in cfg:
-            raise ConfigError(f"{key!r} is no key of vlakit evaluate", where="evaluate", do=nearest(key, cfg))
-    cfg |= {**asked, "ckpt": str(ckpt), "tracking_uri": tracking_uri or cfg["tracking_uri"]}
-    found = evaluate_in_suite(cfg, [])
-    log.info("%s", found.text)
-    return {"eval/success": found.report["success"]}
-
-
-def load_policy(cfg: dict[str, Any]) -> TrainedPolicy:
-    """The policy that the keys ckpt, device, constrain, strict, base and trusted describe."""
-    from vlakit.checkpoints.formats import LoadOptions
-    from vlakit.policy import TrainedPolicy
-
-    return TrainedPolicy.from_checkpoint(
-        cfg["ckpt"],
-        device=cfg["device"],
-        constrain=cfg["constrain"],
-        strict=cfg["strict"],
-        options=LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"])),
+    kept = [word for word in overrides if word.partition("=")[0] != "suite"]
+    raise ConfigError(
+        "open loop is a verb of its own" if given & set(OPEN_LOOP) else "no suite was named",
+        where=" ".join(["vlakit evaluate", *overrides]),
+        do=f"vlakit score {' '.join(kept) or 'ckpt=CKPT'}  (open loop), or in closed loop suite=NAME, of conf/suite",
     )
 
 
-def open_loop_report(cfg: dict[str, Any]) -> None:
-    """Open loop on each of the checkpoint's datasets: a plot, the scores, a record."""
-    from vlakit.evaluation.open_loop import open_loop
-    from vlakit.evaluation.plots import draw_trajectories
+def evaluate_trained(settings: Mapping[str, Any], ckpt: Path, tracking_uri: str | None) -> dict[str, float]:
+    """Evaluate the checkpoint of a run that just ended, beside it and in its record; returns eval/success.
 
-    policy = load_policy(cfg)
-    out = Path(cfg["out"]) if cfg["out"] else _folder_of(Path(cfg["ckpt"])) / "evaluation"
-    reports: dict[str, Any] = {}
-    texts: list[str] = []
-    files: list[Path] = []
-    for folder in shard_folders(policy, cfg["data"]):
-        with progress_bar("frames") as progress:
-            result = open_loop(
-                policy,
-                folder,
-                cfg["split"],
-                batch_size=cfg["batch_size"],
-                max_frames=cfg["max_frames"],
-                progress=progress,
-            )
-        plot = draw_trajectories(result, out / f"{result.dataset}_{cfg['split']}.png", cfg["plots"])
-        numbers = plot.with_suffix(".json")
-        numbers.write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
-        files += [plot, numbers]
-        reports[result.dataset] = result.to_dict()
-        texts += [table(result), f"plot: {plot}"]
-    _record(policy.card.to_dict(), cfg["tracking_uri"], reports, files)
-    report = {
-        "ckpt": str(cfg["ckpt"]),
-        "strategy": policy.card.strategy,
-        "split": cfg["split"],
-        "datasets": reports,
-    }
-    emit(report, "\n".join(texts), cfg["format"])
+    settings: keys of conf/evaluate.yaml. Raises ConfigError for others, and what an evaluation refuses.
+    """
+    cfg = verb_config("evaluate", ["ckpt=null", f"suite={settings['suite']}"])
+    for key in settings:
+        if key not in cfg:
+            raise ConfigError(f"{key!r} is no key of vlakit evaluate", where="evaluate", do=nearest(key, cfg))
+    cfg |= {**settings, "ckpt": str(ckpt), "tracking_uri": tracking_uri or cfg["tracking_uri"]}
+    evaluated = evaluate_as_configured(cfg)
+    log.info("%s", text(evaluated))
+    return {"eval/success": evaluated.pooled.success}
 
 
-def shard_folders(policy: TrainedPolicy, data: str | None) -> list[ShardFolder]:
-    """The folders to evaluate on: `data`, or those that the checkpoint's run trained on, checked by their hashes."""
-    from vlakit.data.shards.reader import ShardFolder
+def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = ()) -> Evaluated:
+    """Evaluate as the keys of conf/evaluate.yaml say. Raises ConfigError, GateClosed, CheckpointMismatch."""
+    from vlakit.evaluation.building import build_suite
+    from vlakit.evaluation.run import evaluate
+    from vlakit.evaluation.tracked import record_success
 
-    card, known = policy.card.to_dict(), policy.processor.statistics
-    if data is None and not card.get("data"):
-        raise ConfigError("the checkpoint does not say where its data is", do="pass data=DIR, a shard folder")
-    folders = [ShardFolder.open(path) for path in ([data] if data else card["data"].values())]
-    for folder in folders:
-        if folder.dataset not in known:
-            raise CheckpointMismatch(
-                f"the checkpoint has no statistics of {folder.dataset!r}",
-                where=str(folder.path),
-                do=f"{nearest(folder.dataset, known)} Fine-tune on it first, or pass another data=DIR",
-            )
-        if card.get("shards", {}).get(folder.dataset) not in {None, folder.content_hash}:
-            log.warning("%s holds other shards than the checkpoint's run read", folder.path)
-    return folders
-
-
-def table(result: OpenLoopResult) -> str:
-    """Scores of the policy and the baselines, aligned."""
-    size = len(next(iter(result.scores.values())).l1_per_dimension)
-    header = f"{'':<18}{'token acc.':>11}{'L1 norm.':>10}  L1 per dimension, physical units"
-    lines = [f"{result.dataset}, {result.split}: {len(result.episodes)} episodes, {result.n_frames} frames", header]
-    for name, scores in result.scores.items():
-        dimensions = "".join(f"{value:>9.4f}" for value in scores.l1_per_dimension)
-        accuracy = "-" if scores.token_accuracy is None else f"{scores.token_accuracy:.3f}"
-        lines.append(f"{name:<18}{accuracy:>11}{scores.l1:>10.4f}{dimensions}")
-    return "\n".join(lines) if size else header
+    request = request_of(cfg)
+    settings = suite_settings(cfg["suite"], suite_words)
+    if cfg["policy"] is not None and cfg["ckpt"] is not None:
+        raise ConfigError("ckpt and policy are both given", where="command line", do="give one of them")
+    suite = build_suite(settings)
+    request.states(suite)  # a task that it lacks is said before weights are read
+    policy = load_policy(cfg) if cfg["policy"] is None else str(cfg["policy"])
+    name, out = str(cfg["ckpt"] or policy), Path(cfg["out"]) if cfg["out"] else _default_out(cfg, suite)
+    with success_bar() as progress:
+        evaluated = evaluate(policy, suite, request, out, name=name, suite_settings=settings, progress=progress)
+    if not isinstance(policy, str):
+        record_success(evaluated, policy.card.facts, cfg["tracking_uri"])
+    return evaluated
 
 
-def _record(card: dict[str, Any], tracking_uri: str, reports: dict[str, Any], files: list[Path]) -> None:
-    from vlakit.tracking.mlflow import record_evaluation
+def request_of(cfg: Mapping[str, Any]) -> Request:
+    """The request among the keys of conf/evaluate.yaml. Raises ConfigError for a value of another kind."""
+    from vlakit.checked import check
+    from vlakit.evaluation.run import Request
 
-    run_id = card.get("mlflow_run_id")
-    if run_id is None:
-        return
-    metrics = {
-        f"eval/{metric}/{dataset}{'' if report['split'] == 'val' else '/' + report['split']}": report["scores"][
-            "policy"
-        ][metric]
-        for dataset, report in reports.items()
-        for metric in ("token_accuracy", "l1")
-        if report["scores"]["policy"][metric] is not None
-    }
-    if not record_evaluation(tracking_uri, run_id, metrics, files):
-        log.warning("run %s is not in %s: the numbers are in the files only", run_id, tracking_uri)
+    return check(Request, {field.name: cfg[field.name] for field in fields(Request)}, "vlakit evaluate")
 
 
-def _folder_of(ckpt: Path) -> Path:
-    return ckpt if ckpt.is_dir() else ckpt.parent
+def text(evaluated: Evaluated) -> str:
+    """One line a task and one for all: success with its interval, credit, steps, errors; then what went wrong."""
+    header = ["task", "episodes", "success", "95 % interval", "credit", "steps", "errors"]
+    rows = [_cells(row) for row in [*evaluated.tasks, evaluated.pooled]]
+    lines = [f"{evaluated.subject} on {evaluated.suite}", *aligned(Grid("", header, rows))]
+    lines += [f"failed by an error: {r.initial_state}, step {r.steps}: {r.error}" for r in evaluated.failed[:5]]
+    if evaluated.verdict is not None:
+        lines.append(f"against the other: {evaluated.verdict}; the rates are of these episodes alone")
+    return "\n".join([*lines, f"records in {evaluated.out}"])
+
+
+def _cells(row: Row) -> list[str]:
+    rates = [f"{row.success:.3f}", f"[{row.low:.3f}, {row.high:.3f}]", f"{row.credit:.3f}"]
+    return [row.task, f"{row.episodes}", *rates, f"{row.steps:.1f}", f"{row.errors}"]
+
+
+def _default_out(cfg: Mapping[str, Any], suite: Suite) -> Path:
+    """Beside the checkpoint; for a control, or a checkpoint named without a path, under the runs."""
+    root = Path(cfg["root"])
+    if cfg["policy"] is not None:
+        return root / "controls" / suite.name / str(cfg["policy"])
+    return (home_of(cfg["ckpt"]) or root / Path(cfg["ckpt"]).name) / "evaluation" / suite.name

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.evaluate import load_policy
 from vlakit.cli.output import check_format, emit
-from vlakit.cli.suites import build_suite, split_words, suite_settings
+from vlakit.cli.policies import load_policy
+from vlakit.cli.suites import split_words, suite_settings
 from vlakit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 def main(overrides: Sequence[str]) -> None:
     """Say how many demonstrations succeed again; exits with 1 below 95 %."""
-    words, inner = split_words(overrides)
+    words, suite_words = split_words(overrides)
     cfg = verb_config("replay", words)
     check_format(cfg["format"])
-    from vlakit.evaluation.demonstrated import replay_demonstrations
+    from vlakit.evaluation.building import build_suite
+    from vlakit.evaluation.demonstration_replay import replay_demonstrations
     from vlakit.evaluation.gate import replay_gate, training_path
     from vlakit.evaluation.rollout import Options
     from vlakit.evaluation.starts import shared_states
 
-    suite = build_suite(suite_settings(cfg["suite"], inner))
+    suite = build_suite(suite_settings(cfg["suite"], suite_words))
     codec = training_path(_processor(cfg, suite), suite.dataset)
     options = Options(cfg["slots"], cfg["workers"])
     if cfg["demonstrations"] is None:

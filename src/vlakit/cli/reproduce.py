@@ -6,24 +6,30 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, check_fractions, emit
-from vlakit.cli.suites import split_words
+from vlakit.cli.suites import recorded_settings, split_words
+from vlakit.cli.targets import known_targets, own_targets
 from vlakit.errors import CheckpointMismatch, ConfigError
+
+if TYPE_CHECKING:
+    from vlakit.evaluation.run import Request
+    from vlakit.evaluation.suite import Suite
 
 log = logging.getLogger(__name__)
 
 
 def main(overrides: Sequence[str]) -> None:
     """Check the data and the world, train, evaluate, compare; exits with 1 unless the run is reproduced."""
-    own, suite_words = split_words(overrides)
-    cfg = verb_config("reproduce", own)
+    words, suite_words = split_words(overrides)
+    cfg = verb_config("reproduce", words)
     check_format(cfg["format"])
     from vlakit.compare.pairs import Settings
     from vlakit.files import write_atomically
@@ -35,26 +41,73 @@ def main(overrides: Sequence[str]) -> None:
     file, passport = read_passport(Path(cfg["passport"]).expanduser())
     then, training = passport["evaluations"], _training(cfg, passport, file)
     out = _target(cfg["out"] or f"{cfg['paths']['runs']}/reproduced/{datetime.now():%Y%m%d-%H%M%S-%f}")
-    words = [[*_suite_words(evaluation), *suite_words] for evaluation in then]
-    _check_worlds(then, words)
+    repeats = [Repeat.of(evaluation, suite_words, str(file), cfg["workers"]) for evaluation in then]
     if training is None:
-        files = [_stored(cfg, evaluation, file) for evaluation in then]
+        ckpts = [_stored(cfg, evaluation, file) for evaluation in then]
     else:
         from vlakit.cli.recording import is_helper
 
-        _train(training, cfg, out)
+        _train(training, cfg, out, str(file))
         if is_helper():
             return
-        files = [out / e["checkpoint"]["name"] if "checkpoint" in e else None for e in then]
-    folders = [out / "evaluation" / evaluation["suite"] for evaluation in then]
-    for evaluation, inner, ckpt, folder in zip(then, words, files, folders, strict=True):
-        _evaluate(evaluation, inner, ckpt, folder, cfg)
-    found = compare(then, [read_evaluation(folder) for folder in folders], settings)
-    report = {"passport": str(file), "out": str(out), "trained": training is not None, **found.to_dict()}
+        ckpts = [out / e["checkpoint"]["name"] if "checkpoint" in e else None for e in then]
+    folders = [repeat.run(ckpt, out / "evaluation", cfg) for repeat, ckpt in zip(repeats, ckpts, strict=True)]
+    reproduction = compare(then, [read_evaluation(folder) for folder in folders], settings)
+    report = {"passport": str(file), "out": str(out), "trained": training is not None, **reproduction.to_dict()}
     write_atomically(out / "reproduction.json", json.dumps(report, indent=1) + "\n")
-    emit(report, f"{found}\nepisodes in {out}", cfg["format"])
-    if found.verdict != REPRODUCED:
+    emit(report, f"{reproduction}\nepisodes in {out}", cfg["format"])
+    if reproduction.verdict != REPRODUCED:
         sys.exit(1)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One recorded evaluation, ready to be rolled out again."""
+
+    evaluation: Mapping[str, Any]
+    suite: Suite
+    suite_settings: Mapping[str, Any]
+    request: Request
+
+    @classmethod
+    def of(cls, evaluation: Mapping[str, Any], suite_words: Sequence[str], where: str, workers: int) -> Repeat:
+        """As the passport records it. Raises InvalidData where the initial states or the simulator are not the same."""
+        from vlakit.checked import check
+        from vlakit.evaluation.building import build_suite
+        from vlakit.evaluation.run import Request
+        from vlakit.evaluation.starts import fingerprint
+        from vlakit.reports.passport.check import check_world
+
+        recorded = evaluation["settings"]
+        values = {key: recorded[key] for key in ("tasks", "episodes", "slots", "seed", "control")}
+        gate = "skipped" not in (evaluation["gate"] or {})
+        request = check(Request, {**values, "strict": evaluation["strict"], "gate": gate, "workers": workers}, where)
+        settings = recorded_settings(evaluation["suite"], recorded["suite_settings"], suite_words, where)
+        suite = build_suite(settings)
+        check_world(evaluation, fingerprint(request.states(suite)), suite.versions)
+        return cls(evaluation, suite, settings, request)
+
+    def run(self, ckpt: Path | str | None, root: Path, cfg: Mapping[str, Any]) -> Path:
+        """Roll the episodes out again, without a record in the original's run; the folder of their records."""
+        from vlakit.cli.policies import load_policy
+        from vlakit.cli.progress import success_bar
+        from vlakit.evaluation.run import evaluate
+
+        recorded, out = self.evaluation["settings"]["policy"], root / self.evaluation["suite"]
+        options = {"constrain": recorded.get("constrain", True), "strict": self.request.strict}
+        device = cfg["device"] or recorded.get("device", "cpu")
+        policy = load_policy({**cfg, **options, "ckpt": ckpt, "device": device}) if ckpt else recorded["control"]
+        with success_bar() as progress:
+            evaluate(
+                policy,
+                self.suite,
+                self.request,
+                out,
+                name=str(ckpt),
+                suite_settings=self.suite_settings,
+                progress=progress,
+            )
+        return out
 
 
 def _training(cfg: Mapping[str, Any], passport: Mapping[str, Any], file: Path) -> dict[str, Any] | None:
@@ -81,26 +134,6 @@ def _target(out: str) -> Path:
     return folder.absolute()
 
 
-def _suite_words(evaluation: Mapping[str, Any]) -> list[str]:
-    """The words by which the suite's settings become the recorded ones."""
-    from vlakit.cli.suites import suite_settings
-
-    then, now = evaluation["settings"]["suite_settings"], suite_settings(evaluation["suite"])
-    return [f"++suite.{key}={json.dumps(value)}" for key, value in then.items() if now.get(key, ...) != value]
-
-
-def _check_worlds(then: Sequence[Mapping[str, Any]], words: Sequence[list[str]]) -> None:
-    """Before hours of training: are the initial states and the simulator those of the passport?"""
-    from vlakit.cli.suites import build_suite, suite_settings
-    from vlakit.evaluation.starts import digest, shared_states
-    from vlakit.reports.passport.check import check_world
-
-    for evaluation, inner in zip(then, words, strict=True):
-        suite, asked = build_suite(suite_settings(evaluation["suite"], inner)), evaluation["settings"]
-        states = digest(shared_states(suite, asked["episodes"], asked["tasks"]))
-        check_world(evaluation, states, suite.versions)
-
-
 def _stored(cfg: Mapping[str, Any], evaluation: Mapping[str, Any], file: Path) -> Path | str | None:
     """The checkpoint that was evaluated, None for a control. Raises CheckpointMismatch for another."""
     from vlakit.checkpoints.shipped import is_shipped, resolve
@@ -112,28 +145,26 @@ def _stored(cfg: Mapping[str, Any], evaluation: Mapping[str, Any], file: Path) -
     name = recorded["name"]
     above = [folder / name for folder in list(file.absolute().parents)[:4]]
     places = [Path(cfg["ckpt"]).expanduser()] if cfg["ckpt"] else [resolve(name)] if is_shipped(name) else above
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
+    place = next((place for place in places if place.exists()), None)
+    if place is None:
         raise CheckpointMismatch(f"{name} is not here", where=", ".join(map(str, places)), do="ckpt=FILE says where")
-    digest = content_hash(found)
-    if digest != recorded["sha256"]:
+    sha256 = content_hash(place)
+    if sha256 != recorded["sha256"]:
         raise CheckpointMismatch(
-            f"not the checkpoint of the passport: sha256 {digest[:12]}, recorded {recorded['sha256'][:12]}",
-            where=str(found),
+            f"not the checkpoint of the passport: sha256 {sha256[:12]}, recorded {recorded['sha256'][:12]}",
+            where=str(place),
             do="ckpt=FILE, the one that was evaluated",
         )
-    return name if is_shipped(name) and not cfg["ckpt"] else found
+    return name if is_shipped(name) and not cfg["ckpt"] else place
 
 
-def _train(training: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> None:
+def _train(training: Mapping[str, Any], cfg: Mapping[str, Any], out: Path, where: str) -> None:
     """Train as recorded: the same composed configuration on the same data, without a record in MLflow."""
-    from vlakit.checkpoints.file import weights_file
     from vlakit.cli.train import train
-    from vlakit.files import content_hash
     from vlakit.reports.paths import relocated
 
     roots = {"<runs>": cfg["paths"]["runs"], "<data>": cfg["paths"]["data"], "<output>": str(out)}
-    plain = relocated(training["config"], roots)
+    plain = own_targets(relocated(training["config"], roots), where, known_targets(), cfg["trusted"])
     plain["data"]["root"] = cfg["data"]["root"] or plain["data"]["root"]
     names = plain["model"]["processor"]
     names["tokenizer_path"] = cfg["model"]["processor"]["tokenizer_path"] or names["tokenizer_path"]
@@ -141,13 +172,20 @@ def _train(training: Mapping[str, Any], cfg: Mapping[str, Any], out: Path) -> No
     if training["weights"] is not None:
         weights = cfg["weights"] or relocated(training["weights"]["name"], roots)
         plain["model"]["weights"] = plain["strategy"]["weights"] = weights
-        file, digest = weights_file(weights), training["weights"]["sha256"]
-        if file is None or digest not in (None, content_hash(file)):
-            why = "are not those of the passport" if file else "are not here"
-            raise CheckpointMismatch(f"the weights it started from {why}", where=str(weights), do="weights=FILE")
+        _check_weights(weights, training["weights"]["sha256"])
     composed = cast(DictConfig, OmegaConf.create(plain))
     _check_data(training, composed)
     train(composed)
+
+
+def _check_weights(weights: str, recorded: str | None) -> None:
+    from vlakit.checkpoints.file import weights_file
+    from vlakit.files import content_hash
+
+    file = weights_file(weights)
+    if file is None or recorded not in (None, content_hash(file)):
+        why = "are not those of the passport" if file else "are not here"
+        raise CheckpointMismatch(f"the weights it started from {why}", where=str(weights), do="weights=FILE")
 
 
 def _check_data(training: Mapping[str, Any], composed: Any) -> None:
@@ -163,26 +201,3 @@ def _check_data(training: Mapping[str, Any], composed: Any) -> None:
     processor = build_processor(to_plain(composed.model.processor), seed=composed.seed)
     data = instantiate(composed.data, processor=processor, _convert_="all")
     check_data(training["shards"], data.hashes, str(root))
-
-
-def _evaluate(
-    evaluation: Mapping[str, Any], words: Sequence[str], ckpt: Path | str | None, out: Path, cfg: Mapping[str, Any]
-) -> None:
-    """Roll the recorded episodes out again into `out`."""
-    from vlakit.cli.rollouts import evaluate_in_suite
-
-    then, policy = evaluation["settings"], evaluation["settings"]["policy"]
-    asked = verb_config("evaluate", ["ckpt=null"])
-    asked |= {key: then[key] for key in ("suite", "tasks", "episodes", "slots", "seed", "control")}
-    asked |= {key: cfg[key] for key in ("base", "trusted", "workers")}
-    asked |= {
-        "ckpt": None if ckpt is None else str(ckpt),
-        "policy": policy.get("control"),
-        "constrain": policy.get("constrain", True),
-        "device": cfg["device"] or policy.get("device", "cpu"),
-        "strict": evaluation["strict"],
-        "gate": "skipped" not in (evaluation["gate"] or {}),
-        "out": str(out),
-        "tracking_uri": None,  # the original's record is not this evaluation's
-    }
-    evaluate_in_suite(asked, words)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, emit
+from vlakit.cli.progress import progress_bar
 from vlakit.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -69,12 +66,3 @@ def verify_shards(folder: Path, output_format: str) -> None:
     emit({"folder": str(folder), "problems": problems}, "\n".join([*problems, verdict]), output_format)
     if problems:
         sys.exit(1)
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error that is fed with (done, total)."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

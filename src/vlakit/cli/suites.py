@@ -5,18 +5,16 @@ A suite for any robot, such as tabletop, takes `embodiment=NAME`; `suite=tableto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any
 
 import yaml
 
-from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.configuration import compose_config, parse_overrides, to_plain
+from vlakit.cli.targets import own_targets
 from vlakit.configs import config_file, config_names, shown, shown_folders
 from vlakit.errors import ConfigError, UnknownName, nearest
-
-if TYPE_CHECKING:
-    from vlakit.evaluation.suite import Suite
-
 
 EMBODIMENT = "suite.embodiment="
 
@@ -61,8 +59,22 @@ def _keys(suite: str) -> set[str]:
     return set(content) if isinstance(content, dict) else set()
 
 
-def build_suite(settings: dict[str, Any]) -> Suite:
-    """The suite of these settings."""
-    from hydra.utils import instantiate
+def recorded_settings(name: str, recorded: Mapping[str, Any], words: Sequence[str], where: str) -> dict[str, Any]:
+    """The settings of a suite as a file records them, but for those that words set. Raises ConfigError, UnknownName."""
+    settings = as_recorded(suite_settings(name), recorded, where)
+    chosen = suite_settings(name, words)
+    keys = {override.key_or_group.split(".")[1] for override in parse_overrides(words)}
+    return {**settings, **{key: chosen[key] for key in keys if key in chosen}}
 
-    return instantiate(settings, _convert_="all")
+
+def as_recorded(settings: Mapping[str, Any], recorded: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings of conf/suite with a file's values. Raises ConfigError for code or a key that is not the suite's."""
+    from vlakit.evaluation.building import class_of
+
+    target = str(settings["_target_"])
+    values = own_targets(recorded, where, {target.rpartition(".")[2]: target})
+    known = {*settings, *signature(class_of(target)).parameters}
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise ConfigError(f"{unknown[0]!r} is no setting of the suite", where=where, do=nearest(unknown[0], known))
+    return {**settings, **values}

@@ -57,7 +57,7 @@ def films(
         raise InvalidData(
             f"no initial state {unknown[0]!r}", where=f"suite {suite.name}", do="use the suite that the records are of"
         )
-    found: list[Film] = []
+    watched: list[Film] = []
     with closing(suite.environment()) as environment:
         for record in records:
             environment.reset(states[record.initial_state])
@@ -68,8 +68,8 @@ def films(
                 pictures.append(_picture(environment, size))
             if credit != record.credit and record.error is None:
                 log.warning("%s: credit %s on replay, %s recorded", record.initial_state, credit, record.credit)
-            found.append(Film(record, pictures))
-    return found
+            watched.append(Film(record, pictures))
+    return watched
 
 
 def contact_sheet(shown: Sequence[Film], file: Path, columns: int = 6) -> Path:

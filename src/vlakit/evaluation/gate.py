@@ -15,7 +15,7 @@ import numpy as np
 from vlakit.data.specs.spec import DatasetSpec, load_spec, spec_names
 from vlakit.data.specs.standardize import standardize_raw
 from vlakit.errors import InvalidData, VlakitError
-from vlakit.evaluation.policies import Expert, Replay
+from vlakit.evaluation.actors import Expert, Replay
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.suite import InitialState, Suite
 from vlakit.processing.processor import Processor

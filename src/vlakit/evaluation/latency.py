@@ -20,7 +20,7 @@ class Control:
     counts. execute: actions of a chunk that are carried out before the policy is asked again; None: all.
     """
 
-    latency_ms: float | str = 0.0
+    latency_ms: int | float | str = 0.0
     blocking: bool = True
     execute: int | None = None
 

@@ -21,6 +21,8 @@ from vlakit.files import FolderBusy, disk_full_as_error, flush_to_disk, locked, 
 from vlakit.schema import Float32
 from vlakit.stats.intervals import wilson
 
+TARGET = "suite_settings._target_"  # where the suite's code lay: not what an evaluation is, and it moves
+
 
 @dataclass(frozen=True)
 class EpisodeRecord:
@@ -72,10 +74,17 @@ class EvaluationFolder:
         """Write one record; it is on the disk when this returns. Raises DiskFull."""
         file = self.path / EPISODES
         with disk_full_as_error(file), file.open("ab") as stream:
-            stream.write(json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n")
+            stream.write(_line(record))
             stream.flush()
             flush_to_disk(stream.fileno())
         self.done.append(record)
+
+    def keep_first(self, n: int) -> None:
+        """Drop the records of all but the first `n` episodes of the evaluation, if there are any."""
+        if all(record.number < n for record in self.done):
+            return
+        self.done = [record for record in self.done if record.number < n]
+        write_atomically(self.path / EPISODES, b"".join(map(_line, self.done)))
 
     def note(self, **notes: Any) -> None:
         """Add to the header what is no setting, such as the outcome of the gate."""
@@ -92,14 +101,14 @@ def opened(
     settings: all that decides the episodes; notes: what does not. Raises ConfigError when the folder holds an
     evaluation with other settings, FolderBusy when another process writes it, CorruptRecord.
     """
-    asked = json.loads(json.dumps(settings))
+    requested = json.loads(json.dumps(settings))
     try:
         with locked(path):
             header = find_header(path)
             if header is None:
                 _check_empty(path)
-                header = {"settings": asked}
-            check_settings(header["settings"], asked, path)
+                header = {"settings": requested}
+            check_settings(header["settings"], requested, path)
             header.update(notes or {})
             _write_header(path, header)
             _drop_half_line(path / EPISODES)
@@ -125,12 +134,12 @@ def read_episodes(folder: str | Path) -> list[EpisodeRecord]:
     return sorted(records, key=lambda record: record.number)
 
 
-def check_settings(written: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
+def check_settings(written: Mapping[str, Any], requested: Mapping[str, Any], folder: Path) -> None:
     """Raise ConfigError that names every setting in which a folder's evaluation and the one asked for differ."""
-    before, now = _flat(written), _flat(asked)
+    before, now = _flat(written), _flat(requested)
     differing = [
         f"{key} was {_short(before.get(key, 'absent'))}, is {_short(now.get(key, 'absent'))}"
-        for key in sorted(before.keys() | now.keys())
+        for key in sorted((before.keys() | now.keys()) - {TARGET})
         if before.get(key, "absent") != now.get(key, "absent")
     ]
     if differing:
@@ -169,6 +178,10 @@ def summary(records: Sequence[EpisodeRecord], confidence: float = 0.95) -> tuple
     return _row("all", records, confidence), rows
 
 
+def _line(record: EpisodeRecord) -> bytes:
+    return json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n"
+
+
 def _row(task: str, records: Sequence[EpisodeRecord], confidence: float) -> Row:
     successes, n = sum(record.success for record in records), len(records)
     credit, steps = (sum(values) / n for values in ((r.credit for r in records), (r.steps for r in records)))
@@ -198,13 +211,13 @@ def _drop_half_line(file: Path) -> None:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        found.update(_flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value})
-    return found
+        flat.update(_flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value})
+    return flat
 
 
 def _short(value: Any) -> str:
-    said = str(value)
-    return said if len(said) <= 60 else said[:24] + "..."
+    text = str(value)
+    return text if len(text) <= 60 else text[:24] + "..."

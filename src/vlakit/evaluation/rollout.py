@@ -1,5 +1,6 @@
 """Vectorised rollouts: slot s runs episodes s, s + B, s + 2B, ... and every batch has B rows.
 
+A policy with a history window is given the last observations of each episode, the first repeated where it is younger.
 Neither timing nor what is already done moves an episode to another slot, so the same policy, states and number of
 slots give the same episodes, resumed or not.
 """
@@ -7,8 +8,8 @@ slots give the same episodes, resumed or not.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ import numpy as np
 
 from vlakit import __version__
 from vlakit.errors import ConfigError
+from vlakit.evaluation.actors import Actor, Bounds, Turn, actor_of, window_of
 from vlakit.evaluation.latency import Control
-from vlakit.evaluation.policies import Actor, Bounds, Turn, actor_of
 from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.starts import check_names
 from vlakit.evaluation.suite import InitialState, Step, Suite
@@ -59,13 +60,13 @@ def rollout(
     options: Options = Options(),
     *,
     skip: Collection[str] = (),
-) -> Iterator[EpisodeRecord]:
+) -> Generator[EpisodeRecord, None, None]:
     """Run one episode from each state, but for those named in `skip`, and yield each record as its episode ends.
 
     An action that is not finite, of another size, or more than ten times out of range, a policy or an environment that
     raises: the episode is recorded as failed with its cause, and the rest goes on.
     """
-    running = _Rollout(suite, actor_of(policy, options.slots), states, options, skip)
+    running = _Rollout(suite, actor_of(policy, options.slots), states, options, skip, window_of(policy))
     try:
         yield from running.run()
     finally:
@@ -74,11 +75,11 @@ def rollout(
 
 @dataclass
 class _Episode:
-    """One episode under way; of the actions in `plan`, None stands for holding still."""
+    """One episode under way: its last observations; of the actions in `plan`, None stands for holding still."""
 
     number: int
     state: InitialState
-    observation: Observation
+    history: deque[Observation]
     started: float
     plan: deque[Float32 | None] = field(default_factory=deque[Float32 | None])
     actions: list[Float32] = field(default_factory=list[Float32])
@@ -89,10 +90,16 @@ class _Episode:
 
 class _Rollout:
     def __init__(
-        self, suite: Suite, actor: Actor, states: Sequence[InitialState], options: Options, skip: Collection[str]
+        self,
+        suite: Suite,
+        actor: Actor,
+        states: Sequence[InitialState],
+        options: Options,
+        skip: Collection[str],
+        window: int,
     ) -> None:
         check_names(states)
-        self.suite, self.actor, self.options = suite, actor, options
+        self.suite, self.actor, self.options, self.window = suite, actor, options, window
         self.versions = {**suite.versions, "vlakit": __version__}
         self.worlds = worlds_of(suite, options.workers)
         numbered = list(enumerate(states))
@@ -116,7 +123,8 @@ class _Rollout:
         first = {s: queue.popleft() for s, queue in enumerate(self.queues) if queue and s not in self.episodes}
         seen = self.worlds.call("reset", {slot: (state,) for slot, (_, state) in first.items()})
         for slot, (number, state) in first.items():
-            self.episodes[slot] = _Episode(number, state, seen[slot], now)
+            history = deque([seen[slot]] * self.window, maxlen=self.window)
+            self.episodes[slot] = _Episode(number, state, history, now)
             if isinstance(seen[slot], Failure):
                 yield self._end(slot, error=seen[slot].cause)
         for slot, held in self._holds([slot for slot in first if slot in self.episodes]).items():
@@ -130,7 +138,11 @@ class _Rollout:
 
     def _decide(self) -> Iterator[EpisodeRecord]:
         """Ask for actions where none are planned."""
-        turns = {s: Turn(e.state, len(e.actions), e.observation) for s, e in self.episodes.items() if not e.plan}
+        turns = {
+            slot: Turn(episode.state, len(episode.actions), stacked(episode.history))
+            for slot, episode in self.episodes.items()
+            if not episode.plan
+        }
         if not turns:
             return
         control = self.options.control
@@ -171,7 +183,8 @@ class _Rollout:
     def _advance(self, slot: int, step: Step) -> bool:
         """Take in what a step led to; whether the episode is over."""
         episode = self.episodes[slot]
-        episode.observation, episode.credit = step.observation, max(episode.credit, float(step.credit))
+        episode.history.append(step.observation)  # every step's, also between two questions to the policy
+        episode.credit = max(episode.credit, float(step.credit))
         return step.done or len(episode.actions) >= self.suite.max_steps(episode.state.task)
 
     def _end(self, slot: int, *, success: bool = False, error: str | None = None) -> EpisodeRecord:
@@ -195,6 +208,21 @@ class _Rollout:
             wall_s=round(perf_counter() - episode.started, 4),
             robot_s=len(episode.actions) / self.suite.control_hz + episode.waited_s,
         )
+
+
+def stacked(history: Sequence[Observation]) -> Observation:
+    """The newest of W observations with the pictures and proprio of all, oldest first; of one, that one itself."""
+    newest = history[-1]
+    if len(history) == 1:
+        return newest
+    proprio = [one.proprio for one in history if one.proprio is not None]
+    repeated = [one is following for one, following in zip(history, list(history)[1:], strict=False)]
+    return replace(
+        newest,
+        images={camera: np.concatenate([one.images[camera] for one in history]) for camera in newest.images},
+        proprio=np.concatenate(proprio) if proprio else None,
+        window_mask=np.array([not again for again in repeated] + [True]),  # the first stands in for what was before it
+    )
 
 
 def fault_of(chunk: Float32, size: int, bounds: Bounds | None) -> Failure | None:

@@ -48,7 +48,7 @@ def check_names(states: Sequence[InitialState]) -> None:
         seen.add(state.name)
 
 
-def digest(states: Sequence[InitialState]) -> str:
+def fingerprint(states: Sequence[InitialState]) -> str:
     """sha256 (hex, 16 digits) of the states' names and content, in order."""
     content = json.dumps([asdict(state) for state in states], sort_keys=True, default=str)
     return sha256(content.encode()).hexdigest()[:16]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from vlakit.schema import Float32, Observation, UInt8
+
+ActionRange: TypeAlias = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,24 @@ class Environment(Protocol):
 class Suite(Protocol):
     """A benchmark: tasks, their shared initial states, and environments to run them in.
 
-    contract: plain values that a checkpoint must have been made for: camera, action (such as "delta_eef 7"),
+    surroundings: plain values that a checkpoint must have been made for: camera, action (such as "delta_eef 7"),
     control_hz. versions: what the pictures and the physics depend on: renderer, mujoco, ...
     """
 
     name: str
     dataset: str  # whose action statistics the policy shall use
     control_hz: float
-    contract: Mapping[str, Any]
+    surroundings: Mapping[str, Any]
     noise: Float32  # (A,) standard deviation of what disturbs an action of a demonstration, in the action's units
 
     @property
     def tasks(self) -> Sequence[str]:
         """Names of the tasks."""
+        ...
+
+    @property
+    def action_range(self) -> ActionRange | None:
+        """Lowest and highest value of each dimension of an action; None where neither robot nor benchmark says."""
         ...
 
     @property

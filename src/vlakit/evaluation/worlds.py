@@ -137,8 +137,8 @@ def cause_of(error: BaseException) -> str:
     >>> cause_of(ValueError("no such pose"))
     'ValueError: no such pose'
     """
-    said = error.what if isinstance(error, VlakitError) else str(error).strip()
-    return f"{type(error).__name__}: {said.splitlines()[0][:300]}" if said else type(error).__name__
+    text = error.what if isinstance(error, VlakitError) else str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
 
 
 def _serve(suite: Suite, pipe: Connection) -> None:

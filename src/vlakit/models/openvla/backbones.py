@@ -35,7 +35,7 @@ def _siglip() -> VisionTransformer:
 
 
 def _timm(name: str, image_size: int = 224, act_layer: str | None = None) -> VisionTransformer:
-    options = _drawing() | ({} if act_layer is None else {"act_layer": act_layer})
+    options: dict[str, Any] = _drawing() | ({} if act_layer is None else {"act_layer": act_layer})
     return cast(VisionTransformer, timm.create_model(name, num_classes=0, img_size=image_size, **options))
 
 

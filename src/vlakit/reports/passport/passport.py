@@ -108,7 +108,9 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
         raise InvalidData(
             f"the evaluation did not end: {len(records)} of {settings['episodes']} episodes are there",
             where=str(folder),
-            do="the same vlakit evaluate goes on with it",
+            do="give a whole evaluation: this one was stopped when it was decided, so that its rate is no estimate"
+            if "stopped" in header
+            else "the same vlakit evaluate goes on with it",
         )
     pooled, rows = summary(records)
     return {

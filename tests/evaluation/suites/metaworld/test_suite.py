@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlakit.errors import ConfigError, PartMissing, UnknownName
-from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
+from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
 from vlakit.evaluation.suites.metaworld import suite as metaworld
 from vlakit.evaluation.suites.metaworld.suite import (
     LIMIT,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vlakit.errors import CorruptRecord
-from vlakit.evaluation.starts import digest
+from vlakit.evaluation.starts import fingerprint
 from vlakit.evaluation.suites.tabletop.embodiment import load_embodiment
 from vlakit.evaluation.suites.tabletop.states import draw_state
 from vlakit.evaluation.suites.tabletop.stored import FOLDER, state_file, store_states, stored_states
@@ -30,7 +30,7 @@ def test_stored_starts_are_the_drawn_ones(name: str, axis: str, n: int) -> None:
         for seed in (0, 1, 2, n - 1):
             drawn = draw_state(embodiment, axis, task, seed, "test")
             assert stored[seed] == drawn
-            assert digest([stored[seed]]) == digest([drawn])
+            assert fingerprint([stored[seed]]) == fingerprint([drawn])
 
 
 def test_every_stored_start_has_its_own_name() -> None:

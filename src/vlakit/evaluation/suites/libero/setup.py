@@ -36,10 +36,10 @@ _INSTALL = "install the simulator: pip install 'vlakit[libero]'"
 
 def package_folder() -> Path:
     """The installed libero/libero. Raises PartMissing."""
-    found = find_spec("libero")
-    if found is None or not found.submodule_search_locations:
+    package = find_spec("libero")
+    if package is None or not package.submodule_search_locations:
         raise PartMissing("LIBERO is not installed", do=_INSTALL)
-    folder = Path(next(iter(found.submodule_search_locations))) / "libero"
+    folder = Path(next(iter(package.submodule_search_locations))) / "libero"
     if not (folder / "init_files").is_dir():
         raise PartMissing("this is not hf-libero: it has no init_files", where=str(folder), do=_INSTALL)
     return folder
@@ -117,26 +117,26 @@ def _fetch(place: Path) -> str:
 def versions() -> dict[str, str]:
     """What pictures and physics depend on. Raises PartMissing."""
     try:
-        found = {name: version(name) for name in ("mujoco", "robosuite", "hf-libero")}
+        installed = {name: version(name) for name in ("mujoco", "robosuite", "hf-libero")}
     except PackageNotFoundError as error:
         raise PartMissing(f"{error.name} is not installed", do=_INSTALL) from None
-    return {**found, "renderer": choose_backend()}
+    return {**installed, "renderer": choose_backend()}
 
 
-def drift(found: Mapping[str, str]) -> list[str]:
+def drift(installed: Mapping[str, str]) -> list[str]:
     """Why results under these versions differ from published ones, one sentence each; empty when nothing is known.
 
     Source: OpenVLA issues 282 and 335, LIBERO issue 88 and pull request 140.
     """
     warnings: list[str] = []
-    if _numbers(found["mujoco"]) >= DARKER_FROM:
+    if _numbers(installed["mujoco"]) >= DARKER_FROM:
         warnings.append(
-            f"MuJoCo {found['mujoco']} draws the floors of libero_object darker than 3.3.2 and older do: there OpenVLA "
-            "falls from 88 % to 68-70 %; install mujoco==3.3.0 to compare with published numbers"
+            f"MuJoCo {installed['mujoco']} draws the floors of libero_object darker than 3.3.2 and older do: there "
+            "OpenVLA falls from 88 % to 68-70 %; install mujoco==3.3.0 to compare with published numbers"
         )
-    if found["robosuite"] not in ROBOSUITE:
+    if installed["robosuite"] not in ROBOSUITE:
         warnings.append(
-            f"robosuite {found['robosuite']}: published LIBERO numbers come from 1.4.1, hf-libero pins 1.4.0; "
+            f"robosuite {installed['robosuite']}: published LIBERO numbers come from 1.4.1, hf-libero pins 1.4.0; "
             "install robosuite==1.4.0"
         )
     return warnings

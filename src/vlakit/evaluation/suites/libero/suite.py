@@ -38,7 +38,11 @@ class LiberoSuite:
             raise UnknownName(f"no LIBERO suite {name!r}", do=nearest(name, MAX_STEPS))
         self.name, self.assets = name, assets
         self.dataset = dataset or f"{name}_no_noops"
-        self.contract: Mapping[str, Any] = {"camera": "primary", "action": "osc_pose_7", "control_hz": self.control_hz}
+        self.surroundings: Mapping[str, Any] = {
+            "camera": "primary",
+            "action": "osc_pose_7",
+            "control_hz": self.control_hz,
+        }
         self.noise: Float32 = np.zeros(7, np.float32)
         self.action_range = ([-1.0] * 6 + [0.0], [1.0] * 7)
 

@@ -63,13 +63,14 @@ class MetaWorld:
         self.name = f"metaworld_{benchmark.lower()}"
         self.dataset = dataset or self.name
         self.control_hz = SIMULATOR_HZ / repeat
-        self.contract: Mapping[str, Any] = {
+        self.surroundings: Mapping[str, Any] = {
             "camera": "primary",
             "view": f"metaworld {self.camera}",
             "action": "delta_eef 7",
             "control_hz": self.control_hz,
         }
         self.noise: Float32 = np.array([0.25 * REACH * repeat] * 3 + [0] * 4, np.float32)
+        self.action_range = None
         self._drawn: dict[tuple[str, int], list[list[float]]] = {}
 
     @property
@@ -129,9 +130,9 @@ class MetaWorldEnvironment:
 
     def step(self, action: Float32) -> Step:
         """`repeat` control steps, fewer when one of them succeeds; parts of an action out of reach are cut off."""
-        own = own_action(action, self.repeat)
+        native = own_action(action, self.repeat)
         self._gripper = float(action[6])
-        success = any(self._running.step(own) for _ in range(self.repeat))
+        success = any(self._running.step(native) for _ in range(self.repeat))
         return Step(self._observation(), float(success), success)
 
     def hold(self) -> Float32:

@@ -58,11 +58,11 @@ class World:
         env = self.env
         self._select(np.zeros(0))
         env._freeze_rand_vec, env.seeded_rand_vec, env.np_random = False, True, rng
-        found: list[list[float]] = []
+        vectors: list[list[float]] = []
         for _ in range(n):
             env.reset_model()
-            found.append([float(value) for value in env._last_rand_vec])
-        return found
+            vectors.append([float(value) for value in env._last_rand_vec])
+        return vectors
 
     def reset(self, variation: list[float]) -> None:
         """Put objects and goal where `variation` says; what happened before leaves no trace."""
@@ -86,21 +86,21 @@ class World:
         mujoco.mj_getState(env.model, env.data, before, everything)
         frame, seen = env._prev_obs, self._seen
         start = env.data.mocap_pos[0].copy()
-        asked = self._asked(seen)
+        command = self._command(seen)
         for left in reversed(range(repeat)):
-            env.set_xyz_action(asked[:3])
-            env.do_simulation([asked[3], -asked[3]], n_frames=env.frame_skip)
+            env.set_xyz_action(command[:3])
+            env.do_simulation([command[3], -command[3]], n_frames=env.frame_skip)
             if left:
                 mujoco.mj_forward(env.model, env.data)
                 seen = env._get_obs()
-                asked = self._asked(seen)
+                command = self._command(seen)
         moved = (env.data.mocap_pos[0] - start) / (METRES * repeat)
         mujoco.mj_setState(env.model, env.data, before, everything)
         mujoco.mj_forward(env.model, env.data)
         env._prev_obs = frame
-        return np.append(moved, asked[3])
+        return np.append(moved, command[3])
 
-    def _asked(self, seen: Float64) -> Float64:
+    def _command(self, seen: Float64) -> Float64:
         return np.clip(np.asarray(self._scripted.get_action(seen), np.float64), -1, 1)
 
     def draw(self, size: int, camera: str) -> UInt8:

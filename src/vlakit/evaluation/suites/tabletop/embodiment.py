@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeAlias
 
-import yaml
+from pydantic import SkipValidation
 
-from vlakit.configs import config_file, shown
+from vlakit.checked import Text, also, load
+from vlakit.configs import config_file
 from vlakit.errors import ConfigError, UnknownName, nearest
 
-Rgb = tuple[float, float, float]
+
+def _number(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"expected a number, got {value!r}", do="give a number")
+    return value
+
+
+# Not pydantic's float: the fingerprint by which stored starts are known tells 0 from 0.0.
+Real: TypeAlias = Annotated[float, SkipValidation, also(_number)]
+Triple: TypeAlias = tuple[Real, Real, Real]
+Rgb: TypeAlias = Triple
 COLOURS: dict[str, Rgb] = {
     "red": (0.80, 0.08, 0.08),
     "green": (0.10, 0.55, 0.12),
@@ -31,16 +43,26 @@ COLOURS: dict[str, Rgb] = {
 }
 
 
+def _known_colours(names: Sequence[str]) -> Sequence[str]:
+    for name in names:
+        if name not in COLOURS:
+            raise UnknownName(f"no colour {name!r}", do=nearest(name, COLOURS))
+    return names
+
+
+Colours: TypeAlias = Annotated[tuple[Text, ...], also(_known_colours)]
+
+
 @dataclass(frozen=True)
 class View:
     """A free camera in degrees and metres; azimuth 0 looks along +x, from behind the robot. jitter: of an episode."""
 
-    azimuth: float
-    elevation: float
-    distance: float
-    lookat: tuple[float, float, float] = (0.03, 0.0, 0.04)
-    fovy: float = 45.0
-    jitter: tuple[float, float, float] = (8.0, 4.0, 0.03)  # degrees, degrees, share of the distance
+    azimuth: Real
+    elevation: Real
+    distance: Real
+    lookat: Triple = (0.03, 0.0, 0.04)
+    fovy: Real = 45.0
+    jitter: Triple = (8.0, 4.0, 0.03)  # degrees, degrees, share of the distance
 
 
 @dataclass(frozen=True)
@@ -51,44 +73,25 @@ class Look:
     wall: Rgb
     gripper: Rgb
     fingers: Rgb
-    light_from: tuple[float, float, float] = (0.3, 0.4, 1.5)
-    diffuse: float = 0.6
-    ambient: float = 0.4
+    light_from: Triple = (0.3, 0.4, 1.5)
+    diffuse: Real = 0.6
+    ambient: Real = 0.4
 
 
 @dataclass(frozen=True)
 class Embodiment:
     """Gripper (metres), step size, palette and view of one robot set-up. control_hz: actions a second."""
 
-    name: str
+    name: Text
     view: View
     look: Look
-    colours: tuple[str, ...]
-    plate_colours: tuple[str, ...]
-    step_m: float = 0.06  # the longest move along an axis in one control step
-    opening_m: float = 0.045  # how far a finger stands from the middle when open
-    finger_width_m: float = 0.012  # half of it
-    palm_m: tuple[float, float, float] = (0.018, 0.045, 0.012)  # half sizes
-    control_hz: float = 5.0
-
-
-def _from_yaml(values: dict[str, Any], where: str) -> Embodiment:
-    try:
-        view, look = dict(values.pop("view")), dict(values.pop("look"))
-        look["table"] = tuple(tuple(colour) for colour in look["table"])
-        parts = {**values, "view": View(**_tuples(view)), "look": Look(**_tuples(look))}
-        made = Embodiment(**_tuples(parts))
-    except (TypeError, KeyError) as error:
-        names = ", ".join(f.name for f in fields(Embodiment))
-        raise ConfigError(f"not an embodiment: {error}", where=where, do=f"its keys are {names}") from error
-    unknown = [c for c in (*made.colours, *made.plate_colours) if c not in COLOURS]
-    if unknown:
-        raise UnknownName(f"no colour {unknown[0]!r}", where=where, do=nearest(unknown[0], COLOURS))
-    return made
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    colours: Colours
+    plate_colours: Colours
+    step_m: Real = 0.06  # the longest move along an axis in one control step
+    opening_m: Real = 0.045  # how far a finger stands from the middle when open
+    finger_width_m: Real = 0.012  # half of it
+    palm_m: Triple = (0.018, 0.045, 0.012)  # half sizes
+    control_hz: Real = 5.0
 
 
 def load_embodiment(name: str) -> Embodiment:
@@ -98,4 +101,4 @@ def load_embodiment(name: str) -> Embodiment:
 
 @lru_cache(maxsize=32)
 def _load(file: Path) -> Embodiment:
-    return _from_yaml({"name": file.stem, **yaml.safe_load(file.read_text(encoding="utf-8"))}, shown(file))
+    return load(Embodiment, file, name=file.stem)

@@ -52,6 +52,7 @@ class TabletopSuite:
         self.name = name or f"tabletop_{embodiment}"
         self.dataset = dataset or f"tabletop_{embodiment}"
         self.control_hz = self.embodiment.control_hz
+        self.action_range = None
         self.noise = np.array([NOISE_M] * 3 + [0] * 4, np.float32)
 
     @property
@@ -60,7 +61,7 @@ class TabletopSuite:
         return [kind if axis == "none" else f"{axis}/{kind}" for axis in self.axes for kind in self._tasks]
 
     @property
-    def contract(self) -> Mapping[str, Any]:
+    def surroundings(self) -> Mapping[str, Any]:
         """What a checkpoint must have been made for."""
         return {"camera": "primary", "action": "delta_eef_7", "control_hz": self.control_hz}
 

@@ -1,4 +1,4 @@
-"""`vlakit evaluate suite=` and `vlakit replay`: records, refusals, exit statuses."""
+"""`vlakit evaluate` and `vlakit replay`: records, refusals, exit statuses."""
 
 import json
 import shutil
@@ -99,7 +99,7 @@ def test_another_checkpoints_folder_is_refused(tiny_processor: TokenProcessor, t
 def test_a_checkpoint_of_other_surroundings_is_refused_unless_told(
     tiny_processor: TokenProcessor, tmp_path: Path, capsys: Capture
 ) -> None:
-    ckpt = checkpoint(tiny_processor, tmp_path / "x.ckpt", suite_contract={"control_hz": 10.0})
+    ckpt = checkpoint(tiny_processor, tmp_path / "x.ckpt", surroundings={"control_hz": 10.0})
     says(complaint(capsys, "evaluate", *words(ckpt, tmp_path / "out")), "control_hz was 10.0, is 5.0", ckpt)
     assert run("evaluate", [*words(ckpt, tmp_path / "out"), "strict=false"]) == 0
     assert read_header(tmp_path / "out")["settings"]["policy"]["overridden"] == ["control_hz"]
@@ -161,6 +161,9 @@ def test_success_is_filed_in_the_checkpoints_own_run(
         (["suite=fake", "policy=expert", "ckpt=x.ckpt"], ["both given"]),
         (["policy=expert"], ["no suite was named"]),
         (["suite=fake"], ["no value for 'ckpt'"]),
+        (["suite=fake", "policy=expert", "gate=no-thanks"], ["key 'gate'", "true or false"]),
+        (["suite=fake", "policy=expert", "stop=decided"], ["stop=decided against=None", "against=DIR"]),
+        (["suite=fake", "policy=expert", "stop=decided", "against=nowhere"], ["no evaluation.json here", "nowhere"]),
     ],
     ids=" ".join,
 )
@@ -171,6 +174,33 @@ def test_what_cannot_be_run_is_refused_with_the_nearest_that_can(
     said = capsys.readouterr().err
     assert "Traceback" not in said
     says(said, *parts)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["ckpt=runs/base", "split=val"], "vlakit score ckpt=runs/base split=val"),
+        (["ckpt=runs/base", "format=json"], "vlakit score ckpt=runs/base format=json"),
+        (["suite=fake", "ckpt=x", "max_frames=8"], "vlakit score ckpt=x max_frames=8"),
+        ([], "vlakit score ckpt=CKPT"),
+    ],
+    ids=" ".join,
+)
+def test_the_old_spelling_of_open_loop_says_where_it_went(words: list[str], advice: str, capsys: Capture) -> None:
+    says(complaint(capsys, "evaluate", *words), advice, "suite=NAME")
+
+
+def test_stopped_when_decided_it_says_so(tmp_path: Path, capsys: Capture) -> None:
+    first = ["suite=fake", "policy=nothing", "episodes=20", f"out={tmp_path / 'idle'}"]
+    report(capsys, "evaluate", *first)
+    second = ["suite=fake", "policy=expert", "episodes=20", "slots=2", "stop=decided", f"against={tmp_path / 'idle'}"]
+    stopped = report(capsys, "evaluate", *second)["stopped"]
+    assert (stopped["verdict"], stopped["budget"]) == ("better", 20)
+    assert stopped["pairs"] < 20
+    assert run("evaluate", second) == 0
+    says(capsys.readouterr().out, f"better after {stopped['pairs']} of 20 pairs (p = 0.0")
+    out = tmp_path / "runs" / "controls" / "fake" / "expert"
+    says(complaint(capsys, "passport", f"run={out}"), "stopped when it was decided", out)
 
 
 def test_replay_passes_by_the_right_statistics_and_fails_by_wrong_ones(

@@ -7,9 +7,9 @@ import pytest
 from fake_suite import FakeEnvironment, FakeSuite
 
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.evaluation.demonstrated import recorded_demonstrations, replay_demonstrations
-from vlakit.evaluation.demonstration_folder import write_demonstrations
-from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
+from vlakit.evaluation.demonstration_replay import recorded_demonstrations, replay_demonstrations
+from vlakit.evaluation.demonstration_writer import write_demonstrations
+from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
 from vlakit.schema import Float32, Observation
 
 SUITE = FakeSuite()

@@ -12,7 +12,7 @@ from typing import Any
 from vlakit import __version__
 from vlakit.data.rlds.writer import RldsWriter
 from vlakit.errors import ConfigError, CorruptRecord
-from vlakit.evaluation.demonstrations import Demonstrator
+from vlakit.evaluation.demonstrator import Demonstrator
 from vlakit.evaluation.suite import Suite
 from vlakit.files import disk_full_as_error, publish, write_atomically
 
@@ -35,7 +35,7 @@ def write_demonstrations(
         "suite": suite.name,
         "dataset": suite.dataset,
         "control_hz": suite.control_hz,
-        "contract": dict(suite.contract),
+        "contract": dict(suite.surroundings),
         "plan": settings,
         "vlakit": __version__,
         "versions": dict(suite.versions),

@@ -6,7 +6,7 @@ import torch
 from fake_suite import MAX_STEPS, FakeSuite, Seeker, states_of, statistics
 
 from vlakit.errors import ConfigError, InvalidData, UnknownName
-from vlakit.evaluation.policies import (
+from vlakit.evaluation.actors import (
     CONTROLS,
     Actor,
     Expert,
@@ -16,8 +16,6 @@ from vlakit.evaluation.policies import (
     Replay,
     action_bounds,
     actor_of,
-    identity,
-    longest_prompt,
 )
 from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.rollout import Options, rollout
@@ -73,8 +71,7 @@ def test_usual_actions_are_the_suites_own_else_the_datas_else_the_experts() -> N
     assert (low[6], high[6]) == (1, 1)
     low, high = action_bounds(SUITE, statistics(2.0), STATES)
     assert high[0] == np.float32(0.1)
-    ranged = FakeSuite()
-    ranged.action_range = BOUNDS  # type: ignore[attr-defined]
+    ranged = FakeSuite(action_range=([-0.05] * 7, [0.05] * 7))
     assert action_bounds(ranged, statistics(2.0), STATES)[1][0] == np.float32(0.05)
 
 
@@ -107,16 +104,17 @@ def policy(tiny_vla: OpenVLA, tiny_processor: TokenProcessor) -> TrainedPolicy:
     return TrainedPolicy(tiny_vla, tiny_processor)
 
 
-def test_identity_changes_with_weights_statistics_and_decoding_and_with_nothing_else(
+def test_the_policy_hash_changes_with_weights_statistics_and_decoding_and_with_nothing_else(
     policy: TrainedPolicy, tiny_vla: OpenVLA, tiny_processor: TokenProcessor
 ) -> None:
-    first = identity(policy)
-    assert first == identity(TrainedPolicy(tiny_vla, tiny_processor))
+    first = policy.content_hash()
+    assert first == TrainedPolicy(tiny_vla, tiny_processor).content_hash()
     other = TrainedPolicy(tiny_vla, tiny_processor.for_training({"bridge_orig": statistics()}, None))
-    found = {first, identity(other), identity(TrainedPolicy(tiny_vla, tiny_processor, constrain=False))}
+    unconstrained = TrainedPolicy(tiny_vla, tiny_processor, constrain=False)
+    found = {first, other.content_hash(), unconstrained.content_hash()}
     with torch.no_grad():
         next(tiny_vla.parameters()).view(-1)[0] += 1e-3
-    assert len({*found, identity(policy)}) == 4
+    assert len({*found, policy.content_hash()}) == 4
 
 
 def test_a_rows_answer_is_the_same_to_the_bit_whatever_the_other_rows_are_once_prompts_are_padded_alike(
@@ -127,7 +125,7 @@ def test_a_rows_answer_is_the_same_to_the_bit_whatever_the_other_rows_are_once_p
     images = rng.integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
     short, long = "lift the pot", "put the carrot on the plate next to the yellow towel"
     states = [InitialState("a", "a", 0, short), InitialState("b", "b", 0, long)]
-    policy.pad_to = longest_prompt(policy, states)
+    policy.pad_to = policy.processor.text_width(state.instruction for state in states)
     assert policy.pad_to == len(policy.processor.prompt_ids(long))
 
     def log_probs(*said: str) -> Float32:

@@ -8,7 +8,7 @@ from suites import SIZE, TASKS, LineSuite
 
 from vlakit.data.rlds.images import decode_image
 from vlakit.errors import ConfigError, InvalidData, UnknownName
-from vlakit.evaluation.demonstrations import Demonstration, DemonstrationPlan, Demonstrator, demonstrate
+from vlakit.evaluation.demonstrator import Demonstration, DemonstrationPlan, Demonstrator, demonstrate
 
 QUIET = DemonstrationPlan(episodes=4, noise=0.0)
 NOISY = DemonstrationPlan(episodes=6, noise=0.5)

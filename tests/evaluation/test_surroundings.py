@@ -10,14 +10,14 @@ from fake_suite import FakeSuite
 from omegaconf import OmegaConf
 from tiny_runs import built, saved, trainer_of
 
-from vlakit.cli.recording import record_run
+from vlakit.cli.recording import Record
 from vlakit.data.shards.convert import convert
 from vlakit.data.specs.spec import load_spec
 from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.errors import CheckpointMismatch
-from vlakit.evaluation.demonstration_folder import write_demonstrations
-from vlakit.evaluation.demonstrations import DemonstrationPlan, Demonstrator
-from vlakit.evaluation.suite_contract import check_suite_contract, contract_differences
+from vlakit.evaluation.demonstration_writer import write_demonstrations
+from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
+from vlakit.evaluation.surroundings import check_surroundings, differences
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.full import Full
 
@@ -29,49 +29,50 @@ RIGHT: dict[str, Any] = {"action": "delta_eef 7", "control_hz": 5.0}
     "card",
     [
         {},
-        {"data_contract": None},
-        {"suite_contract": RIGHT},
-        {"suite_contract": {"action": "delta_eef 7", "cameras": 2}},
-        {"data_contract": {"contract": RIGHT}},
-        {"suite_contract": {"fake_dots": RIGHT, "others": {"control_hz": 10.0}}},
+        RIGHT,
+        {"action": "delta_eef 7", "cameras": 2},
+        {"fake_dots": RIGHT},
+        {"fake_dots": RIGHT, "others": {"control_hz": 10.0}},
     ],
 )
 def test_what_agrees_or_is_not_known_passes(card: dict[str, Any]) -> None:
-    check_suite_contract(card, SUITE, where="x.ckpt")
+    check_surroundings(card, SUITE, where="x.ckpt")
 
 
-@pytest.mark.parametrize("key", ["suite_contract", "data_contract"])
-def test_every_key_that_differs_is_named_with_both_values(key: str) -> None:
+@pytest.mark.parametrize("by_dataset", [False, True])
+def test_every_key_that_differs_is_named_with_both_values(by_dataset: bool) -> None:
     made_for = {"action": "joints 7", "control_hz": 10.0}
-    card = {key: made_for if key == "suite_contract" else {"contract": {"fake_dots": made_for}}}
+    card = {"fake_dots": made_for} if by_dataset else made_for
     with pytest.raises(CheckpointMismatch, match=r"action was joints 7, is delta_eef 7; control_hz was 10.0") as caught:
-        check_suite_contract(card, SUITE, where="x.ckpt")
+        check_surroundings(card, SUITE, where="x.ckpt")
     assert "strict=false" in caught.value.do
-    assert contract_differences(card, SUITE) == {"action": ("joints 7", "delta_eef 7"), "control_hz": (10.0, 5.0)}
+    assert differences(card, SUITE) == {"action": ("joints 7", "delta_eef 7"), "control_hz": (10.0, 5.0)}
 
 
 @pytest.fixture
 def trained_at_5_hz(tiny_processor: TokenProcessor, tmp_path: Path) -> dict[str, Any]:
-    """The card of a checkpoint trained for a step on demonstrations whose spec says 5 Hz."""
+    """The surroundings of a checkpoint trained for a step on demonstrations whose spec says 5 Hz."""
     demonstrator = Demonstrator(partial(FakeSuite, dataset="tabletop_target"), DemonstrationPlan(episodes=4))
     write_demonstrations(demonstrator, tmp_path / "rlds")
     convert(tmp_path / "rlds", tmp_path / "tabletop_target", load_spec("tabletop_target"), val_fraction=0.2)
     data = VLADataModule(tiny_processor, {"tabletop_target": 1.0}, str(tmp_path), batch_size=4, seed=0)
     module = built(Full, data.processor)
-    cfg = OmegaConf.create({"name": "full", "ckpt_path": None, "paths": {"output": str(tmp_path / "run")}})
-    record_run(None, cfg, module, data)
-    trainer_of(1).fit(module, data)
-    return torch.load(saved(module, tmp_path / "x.ckpt"), weights_only=True)["vlakit"]
+    cfg = OmegaConf.create(
+        {"name": "full", "ckpt_path": None, "paths": {"output": str(tmp_path / "run")}, "logger": {}}
+    )
+    trainer_of(1, Record(cfg, "full", None, data, None)).fit(module, data)
+    return torch.load(saved(module, tmp_path / "x.ckpt"), weights_only=True)["vlakit"]["surroundings"]
 
 
 def test_a_checkpoint_carries_the_rate_of_its_data_and_another_rate_is_refused(trained_at_5_hz: dict[str, Any]) -> None:
-    assert trained_at_5_hz["suite_contract"] == {"tabletop_target": {"camera": "primary", "control_hz": 5}}
+    assert trained_at_5_hz == {"tabletop_target": {"camera": "primary", "control_hz": 5}}
     slow, quick = (
-        FakeSuite(dataset="tabletop_target", contract={"camera": "primary", "control_hz": rate}) for rate in (5.0, 16.0)
+        FakeSuite(dataset="tabletop_target", surroundings={"camera": "primary", "control_hz": rate})
+        for rate in (5.0, 16.0)
     )
-    check_suite_contract(trained_at_5_hz, slow, where="x.ckpt")
+    check_surroundings(trained_at_5_hz, slow, where="x.ckpt")
     with pytest.raises(CheckpointMismatch, match=r"control_hz was 5, is 16\.0") as caught:
-        check_suite_contract(trained_at_5_hz, quick, where="x.ckpt")
+        check_surroundings(trained_at_5_hz, quick, where="x.ckpt")
     assert "camera" not in str(caught.value)
 
 

@@ -20,7 +20,7 @@ from vlakit.evaluation.rollout import Options
 from vlakit.evaluation.suite import InitialState, Suite
 from vlakit.schema import Float32, UInt8
 
-RECORD = "demonstrations.json"  # what evaluation.demonstration_folder writes
+RECORD = "demonstrations.json"  # what evaluation.demonstration_writer writes
 OTHER_PICTURE = 12.0  # grey levels of mean difference; JPEG costs 1 to 3, another camera or a flip far more
 
 
@@ -47,11 +47,13 @@ def replay_demonstrations(
     for another suite's.
     """
     plan = _plan(folder, suite)
-    found = list(islice(recorded_demonstrations(folder), episodes))
-    starts = _starts(suite, plan, found)
-    states = [starts[one.initial_state] for one in found]
-    result = replay_recorded(suite, states, [one.actions for one in found], codec, options, tried=len(found))
-    pixels = picture_difference(suite, states, found)
+    demonstrations = list(islice(recorded_demonstrations(folder), episodes))
+    starts = _starts(suite, plan, demonstrations)
+    states = [starts[one.initial_state] for one in demonstrations]
+    result = replay_recorded(
+        suite, states, [one.actions for one in demonstrations], codec, options, tried=len(demonstrations)
+    )
+    pixels = picture_difference(suite, states, demonstrations)
     return replace(result, pixels=pixels, passed=result.passed and pixels <= OTHER_PICTURE)
 
 
@@ -61,17 +63,17 @@ def recorded_demonstrations(folder: Path) -> Iterator[Recorded]:
     for file in source.splits.get("train", []):
         for header in record_headers(file):
             episode = parse_episode(read_record(header), source.features, where=str(header))
-            said = {path.rpartition("/")[2]: _text(value) for path, value in episode.metadata.items()}
+            metadata = {path.rpartition("/")[2]: _text(value) for path, value in episode.metadata.items()}
             image = decode_image(episode.steps["observation/image"][0])
             actions = np.asarray(episode.steps["action"], np.float32)
-            yield Recorded(str(said["task"]), str(said["initial_state"]), actions, image)
+            yield Recorded(str(metadata["task"]), str(metadata["initial_state"]), actions, image)
 
 
-def picture_difference(suite: Suite, states: list[InitialState], found: list[Recorded]) -> float:
+def picture_difference(suite: Suite, states: list[InitialState], demonstrations: list[Recorded]) -> float:
     """Largest mean absolute difference between a recorded first picture and the suite's; 255 for another size."""
     worst = 0.0
     with closing(suite.environment()) as environment:
-        for state, one in zip(states, found, strict=True):
+        for state, one in zip(states, demonstrations, strict=True):
             image = environment.reset(state).image
             same = image.shape == one.image.shape
             worst = max(worst, float(np.abs(image.astype(int) - one.image).mean()) if same else 255.0)
@@ -99,11 +101,11 @@ def _plan(folder: Path, suite: Suite) -> dict[str, Any]:
     return plan
 
 
-def _starts(suite: Suite, plan: dict[str, Any], found: list[Recorded]) -> dict[str, InitialState]:
+def _starts(suite: Suite, plan: dict[str, Any], demonstrations: list[Recorded]) -> dict[str, InitialState]:
     """The starts of these demonstrations by name; those that failed lie between them."""
     starts: dict[str, InitialState] = {}
-    for task in dict.fromkeys(one.task for one in found):
-        wanted = {one.initial_state for one in found if one.task == task}
+    for task in dict.fromkeys(one.task for one in demonstrations):
+        wanted = {one.initial_state for one in demonstrations if one.task == task}
         n = len(wanted)
         while not wanted <= starts.keys() and n < 1_000_000:
             fresh = suite.training_states(task, n, int(plan["seed"]))

@@ -5,10 +5,10 @@ Controls say what a suite's numbers mean: the expert must succeed, doing nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -27,13 +27,14 @@ Answers: TypeAlias = dict[int, Any]  # slot -> chunk (H, A), or Failure
 
 @dataclass(frozen=True)
 class Turn:
-    """A slot that needs an action: `step` control steps of its episode are over."""
+    """A slot that needs an action: `step` control steps of its episode are over; what the actor sees of it."""
 
     state: InitialState
     step: int
     observation: Observation
 
 
+@runtime_checkable
 class Actor(Protocol):
     """Decides for all slots at once."""
 
@@ -97,8 +98,8 @@ class _FromWorld:
 
     def act(self, turns: Mapping[int, Turn], worlds: Worlds) -> Answers:
         """See Actor."""
-        said = worlds.call(self.method, dict.fromkeys(turns, ()))
-        return {slot: one if isinstance(one, Failure) else np.asarray(one)[None] for slot, one in said.items()}
+        actions = worlds.call(self.method, dict.fromkeys(turns, ()))
+        return {slot: one if isinstance(one, Failure) else np.asarray(one)[None] for slot, one in actions.items()}
 
 
 class Expert(_FromWorld):
@@ -170,33 +171,36 @@ def _random(bounds: Callable[[], Bounds], seed: int) -> Actor:
 
 def actor_of(policy: Policy | Actor, slots: int) -> Actor:
     """An actor as it is, a policy as an actor."""
-    return policy if hasattr(policy, "begin") else PolicyActor(policy, slots)  # pyright: ignore[reportArgumentType, reportReturnType]
+    return policy if isinstance(policy, Actor) else PolicyActor(policy, slots)
+
+
+def window_of(policy: Policy | Actor) -> int:
+    """How many observations, the newest last, a policy is given at once: its `window`; 1 where it has none."""
+    return int(getattr(policy, "window", 1))
 
 
 def action_bounds(suite: Suite, statistics: DatasetStatistics | None, states: Sequence[InitialState]) -> Bounds:
     """What actions are usual here: the suite's own `action_range`, else q01 to q99 of the data, else what its expert
     does in the first of `states` of each task.
     """
-    own = getattr(suite, "action_range", None)
-    if own is not None:
-        low, high = own
+    if suite.action_range is not None:
+        low, high = suite.action_range
         return np.asarray(low, np.float32), np.asarray(high, np.float32)
     if statistics is not None:
         return statistics.q01.astype(np.float32), statistics.q99.astype(np.float32)
-    seen = np.concatenate(
-        list(_expert_actions(suite, list({state.task: state for state in reversed(states)}.values())))
-    )
-    return seen.min(axis=0), seen.max(axis=0)
+    firsts = {state.task: state for state in reversed(states)}
+    actions = np.stack(list(_expert_actions(suite, list(firsts.values()))))
+    return actions.min(axis=0), actions.max(axis=0)
 
 
-def _expert_actions(suite: Suite, states: Sequence[InitialState]) -> Iterable[Float32]:
+def _expert_actions(suite: Suite, states: Sequence[InitialState]) -> Iterator[Float32]:
     environment = suite.environment()
     try:
         for state in states:
             environment.reset(state)
             for _ in range(suite.max_steps(state.task)):
                 action = np.asarray(environment.expert(), np.float32)
-                yield action[None]
+                yield action
                 if environment.step(action).done:
                     break
     finally:

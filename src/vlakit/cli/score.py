@@ -1,0 +1,59 @@
+"""`vlakit score ckpt=runs/... split=val`: open loop on held-out episodes, with a plot and a record in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlakit.cli.configuration import verb_config
+from vlakit.cli.output import check_format, emit
+from vlakit.cli.policies import home_of, load_policy
+from vlakit.cli.progress import progress_bar
+from vlakit.compare.grids import Grid, aligned
+
+if TYPE_CHECKING:
+    from vlakit.evaluation.open_loop import OpenLoopResult
+    from vlakit.evaluation.scoring import ScoreRequest
+
+
+def main(overrides: Sequence[str]) -> None:
+    """Score a checkpoint on the frames of each of its datasets."""
+    cfg = verb_config("score", overrides)
+    check_format(cfg["format"])
+    from vlakit.evaluation.scoring import score_policy
+    from vlakit.evaluation.tracked import record_scores
+
+    request, policy = request_of(cfg), load_policy(cfg)
+    out = Path(cfg["out"]) if cfg["out"] else (home_of(cfg["ckpt"]) or Path(cfg["ckpt"]).parent) / "evaluation"
+    with progress_bar("frames") as progress:
+        scored = score_policy(policy, request, out, progress=progress)
+    record_scores(scored, policy.card.facts, cfg["tracking_uri"])
+    report = {"ckpt": str(cfg["ckpt"]), "strategy": policy.card.strategy, **scored.to_dict()}
+    lines = [f"{table(result)}\nplot: {scored.files[name][0]}" for name, result in scored.results.items()]
+    emit(report, "\n".join(lines), cfg["format"])
+
+
+def request_of(cfg: Mapping[str, Any]) -> ScoreRequest:
+    """The request among the keys of conf/score.yaml. Raises ConfigError for a value of another kind."""
+    from vlakit.checked import check
+    from vlakit.evaluation.scoring import ScoreRequest
+
+    return check(ScoreRequest, {field.name: cfg[field.name] for field in fields(ScoreRequest)}, "vlakit score")
+
+
+def table(result: OpenLoopResult) -> str:
+    """Scores of the policy and the baselines, aligned; L1 of each dimension in physical units."""
+    size = len(next(iter(result.scores.values())).l1_per_dimension)
+    header = ["what", "token acc.", "L1 norm.", *(f"L1 of {dimension}" for dimension in range(size))]
+    rows = [
+        [
+            name,
+            "-" if scores.token_accuracy is None else f"{scores.token_accuracy:.3f}",
+            *(f"{value:.4f}" for value in (scores.l1, *scores.l1_per_dimension)),
+        ]
+        for name, scores in result.scores.items()
+    ]
+    title = f"{result.dataset}, {result.split}: {len(result.episodes)} episodes, {result.n_frames} frames"
+    return "\n".join([title, *aligned(Grid(title, header, rows))])

@@ -1,0 +1,95 @@
+"""The use case: a policy's answers to held-out frames of its datasets, scored, drawn and written down."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlakit.checked import Count
+from vlakit.data.shards.reader import ShardFolder
+from vlakit.errors import CheckpointMismatch, ConfigError, nearest
+from vlakit.evaluation.open_loop import OpenLoopResult, open_loop
+from vlakit.evaluation.plots import draw_trajectories
+from vlakit.policy import TrainedPolicy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What is to be scored; conf/score.yaml says what each key means. data: a shard folder, None: where the card says.
+
+    plots: trajectories drawn.
+    """
+
+    split: str = "val"
+    data: Path | None = None
+    batch_size: Count = 64
+    max_frames: Count | None = None
+    plots: Count = 3
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.plots) < 1:
+            raise ConfigError(
+                f"batch_size={self.batch_size} plots={self.plots}", where="command line", do="give at least 1 of each"
+            )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Results by dataset, and the files of each: its plot and its numbers."""
+
+    split: str
+    results: dict[str, OpenLoopResult] = field(default_factory=dict[str, OpenLoopResult])
+    files: dict[str, list[Path]] = field(default_factory=dict[str, list[Path]])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {"split": self.split, "datasets": {name: result.to_dict() for name, result in self.results.items()}}
+
+
+def score_policy(
+    policy: TrainedPolicy, request: ScoreRequest, out: Path, *, progress: Callable[[int, int], None] | None = None
+) -> Scored:
+    """Score `policy` on each of its datasets; plots and numbers are written to `out`.
+
+    Raises CheckpointMismatch for data that it does not know, ConfigError where its card says none, InvalidData.
+    """
+    scored = Scored(request.split)
+    for folder in shard_folders(policy, request.data):
+        result = open_loop(
+            policy,
+            folder,
+            request.split,
+            batch_size=request.batch_size,
+            max_frames=request.max_frames,
+            progress=progress,
+        )
+        plot = draw_trajectories(result, out / f"{result.dataset}_{request.split}.png", request.plots)
+        numbers = plot.with_suffix(".json")
+        numbers.write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
+        scored.results[result.dataset], scored.files[result.dataset] = result, [plot, numbers]
+    return scored
+
+
+def shard_folders(policy: TrainedPolicy, data: Path | None) -> list[ShardFolder]:
+    """The folders to score on: `data`, or those that the checkpoint's run trained on, checked by their hashes."""
+    card, known = policy.card.facts, policy.processor.statistics
+    recorded: Mapping[str, str] = card.get("data") or {}
+    if data is None and not recorded:
+        raise ConfigError("the checkpoint does not say where its data is", do="pass data=DIR, a shard folder")
+    folders = [ShardFolder.open(path) for path in ([data] if data else recorded.values())]
+    for folder in folders:
+        if folder.dataset not in known:
+            raise CheckpointMismatch(
+                f"the checkpoint has no statistics of {folder.dataset!r}",
+                where=str(folder.path),
+                do=f"{nearest(folder.dataset, known)} Fine-tune on it first, or pass another data=DIR",
+            )
+        if card.get("shards", {}).get(folder.dataset) not in {None, folder.content_hash}:
+            log.warning("%s holds other shards than the checkpoint's run read", folder.path)
+    return folders

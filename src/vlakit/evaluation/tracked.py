@@ -1,0 +1,47 @@
+"""What an evaluation found, filed in the MLflow run of the checkpoint: metrics, and files as artefacts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlakit.tracking.mlflow import record_evaluation
+
+if TYPE_CHECKING:
+    from vlakit.evaluation.run import Evaluated
+    from vlakit.evaluation.scoring import Scored
+
+log = logging.getLogger(__name__)
+
+
+def record_success(evaluated: Evaluated, facts: Mapping[str, Any], tracking_uri: str | None) -> None:
+    """eval/success, eval/success/<suite> and eval/success/<task> in the run that the card's facts name, if any."""
+    success = evaluated.pooled.success
+    metrics = {"eval/success": success, f"eval/success/{evaluated.suite}": success}
+    metrics |= {f"eval/success/{row.task}": row.success for row in evaluated.tasks}
+    files = [*evaluated.records, *evaluated.files]
+    _file(facts, tracking_uri, metrics, files, f"evaluation/{evaluated.suite}")
+
+
+def record_scores(scored: Scored, facts: Mapping[str, Any], tracking_uri: str | None) -> None:
+    """eval/token_accuracy/<dataset> and eval/l1/<dataset>, with /<split> for another than val."""
+    suffix = "" if scored.split == "val" else f"/{scored.split}"
+    metrics: dict[str, float] = {}
+    for dataset, result in scored.results.items():
+        scores = result.scores["policy"]
+        if scores.token_accuracy is not None:
+            metrics[f"eval/token_accuracy/{dataset}{suffix}"] = scores.token_accuracy
+        metrics[f"eval/l1/{dataset}{suffix}"] = scores.l1
+    _file(facts, tracking_uri, metrics, [file for files in scored.files.values() for file in files], "evaluation")
+
+
+def _file(
+    facts: Mapping[str, Any], tracking_uri: str | None, metrics: Mapping[str, float], files: Iterable[Path], folder: str
+) -> None:
+    run_id = facts.get("mlflow_run_id")
+    if run_id is None or tracking_uri is None:
+        return
+    if not record_evaluation(tracking_uri, run_id, metrics, files, folder):
+        log.warning("run %s is not in %s: the numbers are in the files only", run_id, tracking_uri)
