@@ -30,7 +30,7 @@ def main(overrides: Sequence[str]) -> None:
     if cfg["source"] not in SOURCES:
         raise ConfigError(f"source={cfg['source']}", where="command line", do=nearest(str(cfg["source"]), SOURCES))
     report = replace(build(cfg), command=shlex.join(["vlakit", "table", *overrides]))
-    from vlakit.reports.tables.formats import report_of
+    from vlakit.reports.rendering import report_of
 
     print(FORMATS.build(cfg["format"], report=report_of(report)))
     if cfg["svg"]:
