@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlakit.checkpoints.card import CARD, Card
+from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.shipped import resolve
 from vlakit.errors import CheckpointMismatch, nearest
 
@@ -55,11 +55,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "the file is not a vlakit checkpoint", where=str(file), do="pass a .ckpt written by vlakit train"
         )
     return content
-
-
-def read_card(path: str | Path) -> Card:
-    """The card of a .ckpt file or of a run's folder."""
-    return Card.from_dict(read_checkpoint(path)[CARD], where=str(path))
 
 
 def network_state(content: dict[str, Any]) -> dict[str, Tensor]:
