@@ -39,7 +39,7 @@ SPINE = (  # from the command line to the optimizer step and to an action
     *("strategies/base", "strategies/metrics", "strategies/optim", "strategies/trainable"),
     *("models/openvla/vla", "models/openvla/vision", "models/openvla/projector", "models/openvla/decoding"),
     *("processing/processor", "processing/action_tokenizer", "processing/normalizer"),
-    *("data/stream/datamodule", "data/stream/mixture", "data/stream/loading", "data/stream/collate"),
+    *("data/stream/datamodule", "data/stream/mixture", "data/stream/loading"),
 )
 SPINE_TO_COME = ("models/network", "models/openvla/heads", "processing/tokens")  # counted from the day they exist
 START, END = "train.main", "vla.forward"

@@ -18,7 +18,7 @@ from table_fills import filled
 
 from vlakit.compare.grids import html_text
 from vlakit.compare.pairs import Settings
-from vlakit.reports.tables.formats import report_of as formatted
+from vlakit.reports.rendering import report_of as formatted
 from vlakit.reports.tables.runs import Filled, TableRun
 from vlakit.reports.tables.spec import load_table
 from vlakit.reports.tables.table import TableReport, from_runs

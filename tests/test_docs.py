@@ -56,7 +56,9 @@ def check(words: list[str]) -> None:
     elif verb in COMPOSED:
         compose_config(verb, overrides)
     else:
-        missing = [] if verb != "evaluate" or any(word.startswith("ckpt=") for word in overrides) else ["ckpt=CKPT"]
+        needed = {"ckpt": "ckpt=CKPT", "suite": "suite=SUITE"} if verb == "evaluate" else {}
+        given = {word.partition("=")[0] for word in overrides}
+        missing = [word for key, word in needed.items() if key not in given]
         verb_config(verb, [*overrides, *missing])
 
 

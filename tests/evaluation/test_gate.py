@@ -15,8 +15,8 @@ from vlakit.evaluation.gate import (
     check_gate,
     replay_gate,
     short_gate,
+    through_processor,
     through_spec,
-    through_tokens,
     training_path,
 )
 from vlakit.evaluation.suite import InitialState
@@ -29,12 +29,8 @@ STATES = states_of(SUITE, 10)
 
 
 def tokens(one: DatasetStatistics) -> Codec:
-    return through_tokens(
-        TokenProcessor(
-            TokenSettings(image_size=64, channel_statistics=("half",), tokenizer="words"), {"fake_dots": one}
-        ),
-        "fake_dots",
-    )
+    settings = TokenSettings(image_size=64, channel_statistics=("half",), tokenizer="words")
+    return through_processor(TokenProcessor(settings, {"fake_dots": one}), "fake_dots")
 
 
 def spec(**changes: Any) -> DatasetSpec:
@@ -113,7 +109,7 @@ def test_a_dataset_without_statistics_is_said_before_anything_runs() -> None:
         TokenSettings(image_size=64, channel_statistics=("half",), tokenizer="words"), {"other": statistics()}
     )
     with pytest.raises(StatisticsMissing, match="fake_dots"):
-        through_tokens(processor, "fake_dots")
+        through_processor(processor, "fake_dots")
 
 
 def test_statistics_of_another_action_size_are_an_error() -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from vlakit.data.shards.reader import ShardFolder
 from vlakit.errors import InvalidData, StatisticsMissing
 from vlakit.evaluation.open_loop import MEAN, POLICY, PREVIOUS, EpisodeResult, open_loop, score
 from vlakit.models.openvla.vla import OpenVLA
-from vlakit.policy import TrainedPolicy
+from vlakit.policy import Sampled, TrainedPolicy
 from vlakit.processing.normalizer import normalize
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics, Float32, Int64, Observation
@@ -65,8 +66,10 @@ class Oracle(TrainedPolicy):
 
     recorded: Iterator[Int64]
 
-    def action_ids(self, observations: Sequence[Observation]) -> Int64:
-        return np.stack([next(self.recorded) for _ in observations])
+    def sample(self, observations: Sequence[Observation], **choice: Any) -> Sampled:
+        ids = np.stack([next(self.recorded) for _ in observations])
+        actions = self.processor.physical(self.processor.from_ids(ids)[:, None], [one.dataset for one in observations])
+        return Sampled(actions, ids, np.zeros(ids.shape, np.float32))
 
 
 def test_the_recorded_tokens_score_full_accuracy(policy: TrainedPolicy, folder: ShardFolder) -> None:

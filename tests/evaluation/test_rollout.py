@@ -162,7 +162,7 @@ class Remembering(Seeker):
         self.given: dict[str, list[Observation]] = {}
 
     def chunk(self, observation: Observation) -> Float32:
-        newest = observation if self.window == 1 else replace(observation, image=observation.image[-1])
+        newest = replace(observation, images={"primary": observation.images["primary"][-1:]})
         return np.repeat(super().chunk(newest) * [[0.5, 0.5, 1, 1, 1, 1, 1]], 2, axis=0).astype(np.float32)
 
     def act(self, observations: Sequence[Observation]) -> Float32:
@@ -175,7 +175,7 @@ def test_a_policy_with_a_window_sees_the_last_steps_the_first_repeated_also_betw
     (record,) = rollout(SUITE, policy, STATES[:1], Options(1))
     environment = SUITE.environment()
     pictures = [environment.reset(STATES[0]).image] + [environment.step(a).observation.image for a in record.trace]
-    given = [observation.image for observation in policy.given["first slot"]]
+    given = [observation.images["primary"] for observation in policy.given["first slot"]]
     assert [image.shape for image in given] == [(3, 64, 64, 3)] * record.policy_calls
     for call, image in enumerate(given):  # asked at steps 0, 2, 4, ...
         expected = [pictures[max(0, step)] for step in (2 * call - 2, 2 * call - 1, 2 * call)]
@@ -188,10 +188,10 @@ def test_a_window_begins_anew_with_each_episode_and_changes_no_answer_that_does_
     assert with_window == episodes(Remembering(1), slots=1)
     firsts = np.cumsum([0, *(record.policy_calls for record in with_window)])[:-1]
     for first, state in zip(firsts, STATES, strict=True):
-        image = policy.given["first slot"][first].image
+        image = policy.given["first slot"][first].images["primary"]
         assert np.array_equal(image, np.stack([SUITE.environment().reset(state).image] * 3))
 
 
 def test_without_a_window_the_environments_own_observation_is_passed_on() -> None:
-    given = [Observation(np.zeros((4, 4, 3), np.uint8), "x")]
+    given = [Observation.of(np.zeros((4, 4, 3), np.uint8), "x")]
     assert stacked(given) is given[0]

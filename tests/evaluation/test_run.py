@@ -8,9 +8,10 @@ import pytest
 from fake_suite import FakeSuite, Seeker
 
 from vlakit.checked import check
+from vlakit.compare.records import read_header
 from vlakit.errors import ConfigError, UnknownName
 from vlakit.evaluation.latency import Control
-from vlakit.evaluation.records import HEADER, EpisodeRecord, read_episodes, read_header
+from vlakit.evaluation.records import HEADER, EpisodeRecord, read_episodes
 from vlakit.evaluation.run import Request, evaluate
 
 SUITE = FakeSuite()

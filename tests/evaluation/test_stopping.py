@@ -11,8 +11,9 @@ import pytest
 from evaluations import record
 from fake_suite import FakeSuite, Seeker
 
+from vlakit.compare.records import read_header
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, read_episodes, read_header
+from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, read_episodes
 from vlakit.evaluation.run import Request, evaluate
 from vlakit.evaluation.stopping import PairedStop, Verdict
 from vlakit.schema import Float32, Observation

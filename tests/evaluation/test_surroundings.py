@@ -71,11 +71,11 @@ def test_a_checkpoint_carries_the_rate_of_its_data_and_another_rate_is_refused(t
         for rate in (5.0, 16.0)
     )
     check_surroundings(trained_at_5_hz, slow, where="x.ckpt")
-    with pytest.raises(CheckpointMismatch, match=r"control_hz was 5, is 16\.0") as caught:
+    with pytest.raises(CheckpointMismatch, match=r"control_hz was 5\.0, is 16\.0") as caught:
         check_surroundings(trained_at_5_hz, quick, where="x.ckpt")
     assert "camera" not in str(caught.value)
 
 
 def test_a_dataset_whose_spec_says_no_rate_carries_none(tiny_processor: TokenProcessor, bridge_shards: Path) -> None:
     data = VLADataModule(tiny_processor, {"bridge_orig": 1.0}, str(bridge_shards.parent), batch_size=4, seed=0)
-    assert data.contracts == {"bridge_orig": {"camera": "primary"}}
+    assert data.surroundings == {"bridge_orig": {"camera": "primary"}}

@@ -29,7 +29,7 @@ def main(overrides: Sequence[str]) -> None:
     check_format(cfg["format"], FORMATS.names())
     check_choice("source", cfg["source"], SOURCES)
     report = replace(build(cfg), command=shlex.join(["vlakit", "table", *overrides]))
-    from vlakit.reports.tables.formats import report_of
+    from vlakit.reports.rendering import report_of
 
     print(FORMATS.build(cfg["format"], report=report_of(report)))
     if cfg["svg"]:

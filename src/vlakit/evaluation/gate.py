@@ -74,10 +74,16 @@ def through_spec(spec: DatasetSpec) -> Codec:
     return codec
 
 
+def through_processor(processor: Processor, dataset: str) -> Codec:
+    """Actions (T, A) as they come back from the form in which a policy learns them. Raises StatisticsMissing."""
+    processor.statistics_of(dataset)  # now, not at the first action
+    return lambda actions: processor.round_trip(actions, dataset)
+
+
 def training_path(processor: Processor | None, dataset: str) -> Codec:
     """What happens to an action between a suite and a policy's answer: the spec if known, then the policy's form."""
     codecs: list[Codec] = [through_spec(load_spec(dataset))] if dataset in spec_names() else []
-    codecs += [lambda actions: processor.round_trip(actions, dataset)] if processor is not None else []
+    codecs += [through_processor(processor, dataset)] if processor is not None else []
     return lambda actions: reduce(lambda value, codec: codec(value), codecs, actions)
 
 

@@ -5,10 +5,9 @@ Training, evaluation and serving call it and nothing else, so what a policy was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,29 +15,20 @@ from torch import Tensor
 
 from vlakit.errors import ActionNotFinite, CheckpointMismatch, InvalidData, StatisticsMissing, nearest
 from vlakit.processing.augment import ImageAugmentation
-from vlakit.processing.images import (
-    GREY,
-    channel_tables,
-    check_image,
-    crop_and_resize,
-    decode_jpeg,
-    jpeg_round_trip,
-    letterbox_fill,
-    resizer,
-)
+from vlakit.processing.images import decode_jpeg
 from vlakit.processing.normalizer import normalize, normalize_proprio, unnormalize
+from vlakit.processing.pixels import PictureChain
 from vlakit.processing.settings import ProcessorSettings
 from vlakit.registry import Registry
-from vlakit.schema import Batch, DatasetStatistics, Example, Float32, Inputs, Int64, Observation, Sample, UInt8
+from vlakit.schema import Batch, DatasetStatistics, Example, Float32, Inputs, Int64, Observation, Sample
 
-ImageChange: TypeAlias = Callable[[UInt8], UInt8]
 PROCESSORS: Registry[Processor] = Registry(
     "processor",
     {"images": "vlakit.processing.processor:Processor", "tokens": "vlakit.processing.tokens:TokenProcessor"},
 )
 
 
-class Processor:
+class Processor(PictureChain):
     """Pictures, proprioception and actions to tensors, and normalised actions to physical units."""
 
     kind: ClassVar[str] = "images"
@@ -54,17 +44,9 @@ class Processor:
         observing: bool = False,
     ) -> None:
         """With `observing`, samples are prepared as observations are: what a policy will see, for validation."""
-        self.settings, self.augmentation, self.seed, self.observing = settings, augmentation, seed, observing
+        super().__init__(settings, augmentation, seed)
+        self.observing = observing
         self.statistics: dict[str, DatasetStatistics] = dict(statistics or {})
-        self.resize = resizer(settings.resize)
-        self.scale, self.shift = channel_tables(settings.channel_statistics)  # (k, 3)
-        # The letterbox of two towers pads with two colours; whatever fills no border needs one square for all.
-        fills = [letterbox_fill(tower) for tower in settings.channel_statistics]
-        self.fills = fills if settings.resize == "letterbox" and len(set(fills)) > 1 else fills[-1:] or [GREY]
-        self.before_resize: list[ImageChange] = [jpeg_round_trip] if settings.jpeg else []
-        self.after_resize: list[ImageChange] = []
-        if settings.center_crop is not None:
-            self.after_resize.append(partial(crop_and_resize, area=settings.center_crop))
 
     @property
     def description(self) -> dict[str, Any]:
@@ -98,33 +80,6 @@ class Processor:
                 do=f"{remedy} or build them: vlakit shards dataset={dataset or 'NAME'}",
             )
         return self.statistics[dataset]
-
-    def pixels(self, image: UInt8, *, where: str = "observation", position: int | None = None) -> Tensor:
-        """(H, W, 3) uint8 to (3 k, S, S) float32; a `position` in the stream asks for augmentation."""
-        changes: list[ImageChange] = []
-        if self.augmentation is not None and position is not None:
-            changes.append(partial(self.augmentation, seed=self.seed, position=position))
-        return self._towers(check_image(image, where=where), changes)
-
-    def observed_pixels(self, image: UInt8, *, where: str = "observation") -> Tensor:
-        """`pixels` of what a policy sees: JPEG and centre crop where the settings ask for them, never augmented."""
-        check_image(image, where=where)
-        for change in self.before_resize:
-            image = change(image)
-        return self._towers(image, self.after_resize)
-
-    def _towers(self, image: UInt8, changes: Sequence[ImageChange]) -> Tensor:
-        squares = [self.resize(image, self.settings.image_size, fill) for fill in self.fills]
-        for change in changes:
-            squares = [change(square) for square in squares]
-        return self.normalized(np.stack(squares))
-
-    def normalized(self, squares: UInt8 | Float32) -> Tensor:
-        """Pictures (..., k or 1, S, S, 3) in [0, 255], one a tower or one for all, to (..., 3 k, S, S) float32."""
-        planes = np.ascontiguousarray(np.moveaxis(squares, -1, -3))  # (..., k or 1, 3, S, S)
-        towers = planes * self.scale[:, :, None, None]
-        towers += self.shift[:, :, None, None]
-        return torch.as_tensor(towers).flatten(-4, -3)
 
     def encode(self, sample: Sample) -> Example:
         """One sample of the stream to what the network trains on; decoding happens here, in the loader's worker."""

@@ -14,8 +14,8 @@ from vlakit.reports.page.forest import differences, typeset_forest
 from vlakit.reports.page.html_page import scale_of
 from vlakit.reports.page.html_table import MOST_BYTES, charts
 from vlakit.reports.paths import public
+from vlakit.reports.rendering import report_of as formatted
 from vlakit.reports.tables.folder import from_folder, save
-from vlakit.reports.tables.formats import report_of as formatted
 from vlakit.reports.tables.formats import to_json
 from vlakit.reports.tables.runs import MOST_POINTS, Filled, thinned
 from vlakit.reports.tables.spec import load_table, table_files

@@ -14,8 +14,9 @@ from vlakit.compare.pairs import Settings
 from vlakit.configs import conf_root
 from vlakit.errors import ConfigError, InvalidData, UnknownName
 from vlakit.reports.page.forest import draw_forest
+from vlakit.reports.rendering import report_of
 from vlakit.reports.tables import spec as table_spec
-from vlakit.reports.tables.formats import report_of, to_json
+from vlakit.reports.tables.formats import to_json
 from vlakit.reports.tables.runs import Filled
 from vlakit.reports.tables.spec import load_table, table_files
 from vlakit.reports.tables.table import TableReport, from_paper, from_runs

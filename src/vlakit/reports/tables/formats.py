@@ -27,7 +27,7 @@ from vlakit.reports.versus_tables import pair_json, tested
 
 
 def report_of(table: TableReport) -> Report:
-    """A table, ready for any format."""
+    """A table, ready for any format but HTML."""
     level, notes = f"{100 * table.settings.confidence:g} %", _notes(table)
     if table.source == PAPER:
         parts = [_printed_grid(table, level), grid("all pairs, unpaired", _pair_columns(level), table.pairs)]
@@ -39,12 +39,7 @@ def report_of(table: TableReport) -> Report:
         lines = plain_lines(columns, table.rows)
     grids = [part for part in [*parts, _claim_grid(table)] if part.rows]
 
-    def page() -> str:
-        from vlakit.reports.page.html_table import table_page  # Jinja, which no other format needs
-
-        return table_page(table, grids, notes)
-
-    return Report(grids, lines, to_json(table), notes, comments=notes, page=page)
+    return Report(grids, lines, to_json(table), notes, comments=notes)
 
 
 def _columns(table: TableReport, level: str) -> list[Column]:

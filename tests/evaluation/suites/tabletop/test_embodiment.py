@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vlakit.configs import conf_root
+from vlakit.configs import FOLDERS, conf_root
 from vlakit.errors import ConfigError, UnknownName
-from vlakit.evaluation.suites.tabletop import embodiment
 from vlakit.evaluation.suites.tabletop.embodiment import load_embodiment
 from vlakit.evaluation.suites.tabletop.stored import fingerprint
 
+D0 = conf_root() / "embodiment" / "d0.yaml"
 ALL = sorted(file.stem for file in (conf_root() / "embodiment").glob("*.yaml"))
 FINGERPRINTS = {  # of version 0.1.0, which drew the stored starts
     "d0": "cf92444012877903",
@@ -25,12 +25,10 @@ FINGERPRINTS = {  # of version 0.1.0, which drew the stored starts
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A conf/ with embodiments of the test's own."""
-    shutil.copytree(conf_root() / "embodiment", tmp_path / "embodiment")
-    monkeypatch.setattr(embodiment, "conf_root", lambda: tmp_path)
-    load_embodiment.cache_clear()
-    yield tmp_path / "embodiment"  # type: ignore[misc]
-    load_embodiment.cache_clear()
+    """A folder of the test's own beside conf/."""
+    (tmp_path / "embodiment").mkdir()
+    monkeypatch.setenv(FOLDERS, str(tmp_path))
+    return tmp_path / "embodiment"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -52,7 +50,7 @@ def test_numbers_come_back_as_they_were_written(name: str) -> None:
 def test_what_is_no_embodiment_is_refused_with_the_key(
     changes: dict[str, object], what: str, do: str, folder: Path
 ) -> None:
-    content = yaml.safe_load((folder / "d0.yaml").read_text())
+    content = yaml.safe_load(D0.read_text())
     (folder / "mine.yaml").write_text(yaml.safe_dump({**content, **changes}))
     with pytest.raises(ConfigError) as caught:
         load_embodiment("mine")
@@ -62,8 +60,8 @@ def test_what_is_no_embodiment_is_refused_with_the_key(
 
 
 def test_an_embodiment_of_ones_own_is_one_more_file_and_an_unknown_one_names_the_nearest(folder: Path) -> None:
-    shutil.copy(folder / "d0.yaml", folder / "mine.yaml")
+    shutil.copy(D0, folder / "mine.yaml")
     assert load_embodiment("mine").name == "mine"
-    with pytest.raises(UnknownName, match="no embodiment 'mien'") as caught:
+    with pytest.raises(UnknownName, match=r"no embodiment.* 'mien'") as caught:
         load_embodiment("mien")
     assert "mine" in caught.value.do
