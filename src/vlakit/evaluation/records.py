@@ -164,10 +164,6 @@ class Row:
     steps: float
     errors: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 def summary(records: Sequence[EpisodeRecord], confidence: float = 0.95) -> tuple[Row, list[Row]]:
     """All episodes pooled, and a row a task in order of appearance. Raises InvalidData when there is none."""
