@@ -7,7 +7,8 @@ import yaml
 from omegaconf import OmegaConf
 from tiny_runs import built, data_of, saved, trainer_of
 
-from vlakit.checkpoints.file import read_card
+from vlakit.checkpoints.card import CARD, Card
+from vlakit.checkpoints.file import read_checkpoint
 from vlakit.cli.recording import Record
 from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.files import content_hash
@@ -20,7 +21,8 @@ def begun(module: PolicyModule, data: VLADataModule, output: Path, last: Path | 
     """The facts of a run that took one step."""
     paths = {"output": str(output)}
     cfg = OmegaConf.create({"name": "run", "logger": {}, "paths": paths})
-    record = Record(cfg, "run", None, data, None if last is None else read_card(last))
+    card = None if last is None else Card.from_dict(read_checkpoint(last)[CARD], where=str(last))
+    record = Record(cfg, "run", None, data, card)
     trainer_of(1, record).fit(module, data)
     assert record.logger is None
     return module.facts

@@ -1,6 +1,7 @@
 """The use case below the command line: anybody's policy, a typed request, a typed result."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_a_value_of_another_kind_is_refused(values: dict[str, Any], what: str) -
 def test_a_control_keeps_its_numbers_as_they_were_given() -> None:
     request = check(Request, {"control": {"latency_ms": 200, "blocking": False, "execute": None}}, "vlakit evaluate")
     assert request.control == Control(200, blocking=False)
-    assert json.dumps(request.control.to_dict()) == '{"latency_ms": 200, "blocking": false, "execute": null}'
+    assert json.dumps(asdict(request.control)) == '{"latency_ms": 200, "blocking": false, "execute": null}'
 
 
 def test_a_control_that_does_not_exist_and_a_task_that_does_not_are_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vlakit.checkpoints.weights import write_tensors
+from vlakit.checkpoints.weights import load_pickled, write_tensors
 from vlakit.errors import CheckpointMismatch, PatternUnmatched
 from vlakit.models.adapters import LoraNumbers, inject_lora
 
@@ -39,19 +39,19 @@ def load_adapter(model: nn.Module, folder: Path) -> LoraNumbers:
         inject_lora(model, numbers)
     except PatternUnmatched as error:
         raise _of_another_base(folder, error.what) from error
-    own = model.state_dict()
-    adapters = {name for name in own if ".lora_" in name}
+    base = model.state_dict()
+    adapters = {name for name in base if ".lora_" in name}
     loaded: dict[str, Tensor] = {}
     for stored, tensor in tensors.items():
         name = own_adapter_name(stored)
-        if name not in own:
+        if name not in base:
             name = name.removesuffix(".weight") + ".base_layer.weight"
-        if name not in own or own[name].shape != tensor.shape:
-            expected = tuple(own[name].shape) if name in own else "no such tensor"
+        if name not in base or base[name].shape != tensor.shape:
+            expected = tuple(base[name].shape) if name in base else "no such tensor"
             raise _of_another_base(folder, f"{stored} is {tuple(tensor.shape)}, the base has {expected}")
         if name in adapters:
             loaded[name] = tensor
-        elif not torch.allclose(own[name].float(), tensor.float(), atol=1e-3):
+        elif not torch.allclose(base[name].float(), tensor.float(), atol=1e-3):
             raise _of_another_base(folder, f"the stored copy of {stored} differs from the base's")
     missing = sorted(adapters - loaded.keys())
     if missing:
@@ -103,32 +103,25 @@ def _numbers(folder: Path) -> LoraNumbers:
 
 
 def _check_plain(config: Mapping[str, Any], file: Path) -> None:
-    found = [name for name in _VARIANTS if config.get(name)]
+    variants = [name for name in _VARIANTS if config.get(name)]
     if config.get("peft_type", "LORA") != "LORA":
-        found.append(f"peft_type={config['peft_type']}")
+        variants.append(f"peft_type={config['peft_type']}")
     if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE):
-        found.append(f"init_lora_weights={config['init_lora_weights']}")
-    if found:
-        raise CheckpointMismatch(
-            f"not a plain LoRA adapter: {', '.join(found)}", where=str(file), do="merge it with the tool that made it"
-        )
+        variants.append(f"init_lora_weights={config['init_lora_weights']}")
+    if variants:
+        what = f"not a plain LoRA adapter: {', '.join(variants)}"
+        raise CheckpointMismatch(what, where=str(file), do="merge it with the tool that made it")
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     file = next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise CheckpointMismatch(f"no {ADAPTER_WEIGHTS[0]}", where=str(folder), do="copy the adapter again")
+    do = "use adapter_model.safetensors; a file with pickled code in it is refused on purpose"
     try:
-        content = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+        content = load_file(file) if file.suffix == ".safetensors" else load_pickled(file, "the adapter", do)
     except (SafetensorError, OSError) as error:
         raise CheckpointMismatch(f"the adapter cannot be read: {error}", where=str(file), do="copy it again") from error
-    except Exception as error:  # torch's reader fails in a dozen ways on a file that is not its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise CheckpointMismatch(
-            f"the adapter cannot be read: {reason}",
-            where=str(file),
-            do="use adapter_model.safetensors; a file with pickled code in it is refused on purpose",
-        ) from error
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise CheckpointMismatch("not a table of tensors", where=str(file), do="copy the adapter again")
     return content

@@ -35,21 +35,13 @@ class ContractBroken(CheckpointMismatch):
 
 def with_new_answers(contract: Mapping[str, Any], network: Network, processor: Processor) -> dict[str, Any]:
     """The same frames with what `network` answers now: for a copy of the policy in another precision."""
-    observations = [observation_of(frame, processor) for frame in contract["frames"]]
-    pairs = zip(contract["frames"], _answers(network, processor, observations), strict=True)
-    frames = [{**frame, **_recorded(answer, frame["dataset"], processor)} for frame, answer in pairs]
-    return {**contract, "versions": _versions(), "frames": frames}
+    return {**contract, "versions": _versions(), "frames": _answered(contract["frames"], network, processor)}
 
 
 def make_contract(network: Network, processor: Processor, samples: Sequence[Sample]) -> dict[str, Any]:
     """Plain JSON: the fields that decide what the policy sees, and `samples` with the actions it answers now."""
     frames = [_frame(sample, processor) for sample in samples]
-    answers = _answers(network, processor, [observation_of(frame, processor) for frame in frames])
-    answered = [
-        {**frame, **_recorded(answer, frame["dataset"], processor)}
-        for frame, answer in zip(frames, answers, strict=True)
-    ]
-    return {**fields_of(processor), "versions": _versions(), "frames": answered}
+    return {**fields_of(processor), "versions": _versions(), "frames": _answered(frames, network, processor)}
 
 
 def fields_of(processor: Processor) -> dict[str, Any]:
@@ -182,9 +174,12 @@ def _recorded_actions(frame: Mapping[str, Any], processor: Processor) -> np.ndar
     return processor.physical(normalized, [frame["dataset"]])[0].astype(np.float64)
 
 
-def _recorded(answer: Float32, dataset: str, processor: Processor) -> dict[str, Any]:
-    """An answer (H, A) in physical units, and the form in which the policy gave it where that is another."""
-    return {"actions": processor.physical(answer[None], [dataset])[0].tolist(), **processor.spelled(answer)}
+def _answered(frames: Sequence[Mapping[str, Any]], network: Network, processor: Processor) -> list[dict[str, Any]]:
+    """The frames with today's answers (H, A) in physical units, and in the form in which they came if it is another."""
+    answers = _answers(network, processor, [observation_of(frame, processor) for frame in frames])
+    physical = (processor.physical(a[None], [f["dataset"]])[0].tolist() for f, a in zip(frames, answers, strict=True))
+    triples = zip(frames, answers, physical, strict=True)
+    return [{**frame, "actions": actions, **processor.spelled(answer)} for frame, answer, actions in triples]
 
 
 @torch.inference_mode()

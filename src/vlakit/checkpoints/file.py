@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from vlakit.checkpoints.card import CARD, Card
+from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.shipped import resolve
+from vlakit.checkpoints.weights import load_pickled
 from vlakit.errors import CheckpointMismatch, nearest
 
 WEIGHTS = "weights_sha256"  # in the card: content_hash of what training started from, None: random weights
@@ -41,25 +41,13 @@ def weights_file(path: str | Path) -> Path | None:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a .ckpt file, or of the last.ckpt of a run's folder; raises CheckpointMismatch."""
     file = checkpoint_file(path)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a cut or foreign file makes torch's reader fail in a dozen ways, IndexError among them
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise CheckpointMismatch(
-            f"the checkpoint cannot be read: {reason}",
-            where=str(file),
-            do="use the checkpoint before it; a file with pickled code in it is refused on purpose",
-        ) from error
+    do = "use the checkpoint before it; a file with pickled code in it is refused on purpose"
+    content = load_pickled(file, "the checkpoint", do)
     if not isinstance(content, dict) or CARD not in content or "state_dict" not in content:
         raise CheckpointMismatch(
             "the file is not a vlakit checkpoint", where=str(file), do="pass a .ckpt written by vlakit train"
         )
     return content
-
-
-def read_card(path: str | Path) -> Card:
-    """The card of a .ckpt file or of a run's folder."""
-    return Card.from_dict(read_checkpoint(path)[CARD], where=str(path))
 
 
 def network_state(content: dict[str, Any]) -> dict[str, Tensor]:

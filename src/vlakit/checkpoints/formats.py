@@ -74,13 +74,13 @@ def reader(name: str, matches: Callable[[Path], bool]) -> Callable[[Callable[[Pa
 
 def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     """Load any known format, or `tiny`, which vlakit brings; a path that is none raises CheckpointMismatch."""
-    found = resolve(path)
+    place = resolve(path)
     for known in FORMATS:
-        if known.matches(found):
-            return known.read(found, options or LoadOptions())
+        if known.matches(place):
+            return known.read(place, options or LoadOptions())
     raise CheckpointMismatch(
         "no checkpoint here",
-        where=str(found),
+        where=str(place),
         do=f"pass one of: {', '.join(known.name for known in FORMATS)}. Nothing is downloaded: the path must be local",
     )
 
@@ -186,8 +186,8 @@ def base_path(named: str | None, options: LoadOptions, where: Path) -> str:
     path = options.base or named
     if path and is_shipped(path):
         return path
-    found = Path(path).expanduser() if path else None
-    if path is None or found is None or not found.exists() or found.resolve() == where.resolve():
+    folder = Path(path).expanduser() if path else None
+    if path is None or folder is None or not folder.exists() or folder.resolve() == where.resolve():
         raise CheckpointMismatch(
             f"the adapter's base model {path!r} is not a local path",
             where=str(where),

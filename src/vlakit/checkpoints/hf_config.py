@@ -56,7 +56,8 @@ def read_description(folder: Path) -> HfDescription:
     """
     config = read_table(folder / "config.json")
     try:
-        model, processor = _own(config, folder) if OWN_KEY in config else _released(config, folder)
+        own = OWN_KEY in config
+        model, processor = _own(config, folder) if own else (_model(config, folder), _processor(config, folder))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CheckpointMismatch(
             f"config.json lacks or garbles {error}",
@@ -79,10 +80,6 @@ def _own(config: Mapping[str, Any], folder: Path) -> tuple[VLASettings, TokenSet
         return VLASettings.from_dict(own["model"]), TokenSettings.from_dict(own["processor"])
     except VlakitError as error:
         raise CheckpointMismatch(error.what, where=f"{folder / 'config.json'}, {OWN_KEY}", do=error.do) from error
-
-
-def _released(config: Mapping[str, Any], folder: Path) -> tuple[VLASettings, TokenSettings]:
-    return _model(config, folder), _processor(config, folder)
 
 
 def _model(config: Mapping[str, Any], folder: Path) -> VLASettings:

@@ -28,17 +28,17 @@ def resolve(path: str | Path, assets: Path | None = None) -> Path:
     if not is_shipped(path):
         return Path(path).expanduser()
     file = (assets or ASSETS) / SHIPPED[str(path)]
-    told = file.with_name(file.name + ".sha256")
-    if not file.is_file() or not told.is_file():
+    checksum = file.with_name(file.name + ".sha256")
+    if not file.is_file() or not checksum.is_file():
         raise PartMissing(
             f"the shipped model {str(path)!r} has not been trained yet",
             where=str(file),
             do="train it as experiments/tiny_pretraining/README.md says, or pass the path of another checkpoint",
         )
-    expected, found = told.read_text(encoding="utf-8").split()[0], _digest(file, file.stat().st_mtime_ns)
-    if found != expected:
+    expected, digest = checksum.read_text(encoding="utf-8").split()[0], _digest(file, file.stat().st_mtime_ns)
+    if digest != expected:
         raise CheckpointMismatch(
-            f"the shipped model {str(path)!r} is not the one of its checksum: {found[:12]}, not {expected[:12]}",
+            f"the shipped model {str(path)!r} is not the one of its checksum: {digest[:12]}, not {expected[:12]}",
             where=str(file),
             do="install vlakit again",
         )

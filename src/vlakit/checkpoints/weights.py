@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -157,15 +157,8 @@ def _files(folder: Path) -> list[Path]:
 
 def native_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of a native Prismatic .pt under its Hugging Face name; pickled code is refused."""
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise CheckpointMismatch(
-            f"the checkpoint cannot be read: {reason}",
-            where=str(file),
-            do="use a checkpoint of tensors only; one with pickled code in it is refused on purpose",
-        ) from error
+    do = "use a checkpoint of tensors only; one with pickled code in it is refused on purpose"
+    content = load_pickled(file, "the checkpoint", do, mmap=True)
     groups = content.get("model") if isinstance(content, dict) else None
     if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
         raise CheckpointMismatch(
@@ -176,6 +169,15 @@ def native_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     for group, tensors in groups.items():
         for name, tensor in tensors.items():
             yield hf_name(f"{group}.{name}"), tensor
+
+
+def load_pickled(file: Path, what: str, do: str, *, mmap: bool = False) -> Any:
+    """What torch saved, in memory or mapped; never code. Raises CheckpointMismatch: `what` cannot be read, `do`."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # a cut or foreign file makes torch's reader fail in a dozen ways, IndexError among them
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise CheckpointMismatch(f"{what} cannot be read: {reason}", where=str(file), do=do) from error
 
 
 def hf_name(native: str) -> str:

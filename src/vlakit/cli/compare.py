@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.output import check_format, check_fractions
+from vlakit.cli.output import check_choice, check_format, check_fractions
 from vlakit.compare.grids import FORMATS
-from vlakit.errors import ConfigError, nearest
 
 
 def main(overrides: Sequence[str]) -> None:
@@ -53,8 +52,7 @@ def _settings(cfg: dict[str, Any]) -> Any:
     from vlakit.compare.versus import PAIRED, SCORES
 
     for key, known in (("paired", PAIRED), ("score", SCORES), ("by_task", ("true", "false"))):
-        if str(cfg[key]).lower() not in known:
-            raise ConfigError(f"{key}={cfg[key]}", where="command line", do=nearest(str(cfg[key]), known))
+        check_choice(key, str(cfg[key]).lower(), known)
     check_fractions(margin=cfg["margin"], confidence=cfg["confidence"])
     return Settings(confidence=cfg["confidence"], margin=cfg["margin"])
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import parse_overrides, verb_config
-from vlakit.cli.output import check_format, emit
+from vlakit.cli.output import check_format, emit, request_of
 from vlakit.cli.policies import home_of, load_policy
 from vlakit.cli.progress import success_bar
 from vlakit.cli.suites import split_words, suite_settings
@@ -19,7 +18,7 @@ from vlakit.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from vlakit.evaluation.records import Row
-    from vlakit.evaluation.run import Evaluated, Request
+    from vlakit.evaluation.run import Evaluated
     from vlakit.evaluation.suite import Suite
 
 log = logging.getLogger(__name__)
@@ -71,10 +70,10 @@ def evaluate_trained(settings: Mapping[str, Any], ckpt: Path, tracking_uri: str 
 def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = ()) -> Evaluated:
     """Evaluate as the keys of conf/evaluate.yaml say. Raises ConfigError, GateClosed, CheckpointMismatch."""
     from vlakit.evaluation.building import build_suite
-    from vlakit.evaluation.run import evaluate
+    from vlakit.evaluation.run import Request, evaluate
     from vlakit.evaluation.tracked import record_success
 
-    request = request_of(cfg)
+    request = request_of(Request, cfg, "evaluate")
     settings = suite_settings(cfg["suite"], suite_words)
     if cfg["policy"] is not None and cfg["ckpt"] is not None:
         raise ConfigError("ckpt and policy are both given", where="command line", do="give one of them")
@@ -87,14 +86,6 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
     if not isinstance(policy, str):
         record_success(evaluated, policy.card.facts, cfg["tracking_uri"])
     return evaluated
-
-
-def request_of(cfg: Mapping[str, Any]) -> Request:
-    """The request among the keys of conf/evaluate.yaml. Raises ConfigError for a value of another kind."""
-    from vlakit.checked import check
-    from vlakit.evaluation.run import Request
-
-    return check(Request, {field.name: cfg[field.name] for field in fields(Request)}, "vlakit evaluate")
 
 
 def text(evaluated: Evaluated) -> str:

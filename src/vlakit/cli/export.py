@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, emit
+from vlakit.cli.policies import load_policy
 from vlakit.errors import ConfigError, nearest
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -21,14 +22,11 @@ def main(overrides: Sequence[str]) -> None:
     import torch
 
     from vlakit.checkpoints.export import ExportOptions, check_target, export
-    from vlakit.checkpoints.formats import Loaded, LoadOptions
-    from vlakit.policy import TrainedPolicy
+    from vlakit.checkpoints.formats import Loaded
 
     out = Path(cfg["out"])
     check_target(out, cfg["layout"])
-    policy = TrainedPolicy.from_checkpoint(
-        cfg["ckpt"], strict=cfg["strict"], options=LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"]))
-    )
+    policy = load_policy({**cfg, "device": "cpu", "constrain": True})
     dtype = None if cfg["dtype"] is None else getattr(torch, DTYPES[cfg["dtype"]])
     export(
         Loaded(policy.network, policy.processor, policy.card),

@@ -6,8 +6,19 @@ from collections.abc import Iterable, Mapping
 
 from vlakit.errors import ConfigError
 
+# (Open loop is refused in cli.evaluate, which writes the whole command anew.)
 # "VERB KEY", or "* KEY" for every verb, -> what to write now. A key stands for those below it too: a.b for a.
-MOVED: dict[str, str] = {}
+MOVED = {
+    "* model.names": "write model.network: model.network.vision=NAME",
+    "* model.processor.camera": "write model.processor.cameras=[NAME]",
+    "* data.window": "write model.processor.window=N",
+    "* data.chunk": "write model.processor.chunk=N",
+    "table png": "write svg=FILE",
+    **dict.fromkeys(
+        (f"passport card.{key}" for key in ("key", "curator", "paper", "weight_type")),
+        "leave it out: a passport has no leaderboard row any more",
+    ),
+}
 
 
 def refuse_moved(verb: str, words: Iterable[str], moved: Mapping[str, str] = MOVED) -> None:

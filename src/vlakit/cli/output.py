@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar, cast
 
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, nearest
+
+T = TypeVar("T")
 
 
 def emit(report: Mapping[str, Any], text: str, output_format: str) -> None:
@@ -19,6 +22,19 @@ def check_format(output_format: str, known: Sequence[str] = ("text", "json")) ->
     """Raise ConfigError for a format that a verb does not have."""
     if output_format not in known:
         raise ConfigError(f"format={output_format} is unknown", where="command line", do=f"one of {', '.join(known)}")
+
+
+def check_choice(key: str, value: Any, known: Iterable[str]) -> None:
+    """Raise ConfigError, with the nearest, for a value of `key` that is none of the `known`."""
+    if value not in known:
+        raise ConfigError(f"{key}={value}", where="command line", do=nearest(str(value), known))
+
+
+def request_of(kind: type[T], cfg: Mapping[str, Any], verb: str) -> T:
+    """The request, a dataclass, among the keys of conf/VERB.yaml. Raises ConfigError for a value of another kind."""
+    from vlakit.checked import check
+
+    return check(kind, {field.name: cfg[field.name] for field in fields(cast(Any, kind))}, f"vlakit {verb}")
 
 
 def check_fractions(**values: Any) -> None:

@@ -6,7 +6,7 @@ import logging
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
@@ -21,6 +21,7 @@ from vlakit.cli.configuration import to_plain
 from vlakit.errors import CheckpointMismatch
 from vlakit.files import content_hash
 from vlakit.tracking.loggers import Begun, RunLogger
+from vlakit.trees import flat
 
 if TYPE_CHECKING:
     from vlakit.data.stream.datamodule import VLADataModule
@@ -63,7 +64,7 @@ class Record(Callback):
         if self.logger is None or is_helper():  # whose logger is a dummy
             return
         policy.facts[self.logger.ID] = str(self.logger.version)
-        self.logger.record(flatten(to_plain(self.cfg)), self._tags(policy), self.data.hashes, [resolved])
+        self.logger.record(flat(to_plain(self.cfg)), self._tags(policy), self.data.hashes, [resolved])
         self.logger.log_metrics({"params/trainable": trainable, "params/total": total}, step=0)
 
     def keep(self, output: Path) -> None:
@@ -135,16 +136,3 @@ def _git(*words: str) -> str:
     here = Path(__file__).parent  # not the working folder, which may be another project's
     done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=here)
     return done.stdout.strip() if done.returncode == 0 else "unknown"
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'a': {'b': 1}} -> {'a.b': 1}.
-
-    >>> flatten({"strategy": {"rank": 32}, "seed": 7})
-    {'strategy.rank': 32, 'seed': 7}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
-        flat.update(flatten(value, name) if isinstance(value, Mapping) else {name: value})
-    return flat

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -53,7 +53,7 @@ def main(overrides: Sequence[str]) -> None:
         ckpts = [out / e["checkpoint"]["name"] if "checkpoint" in e else None for e in then]
     folders = [repeat.run(ckpt, out / "evaluation", cfg) for repeat, ckpt in zip(repeats, ckpts, strict=True)]
     reproduction = compare(then, [read_evaluation(folder) for folder in folders], settings)
-    report = {"passport": str(file), "out": str(out), "trained": training is not None, **reproduction.to_dict()}
+    report = {"passport": str(file), "out": str(out), "trained": training is not None, **asdict(reproduction)}
     write_atomically(out / "reproduction.json", json.dumps(report, indent=1) + "\n")
     emit(report, f"{reproduction}\nepisodes in {out}", cfg["format"])
     if reproduction.verdict != REPRODUCED:

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.output import check_format, emit
+from vlakit.cli.output import check_format, emit, request_of
 from vlakit.cli.policies import home_of, load_policy
 from vlakit.cli.progress import progress_bar
 from vlakit.compare.grids import Grid, aligned
 
 if TYPE_CHECKING:
     from vlakit.evaluation.open_loop import OpenLoopResult
-    from vlakit.evaluation.scoring import ScoreRequest
 
 
 def main(overrides: Sequence[str]) -> None:
     """Score a checkpoint on the frames of each of its datasets."""
     cfg = verb_config("score", overrides)
     check_format(cfg["format"])
-    from vlakit.evaluation.scoring import score_policy
+    from vlakit.evaluation.scoring import ScoreRequest, score_policy
     from vlakit.evaluation.tracked import record_scores
 
-    request, policy = request_of(cfg), load_policy(cfg)
+    request, policy = request_of(ScoreRequest, cfg, "score"), load_policy(cfg)
     out = Path(cfg["out"]) if cfg["out"] else (home_of(cfg["ckpt"]) or Path(cfg["ckpt"]).parent) / "evaluation"
     with progress_bar("frames") as progress:
         scored = score_policy(policy, request, out, progress=progress)
@@ -33,14 +31,6 @@ def main(overrides: Sequence[str]) -> None:
     report = {"ckpt": str(cfg["ckpt"]), "strategy": policy.card.strategy, **scored.to_dict()}
     lines = [f"{table(result)}\nplot: {scored.files[name][0]}" for name, result in scored.results.items()]
     emit(report, "\n".join(lines), cfg["format"])
-
-
-def request_of(cfg: Mapping[str, Any]) -> ScoreRequest:
-    """The request among the keys of conf/score.yaml. Raises ConfigError for a value of another kind."""
-    from vlakit.checked import check
-    from vlakit.evaluation.scoring import ScoreRequest
-
-    return check(ScoreRequest, {field.name: cfg[field.name] for field in fields(ScoreRequest)}, "vlakit score")
 
 
 def table(result: OpenLoopResult) -> str:

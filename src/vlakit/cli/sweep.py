@@ -21,6 +21,7 @@ from vlakit.cli.configuration import PROVIDER
 from vlakit.cli.errors import as_vlakit_error
 from vlakit.errors import ConfigError, VlakitError
 from vlakit.files import write_atomically
+from vlakit.trees import flat
 
 log = logging.getLogger(__name__)
 _FILE, JOB = "mlflow_parent", "job.json"
@@ -127,10 +128,9 @@ def read_note(folder: Path) -> dict[str, Any]:
 
 def _params(cfg: DictConfig) -> dict[str, Any]:
     from vlakit.cli.configuration import to_plain
-    from vlakit.cli.recording import flatten
 
     try:
-        return flatten(to_plain(cfg))
+        return flat(to_plain(cfg))
     except VlakitError:  # the failure may be that a value is missing
         return {"name": cfg.name, "seed": cfg.seed}
 

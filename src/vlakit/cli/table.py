@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.output import check_format, check_fractions
+from vlakit.cli.output import check_choice, check_format, check_fractions
 from vlakit.compare.grids import FORMATS
-from vlakit.errors import ConfigError, nearest
+from vlakit.errors import ConfigError
 
 if TYPE_CHECKING:
     from vlakit.compare.pairs import Settings
@@ -27,8 +27,7 @@ def main(overrides: Sequence[str]) -> None:
     """Print one table; with svg=FILE draw it, with save=DIR keep the outcomes behind it."""
     cfg = verb_config("table", overrides)
     check_format(cfg["format"], FORMATS.names())
-    if cfg["source"] not in SOURCES:
-        raise ConfigError(f"source={cfg['source']}", where="command line", do=nearest(str(cfg["source"]), SOURCES))
+    check_choice("source", cfg["source"], SOURCES)
     report = replace(build(cfg), command=shlex.join(["vlakit", "table", *overrides]))
     from vlakit.reports.rendering import report_of
 
@@ -54,8 +53,7 @@ def build(cfg: dict[str, Any]) -> TableReport:
         spec = replace(spec, rows=[replace(r, where={**r.where, **wanted}) if r.where else r for r in spec.rows])
     margin = spec.tolerance if cfg["margin"] is None else cfg["margin"]
     check_fractions(margin=margin, confidence=cfg["confidence"])
-    if str(cfg["paired"]).lower() not in PAIRED:
-        raise ConfigError(f"paired={cfg['paired']}", where="command line", do=nearest(str(cfg["paired"]), PAIRED))
+    check_choice("paired", str(cfg["paired"]).lower(), PAIRED)
     settings = Settings(confidence=cfg["confidence"], margin=margin)
     if cfg["source"] == "paper":
         return from_paper(spec, settings)

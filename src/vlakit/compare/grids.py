@@ -14,24 +14,9 @@ from typing import Any
 from vlakit.errors import ConfigError
 from vlakit.registry import Registry
 
-WORDY = frozenset(
-    {
-        "run",
-        "a",
-        "b",
-        "task",
-        "suite",
-        "letters",
-        "verdict",
-        "measured",
-        "against the paper",
-        "row",
-        "claim",
-        "what",
-        "scope",
-    }
-)
-WORDY |= {"name", "started", "commit", "checkpoint", "rule", "paper's own rollouts", "sha256 of episodes"}
+WORDY = {"run", "a", "b", "task", "suite", "letters", "verdict", "measured", "against the paper"}
+WORDY |= {"row", "claim", "what", "scope", "rule", "paper's own rollouts"}
+WORDY |= {"name", "started", "commit", "checkpoint", "sha256 of episodes"}
 FORMATS: Registry[str] = Registry("format")
 
 

@@ -6,6 +6,7 @@ Controls say what a suite's numbers mean: the expert must succeed, doing nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -194,8 +195,7 @@ def action_bounds(suite: Suite, statistics: DatasetStatistics | None, states: Se
 
 
 def _expert_actions(suite: Suite, states: Sequence[InitialState]) -> Iterator[Float32]:
-    environment = suite.environment()
-    try:
+    with closing(suite.environment()) as environment:
         for state in states:
             environment.reset(state)
             for _ in range(suite.max_steps(state.task)):
@@ -203,5 +203,3 @@ def _expert_actions(suite: Suite, states: Sequence[InitialState]) -> Iterator[Fl
                 yield action
                 if environment.step(action).done:
                     break
-    finally:
-        environment.close()

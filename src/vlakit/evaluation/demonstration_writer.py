@@ -30,7 +30,7 @@ def write_demonstrations(
     """
     suite = demonstrator.build()
     tasks = demonstrator.plan.check(suite)
-    settings = {**asdict(demonstrator.plan), "tasks": list(tasks)}
+    settings = {**asdict(demonstrator.plan), "tasks": tasks}
     made_from = {
         "suite": suite.name,
         "dataset": suite.dataset,

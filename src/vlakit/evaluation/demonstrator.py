@@ -17,7 +17,8 @@ from zlib import crc32
 import numpy as np
 import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
 
-from vlakit.errors import ConfigError, InvalidData, UnknownName, nearest
+from vlakit.errors import ConfigError, InvalidData
+from vlakit.evaluation.starts import chosen_tasks
 from vlakit.evaluation.suite import Environment, InitialState, Suite
 from vlakit.schema import Float32
 
@@ -41,7 +42,7 @@ class DemonstrationPlan:
     noise: float = 0.3
     tasks: tuple[str, ...] = ()
 
-    def check(self, suite: Suite) -> tuple[str, ...]:
+    def check(self, suite: Suite) -> list[str]:
         """The tasks to demonstrate; raises ConfigError, UnknownName."""
         if self.episodes < 1 or not 0 <= self.noise <= 1:
             raise ConfigError(
@@ -49,11 +50,7 @@ class DemonstrationPlan:
                 where="command line",
                 do="give episodes above 0 and noise, a share of the actions, in [0, 1]",
             )
-        known = tuple(suite.tasks)
-        for task in self.tasks:
-            if task not in known:
-                raise UnknownName(f"suite {suite.name} has no task {task!r}", do=nearest(task, known))
-        return tuple(dict.fromkeys(self.tasks)) or known
+        return chosen_tasks(suite, self.tasks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from vlakit.errors import ConfigError
 
@@ -57,7 +56,3 @@ class Control:
         4
         """
         return 0 if self.blocking else math.floor(latency_s * control_hz + 1e-9)  # 0.8 s x 5 Hz is 4, not 3.999
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"latency_ms": self.latency_ms, "blocking": self.blocking, "execute": self.execute}

@@ -6,7 +6,7 @@ A policy that does not beat "the mean action" and "the previous action again" ha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class OpenLoopResult:
             "split": self.split,
             "episodes": len(self.episodes),
             "frames": self.n_frames,
-            "scores": {name: scores.to_dict() for name, scores in self.scores.items()},
+            "scores": {name: asdict(scores) for name, scores in self.scores.items()},
         }
 
 
@@ -68,10 +68,6 @@ class Scores:
     token_accuracy: float | None
     l1: float
     l1_per_dimension: list[float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"token_accuracy": self.token_accuracy, "l1": self.l1, "l1_per_dimension": self.l1_per_dimension}
 
 
 def open_loop(

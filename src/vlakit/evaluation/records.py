@@ -20,6 +20,7 @@ from vlakit.errors import ConfigError, CorruptRecord, InvalidData
 from vlakit.files import FolderBusy, disk_full_as_error, flush_to_disk, locked, write_atomically
 from vlakit.schema import Float32
 from vlakit.stats.intervals import wilson
+from vlakit.trees import changes, flat
 
 TARGET = "suite_settings._target_"  # where the suite's code lay: not what an evaluation is, and it moves
 
@@ -136,12 +137,8 @@ def read_episodes(folder: str | Path) -> list[EpisodeRecord]:
 
 def check_settings(written: Mapping[str, Any], requested: Mapping[str, Any], folder: Path) -> None:
     """Raise ConfigError that names every setting in which a folder's evaluation and the one asked for differ."""
-    before, now = _flat(written), _flat(requested)
-    differing = [
-        f"{key} was {_short(before.get(key, 'absent'))}, is {_short(now.get(key, 'absent'))}"
-        for key in sorted((before.keys() | now.keys()) - {TARGET})
-        if before.get(key, "absent") != now.get(key, "absent")
-    ]
+    pairs = changes(flat(written), flat(requested))
+    differing = [f"{key} was {_short(was)}, is {_short(now)}" for key, (was, now) in pairs.items() if key != TARGET]
     if differing:
         raise ConfigError(
             f"this folder holds another evaluation: {'; '.join(differing)}",
@@ -163,10 +160,6 @@ class Row:
     credit: float
     steps: float
     errors: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def summary(records: Sequence[EpisodeRecord], confidence: float = 0.95) -> tuple[Row, list[Row]]:
@@ -208,14 +201,6 @@ def _drop_half_line(file: Path) -> None:
     whole = file.read_bytes().rfind(b"\n") + 1
     if whole < file.stat().st_size:
         os.truncate(file, whole)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat.update(_flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value})
-    return flat
 
 
 def _short(value: Any) -> str:

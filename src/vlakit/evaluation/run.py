@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -101,10 +101,10 @@ class Evaluated:
             "suite": self.suite,
             "out": str(self.out),
             "gate": self.gate,
-            **self.pooled.to_dict(),
-            "tasks": [row.to_dict() for row in self.tasks],
+            **asdict(self.pooled),
+            "tasks": [asdict(row) for row in self.tasks],
             "files": [str(file) for file in self.files],
-            **({} if self.verdict is None else {"stopped": self.verdict.to_dict()}),
+            **({} if self.verdict is None else {"stopped": asdict(self.verdict)}),
         }
 
 
@@ -165,7 +165,7 @@ class _Evaluation:
             "episodes": request.episodes,
             "slots": self.options.slots,
             "seed": request.seed,
-            "control": request.control.to_dict(),
+            "control": asdict(request.control),
             "versions": {**suite.versions, "vlakit": __version__},
             "suite_settings": dict(suite_settings),
             "policy": dict(self.subject.facts),
@@ -224,10 +224,10 @@ class _Evaluation:
         records = sorted(folder.done, key=lambda record: record.number)
         files = self._films(records, folder.path)
         pooled, tasks = summary(records)
-        counts = pooled.to_dict()
+        counts = asdict(pooled)
         folder.note(summary={key: counts[key] for key in ("episodes", "successes", "success", "low", "high", "errors")})
         if verdict is not None:
-            folder.note(stopped={**verdict.to_dict(), "against": str(self.request.against)})
+            folder.note(stopped={**asdict(verdict), "against": str(self.request.against)})
         failed = [record for record in records if record.error is not None]
         if failed:
             place = folder.path / EPISODES

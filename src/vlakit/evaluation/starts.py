@@ -17,10 +17,7 @@ def shared_states(suite: Suite, episodes: int, tasks: Sequence[str] = ()) -> lis
 
     The first n of each task: the same for every policy, and a longer evaluation begins with a shorter one's.
     """
-    chosen = list(dict.fromkeys(tasks)) or list(suite.tasks)
-    for task in chosen:
-        if task not in suite.tasks:
-            raise UnknownName(f"suite {suite.name} has no task {task!r}", do=nearest(task, suite.tasks))
+    chosen = chosen_tasks(suite, tasks)
     if episodes < 1:
         raise ConfigError(f"episodes is {episodes}", where="command line", do="give at least 1")
     shares = [episodes // len(chosen) + (number < episodes % len(chosen)) for number in range(len(chosen))]
@@ -35,6 +32,14 @@ def shared_states(suite: Suite, episodes: int, tasks: Sequence[str] = ()) -> lis
     states = [state for row in zip_longest(*columns) for state in row if state is not None]
     check_names(states)
     return states
+
+
+def chosen_tasks(suite: Suite, tasks: Sequence[str]) -> list[str]:
+    """These tasks, each once; all of the suite where none is named. Raises UnknownName."""
+    for task in tasks:
+        if task not in suite.tasks:
+            raise UnknownName(f"suite {suite.name} has no task {task!r}", do=nearest(task, suite.tasks))
+    return list(dict.fromkeys(tasks)) or list(suite.tasks)
 
 
 def check_names(states: Sequence[InitialState]) -> None:

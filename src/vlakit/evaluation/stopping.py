@@ -7,7 +7,7 @@ failure, so what ends first is no fair sample. Where it stops follows from the r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,6 @@ class Verdict:
     pairs: int
     budget: int
     p: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.verdict} after {self.pairs} of {self.budget} pairs (p = {self.p:.3g}, whenever looked at)"

@@ -45,7 +45,7 @@ class ActionTokenizer:
         [-0.9960799813270569, 0.0, 0.9960799813270569, 0.9960799813270569]
         """
         tokens = np.asarray(ids, dtype=np.int64)
-        outside = tokens[(tokens < self.begin) | (tokens >= self.padding_id)]
+        outside = tokens[~self.is_action(tokens)]
         if strict and outside.size:
             raise InvalidData(
                 f"token id {outside[0]} is not an action id",

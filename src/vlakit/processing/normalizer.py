@@ -12,7 +12,7 @@ def normalize(actions: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
 
     Dimensions that never change (min == max) become 0. Source: OpenVLA's BOUNDS_Q99 normalisation.
     """
-    values = _checked(actions, statistics)
+    values = _checked(actions, "an action", len(statistics.q01))
     span = statistics.q99 - statistics.q01 + 1e-8
     scaled = (2 * (values - statistics.q01) / span - 1).clip(-1.0, 1.0)
     result = np.where(statistics.mask, scaled, values)
@@ -24,30 +24,24 @@ def normalize_proprio(values: npt.ArrayLike, statistics: DatasetStatistics) -> F
 
     Raises InvalidData for another size than the statistics have. Source: OpenVLA-OFT.
     """
-    known, numbers = statistics.proprio, np.asarray(values, dtype=np.float64)
-    size = 0 if known is None else len(known["q01"])
-    if known is None or numbers.shape[-1] != size:
-        raise InvalidData(
-            f"proprio of {numbers.shape[-1]} numbers meets statistics of {size}",
-            where="normalizer",
-            do="use the statistics of this dataset, or convert it again: vlakit shards",
-        )
+    known = statistics.proprio or dict.fromkeys(("q01", "q99", "min", "max"), np.zeros(0))
+    numbers = _checked(values, "proprio", len(known["q01"]))
     scaled = (2 * (numbers - known["q01"]) / (known["q99"] - known["q01"] + 1e-8) - 1).clip(-1.0, 1.0)
     return np.where(known["min"] == known["max"], 0.0, scaled).astype(np.float32)
 
 
 def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
     """Map (..., A) in [-1, 1] back to physical units where the mask says so."""
-    values = _checked(normalized, statistics)
+    values = _checked(normalized, "an action", len(statistics.q01))
     physical = 0.5 * (values + 1) * (statistics.q99 - statistics.q01) + statistics.q01
     return np.where(statistics.mask, physical, values).astype(np.float32)
 
 
-def _checked(actions: npt.ArrayLike, statistics: DatasetStatistics) -> npt.NDArray[np.float64]:
-    values = np.asarray(actions, dtype=np.float64)
-    if values.shape[-1] != len(statistics.q01):
+def _checked(numbers: npt.ArrayLike, what: str, size: int) -> npt.NDArray[np.float64]:
+    values = np.asarray(numbers, dtype=np.float64)
+    if values.shape[-1] != size:
         raise InvalidData(
-            f"an action of {values.shape[-1]} numbers meets statistics of {len(statistics.q01)}",
+            f"{what} of {values.shape[-1]} numbers meets statistics of {size}",
             where="normalizer",
             do="use the statistics of this dataset, or convert it again: vlakit shards",
         )

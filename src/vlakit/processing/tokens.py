@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,7 +12,6 @@ import torch
 
 from vlakit.errors import CheckpointMismatch
 from vlakit.processing.action_tokenizer import ActionTokenizer
-from vlakit.processing.augment import ImageAugmentation
 from vlakit.processing.normalizer import normalize, unnormalize
 from vlakit.processing.processor import Processor
 from vlakit.processing.prompts import prompt_builder
@@ -21,7 +20,6 @@ from vlakit.processing.text import TextTokenizer, build_tokenizer
 from vlakit.schema import (
     NO_LOSS,
     Batch,
-    DatasetStatistics,
     Example,
     Float32,
     Inputs,
@@ -41,16 +39,9 @@ class TokenProcessor(Processor):
     settings_type: ClassVar[type[ProcessorSettings]] = TokenSettings
     settings: TokenSettings
 
-    def __init__(
-        self,
-        settings: TokenSettings,
-        statistics: Mapping[str, DatasetStatistics] | None = None,
-        augmentation: ImageAugmentation | None = None,
-        seed: int = 0,
-        *,
-        observing: bool = False,
-    ) -> None:
-        super().__init__(settings, statistics, augmentation, seed, observing=observing)
+    def __init__(self, settings: TokenSettings, *further: Any, **options: Any) -> None:
+        """As any processor."""
+        super().__init__(settings, *further, **options)
         self.build_prompt = prompt_builder(settings.prompt)
         self._prompt_ids: dict[str, list[int]] = {}
 

@@ -62,11 +62,11 @@ def test_iterations_follow_one_another(folders: dict[str, ShardFolder]) -> None:
     assert halves.state_after(10)["batch"] == 10
 
 
-def test_rewind_forgets_what_was_drawn_ahead(folders: dict[str, ShardFolder]) -> None:
+def test_a_state_loaded_again_forgets_what_was_drawn_ahead(folders: dict[str, ShardFolder]) -> None:
     whole = list(sampler(folders, 10))
     ahead = sampler(folders, 6)
     list(ahead)
-    ahead.rewind(4)
+    ahead.load_state_dict(ahead.state_after(4))
     assert list(ahead) == whole[4:10]
 
 

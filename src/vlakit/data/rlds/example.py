@@ -89,17 +89,7 @@ def _feature(data: bytes, start: int, stop: int) -> FeatureSpan:
 
 def read_floats(feature: FeatureSpan) -> Float32:
     """Values of a float list, (n,) float32; a view of the record where it can be, so copy what you keep."""
-    _, data, start, stop = feature
-    if start == stop:
-        return np.empty(0, np.float32)
-    try:
-        tag, first, end = _field(data, start, stop)
-        if tag != _FIELD1 or end != stop:
-            wanted = (_FIELD1, 1 << 3 | _FIXED32)
-            data = b"".join(data[a:b] for tag, a, b in _fields(data, start, stop) if tag in wanted)
-            first, end = 0, len(data)
-    except IndexError:
-        raise _truncated() from None
+    data, first, end = _numbers(feature, _FIXED32)
     if (end - first) % 4:
         raise CorruptRecord(f"a float list of {end - first} bytes, which is not a multiple of 4")
     return np.frombuffer(data, "<f4", (end - first) // 4, first)
@@ -107,18 +97,24 @@ def read_floats(feature: FeatureSpan) -> Float32:
 
 def read_integers(feature: FeatureSpan) -> Int64:
     """Values of an int64 list, (n,) int64."""
+    data, first, end = _numbers(feature, _VARINT)
+    return _unpack_varints(np.frombuffer(data, np.uint8, end - first, first))
+
+
+def _numbers(feature: FeatureSpan, wire: int) -> tuple[bytes, int, int]:
+    """Where the numbers of a list lie, back to back: in the record itself if they are packed, else joined."""
     _, data, start, stop = feature
     if start == stop:
-        return np.empty(0, np.int64)
+        return data, start, stop
     try:
         tag, first, end = _field(data, start, stop)
         if tag != _FIELD1 or end != stop:
-            wanted = (_FIELD1, 1 << 3 | _VARINT)
+            wanted = (_FIELD1, 1 << 3 | wire)
             data = b"".join(data[a:b] for tag, a, b in _fields(data, start, stop) if tag in wanted)
             first, end = 0, len(data)
     except IndexError:
         raise _truncated() from None
-    return _unpack_varints(np.frombuffer(data, np.uint8, end - first, first))
+    return data, first, end
 
 
 def _unpack_varints(data: np.ndarray) -> Int64:

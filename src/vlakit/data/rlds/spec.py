@@ -5,7 +5,7 @@ It becomes the features.json that TFDS would write, so that every reader of such
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -86,12 +86,3 @@ def _node(spec: Any) -> dict[str, Any]:
         "pythonClassName": _CORE + kind,
         "tensor": {"shape": shape, "dtype": spec.dtype, "encoding": "none"},
     }
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Paths ("a/b") and values of nested mappings, in order."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}/")
-        else:
-            yield prefix + name, value

@@ -19,10 +19,11 @@ import numpy as np
 from vlakit.data.rlds.example import FLOAT
 from vlakit.data.rlds.example_writer import bytes_list, example, float_list, int64_list
 from vlakit.data.rlds.features import STEPS, Features, Leaf, parse_features
-from vlakit.data.rlds.spec import MAGIC, Spec, features_tree, flat, infer_spec
+from vlakit.data.rlds.spec import MAGIC, Spec, features_tree, infer_spec
 from vlakit.data.rlds.tfrecord import frame_record
 from vlakit.errors import ConfigError, FeatureMissing, InvalidData
 from vlakit.files import disk_full_as_error, flush_to_disk, locked, publish
+from vlakit.trees import flat
 
 _NAME = re.compile(r"[A-Za-z]\w*")  # a '-' would end the dataset's name in TFDS file names
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -172,8 +173,8 @@ class _SplitFiles:
 
 def encode_episode(episode: Mapping[str, Any], features: Features) -> bytes:
     """One episode as a tf.train.Example; raises as `RldsWriter.write` does."""
-    steps = [dict(flat(step)) for step in episode[STEPS]]
-    metadata = dict(flat({key: value for key, value in episode.items() if key != STEPS}))
+    steps = [flat(step, "/") for step in episode[STEPS]]
+    metadata = flat({key: value for key, value in episode.items() if key != STEPS}, "/")
     for number, step in enumerate(steps):
         _check_keys(step, features.steps, f"step {number}")
     _check_keys(metadata, features.metadata, "the episode")
@@ -182,13 +183,13 @@ def encode_episode(episode: Mapping[str, Any], features: Features) -> bytes:
     return example(dict(sorted(columns.items())))
 
 
-def _check_keys(found: Mapping[str, Any], declared: Mapping[str, Leaf], where: str) -> None:
-    if found.keys() == declared.keys():
+def _check_keys(values: Mapping[str, Any], declared: Mapping[str, Leaf], where: str) -> None:
+    if values.keys() == declared.keys():
         return
-    missing = sorted(declared.keys() - found.keys())
+    missing = sorted(declared.keys() - values.keys())
     if missing:
         raise FeatureMissing(f"no {', '.join(missing)}", where=where, do="give every declared feature a value")
-    extra = ", ".join(sorted(found.keys() - declared.keys()))
+    extra = ", ".join(sorted(values.keys() - declared.keys()))
     raise InvalidData(f"{extra}: not among the features", where=where, do="declare it in features=..., or drop it")
 
 
@@ -235,6 +236,6 @@ def _castable(given: np.dtype, declared: np.dtype) -> bool:
     return np.can_cast(given, declared, "same_kind") or (given.kind in "iu" and declared.kind in "iu")
 
 
-def _unfit(leaf: Leaf, found: str) -> InvalidData:
+def _unfit(leaf: Leaf, reason: str) -> InvalidData:
     declared = f"{leaf.dtype} of shape {tuple(size or 0 for size in leaf.shape)} is declared"
-    return InvalidData(f"{declared}, and {found}", where=leaf.key, do="give every step the declared shape and dtype")
+    return InvalidData(f"{declared}, and {reason}", where=leaf.key, do="give every step the declared shape and dtype")

@@ -9,7 +9,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from PIL import Image
 
 from vlakit.data.rlds.images import decode_image
 from vlakit.errors import ActionNotFinite, CorruptRecord, FeatureMissing, InvalidData
+from vlakit.processing.images import encode_jpeg
 from vlakit.schema import Float32, Trajectory
 
 LOWDIM, META = "lowdim.npz", "json"
@@ -87,9 +88,7 @@ def fit_image(data: bytes, image_size: int | None, where: str = "") -> bytes:
         raise type(error)(error.what, where=where, do=error.do) from error
     if image_size is not None and image.size != (image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=95, subsampling=2)
-    return stream.getvalue()
+    return encode_jpeg(np.asarray(image))
 
 
 def planned_bytes(trajectory: Trajectory, split: str, cameras: Sequence[str]) -> int:
@@ -149,19 +148,16 @@ def _lowdim(trajectory: Trajectory, step: int) -> bytes:
 
 
 def _meta(trajectory: Trajectory, episode: str, step: int) -> bytes:
+    source = trajectory.metadata
     content: dict[str, Any] = {
         "dataset": trajectory.dataset,
         "instruction": trajectory.instructions[step],
         "episode": episode,
         "step": step,
         "n_steps": len(trajectory),
-        **_plain(trajectory.metadata),
+        **{name: source[name] for name in ("source_file", "source_record") if name in source},
     }
     return json.dumps(content, ensure_ascii=False).encode()
-
-
-def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: metadata[name] for name in ("source_file", "source_record") if name in metadata}
 
 
 _DTYPES = {"'<f4'": np.dtype("<f4"), "'<f8'": np.dtype("<f8")}

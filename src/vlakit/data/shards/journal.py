@@ -17,6 +17,7 @@ from vlakit.data.shards.index import INDEX_NAME, JOURNAL_NAME, ShardEntry, load_
 from vlakit.errors import ConfigError, CorruptRecord
 from vlakit.files import atomic_writer, disk_full_as_error, publish, write_atomically
 from vlakit.schema import Int64
+from vlakit.trees import changes, flat
 
 VERSION = 2  # counts changes of the journal itself; one begun by another version is not continued
 
@@ -90,14 +91,13 @@ class Journal:
         return self.folder / f"{split}.sizes.npy"
 
 
-def check_same_plan(written: Mapping[str, Any], asked: Mapping[str, Any], out: Path) -> None:
-    """Raise ConfigError naming what differs between the plan of a folder and the one now asked for."""
-    asked = json.loads(json.dumps(asked))
-    differences = []
-    before, now = _leaves(written), _leaves(asked)
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            differences.append(f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}")
+def check_same_plan(written: Mapping[str, Any], requested: Mapping[str, Any], out: Path) -> None:
+    """Raise ConfigError naming what differs between a folder's plan and the one asked for; null counts as absent."""
+    pairs = changes(flat(written), flat(json.loads(json.dumps(requested))))
+    nothing = (None, "absent")
+    differences = [
+        f"{key} was {was}, is {now}" for key, (was, now) in pairs.items() if was not in nothing or now not in nothing
+    ]
     if differences:
         state = "finished" if (out / INDEX_NAME).is_file() else "unfinished"
         raise ConfigError(
@@ -114,12 +114,3 @@ def already_finished(out: Path, plan: Mapping[str, Any]) -> bool:
         return False
     check_same_plan(load_index(out).plan, plan, out)
     return True
-
-
-def _leaves(content: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(content, Mapping):
-        return {prefix: content}
-    leaves: dict[str, Any] = {}
-    for key, value in content.items():
-        leaves.update(_leaves(value, f"{prefix}.{key}" if prefix else str(key)))
-    return leaves

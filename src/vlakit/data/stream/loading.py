@@ -51,10 +51,6 @@ class MixtureSampler(Sampler[list[SampleRef]]):
             )
         return state
 
-    def rewind(self, n_consumed_batches: int) -> None:
-        """Forget batches that were drawn ahead and never consumed; the next iteration starts right behind the last."""
-        self.load_state_dict(self.state_after(n_consumed_batches))
-
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, counting consumed batches from 0 again; raises CheckpointMismatch."""
         self.order.load_state_dict(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from vlakit.errors import InvalidData
 from vlakit.reports.passport.passport import OUTCOME
 from vlakit.reports.tables.runs import merged
 from vlakit.stats.intervals import wilson
+from vlakit.trees import changes
 
 REPRODUCED, NOT_REPRODUCED, CANNOT_TELL = "reproduced", "not reproduced", "cannot tell"
 
@@ -38,10 +39,6 @@ class Reproduction:
     same_policy: bool
     more: int | None
     verdict: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         low, high = (100 * limit for limit in self.recorded_interval)
@@ -103,11 +100,7 @@ def check_world(evaluation: Mapping[str, Any], states: str, versions: Mapping[st
     settings = evaluation["settings"]
     then = {"initial states": settings["states"], **settings["versions"]}
     now = {"initial states": states, **versions}
-    differing = [
-        f"{key} {then.get(key, 'absent')}, here {now.get(key, 'absent')}"
-        for key in sorted((then.keys() | now.keys()) - {"vlakit"})
-        if then.get(key) != now.get(key)
-    ]
+    differing = [f"{key} {was}, here {here}" for key, (was, here) in changes(then, now).items() if key != "vlakit"]
     if differing:
         raise InvalidData(
             f"the episodes would not be the recorded ones: {'; '.join(differing)}",
@@ -118,11 +111,7 @@ def check_world(evaluation: Mapping[str, Any], states: str, versions: Mapping[st
 
 def check_data(recorded: Mapping[str, str], here: Mapping[str, str], where: str) -> None:
     """Raise InvalidData that names every dataset whose shards are not those that the run was trained on."""
-    differing = [
-        f"{name} was {recorded.get(name, 'absent')[:12]}, is {here.get(name, 'absent')[:12]}"
-        for name in sorted(recorded.keys() | here.keys())
-        if recorded.get(name) != here.get(name)
-    ]
+    differing = [f"{name} was {was[:12]}, is {now[:12]}" for name, (was, now) in changes(recorded, here).items()]
     if differing:
         raise InvalidData(
             f"other data than the run was trained on: {'; '.join(differing)}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,8 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
         "settings": settings,
         "strict": header["strict"],
         "gate": header.get("gate"),
-        "success": pooled.to_dict(),
-        "tasks": [row.to_dict() for row in rows],
+        "success": asdict(pooled),
+        "tasks": [asdict(row) for row in rows],
         "episodes": [{key: getattr(record, key) for key in OUTCOME} for record in records],
     }
 

@@ -1,6 +1,6 @@
 """The tabletop: what can be won, by whom, and that the same start is the same world."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -101,7 +101,7 @@ def test_the_same_start_is_the_same_world_to_the_last_bit() -> None:
 
 def test_a_start_survives_its_file() -> None:
     start = Start.from_dict(TabletopSuite("target", ["visual"]).initial_states("visual/push", 1)[0].content)
-    assert Start.from_dict(start.to_dict()) == start
+    assert Start.from_dict(asdict(start)) == start
 
 
 def test_no_start_is_both_for_training_and_for_evaluation() -> None:

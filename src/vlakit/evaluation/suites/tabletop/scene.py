@@ -7,7 +7,7 @@ then fall without being touched, and "knock over" plays itself).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -76,13 +76,9 @@ class Layout:
     view: tuple[float, float, float]
     look: Look | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Layout:
-        """The opposite of to_dict."""
+        """The opposite of asdict."""
         look = values.get("look")
         return cls(
             tuple(Thing(**thing) for thing in values["things"]),

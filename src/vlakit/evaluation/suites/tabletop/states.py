@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -26,14 +26,9 @@ class Start:
     layout: Layout
     goal: Goal
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        goal = {"task": self.goal.task, "x": self.goal.x, "y": self.goal.y, "direction": self.goal.direction}
-        return {"layout": self.layout.to_dict(), "goal": goal}
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Start:
-        """The opposite of to_dict."""
+        """The opposite of asdict."""
         return cls(Layout.from_dict(values["layout"]), Goal(**values["goal"]))
 
 
@@ -60,7 +55,7 @@ def plan_state(plan: Plan, kind: str, name: str, seed: int, where: str | None = 
         task=where or kind,
         seed=seed,
         instruction=plan.phrase(rules.says(things, goal)),
-        content={**Start(layout, goal).to_dict(), "variant": plan.variant},
+        content={**asdict(Start(layout, goal)), "variant": plan.variant},
     )
 
 

@@ -73,5 +73,5 @@ def _content(path: Path) -> tuple[str | None, dict[str, list[InitialState]]]:
 
 def _state(values: dict[str, Any]) -> InitialState:
     content = values["content"]
-    whole = {**Start.from_dict(content).to_dict(), "variant": content["variant"]}  # tuples again, as drawn
+    whole = {**asdict(Start.from_dict(content)), "variant": content["variant"]}  # tuples again, as drawn
     return InitialState(**{**values, "content": whole})
