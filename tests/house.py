@@ -34,6 +34,11 @@ BUDGETS = {  # the one place where the numbers stand
     "CPU seconds of vlakit plan": 5.0,
     "wall seconds of just test, idle machine": 120.0,
 }
+RATCHET = {  # budgets that are not reached: what is there may fall, never rise; lower these when it does
+    "lines of src": 23_450,
+    "lines of the spine": 2_700,
+    "lines of the largest package": 4_870,
+}
 SPINE = (  # from the command line to the optimizer step and to an action
     *("cli/train", "policy", "data/shards/reader"),
     *("strategies/base", "strategies/metrics", "strategies/optim", "strategies/trainable"),
