@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import TINY
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vlakit.accounting.dry_step import LOSS, DryStep, Numerics, Workload, dry_step
@@ -36,7 +35,7 @@ PROCESSOR = TokenProcessor(TokenSettings(image_size=64, channel_statistics=("ima
 
 def tiny(strategy: str, device: str) -> OpenVLA:
     torch.manual_seed(0)
-    model = build_vla(VLASettings.from_dict(TINY), device)
+    model = build_vla(VLASettings("tiny_dinosiglip", "tiny_llama"), device)
     STRATEGIES[strategy](model)
     return model
 

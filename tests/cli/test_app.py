@@ -8,6 +8,7 @@ from commands import complaint, run
 from vlakit import __version__
 from vlakit.cli.app import VERBS, main
 from vlakit.cli.errors import readable_errors
+from vlakit.cli.moved import MOVED
 from vlakit.errors import InvalidData
 
 
@@ -56,6 +57,17 @@ def test_help_of_train_lists_what_there_is_to_choose_from(capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "--config-dir DIR" in out
     assert "experiment: frozen_vision, full" in out
+
+
+@pytest.mark.parametrize("word", ["old.key=1", "+old=1"])
+@pytest.mark.parametrize("verb", ["train", "explain", "shards"])
+def test_a_word_of_before_is_refused_with_the_one_of_now(
+    verb: str, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(MOVED, "* old", "write new=VALUE")
+    message = complaint(capsys, verb, word)
+    assert f"takes no {word[:-2].lstrip('+')} any more" in message
+    assert "do:    write new=VALUE" in message
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def run_verb(verb: str, overrides: list[str]) -> None:
         print(f"vlakit {verb} key=value ...\n{ABOUT}\n")
         print((conf_root() / f"{verb}.yaml").read_text(encoding="utf-8").rstrip())
         return
-    with own_folders(overrides) as words:
+    with own_folders(verb, overrides) as words:
         import_module(f"vlakit.cli.{verb}").main(words)
 
 

@@ -85,7 +85,7 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `key=value` overrides, `-m` for a sweep, `-m continue=DIR` to go on with one."""
-    with readable_errors(), own_folders(continued(sys.argv[1:] if argv is None else argv)) as words:
+    with readable_errors(), own_folders("train", continued(sys.argv[1:] if argv is None else argv)) as words:
         if not any(word.split("=")[0] in _OF_HYDRA for word in words):
             check_run("train", [word for word in words if not word.startswith("-")])
         sys.argv = [sys.argv[0], *whole(words)]

@@ -1,4 +1,4 @@
-"""What every verb's command line may hold beside `key=value`: folders of the user's own."""
+"""What every verb's command line may hold beside `key=value`: folders of the user's own, and spellings of before."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vlakit.cli.errors import as_vlakit_error
+from vlakit.cli.moved import refuse_moved
 from vlakit.configs import also_in
 from vlakit.errors import ConfigError
 
@@ -17,9 +18,10 @@ ABOUT = "--config-dir DIR   files of your own beside vlakit's: DIR/strategy/NAME
 
 
 @contextmanager
-def own_folders(words: Sequence[str]) -> Iterator[list[str]]:
+def own_folders(verb: str, words: Sequence[str]) -> Iterator[list[str]]:
     """The words without those that name folders, which are looked through meanwhile. Raises ConfigError."""
     rest, folders = split_folders(words)
+    refuse_moved(verb, rest)
     with also_in(folders):
         try:
             yield rest

@@ -163,13 +163,14 @@ class Processor(PictureChain):
                 where="observations",
                 do="ask for datasets of the same action size together, and for at least one observation",
             )
+        pixels = {
+            camera: torch.stack([self._observed_window(one, camera) for one in observations])
+            for camera in self.settings.cameras
+        }
         proprio = [self._proprio(one.proprio, one.dataset, where="observation") for one in observations]
         proprio = [values for values in proprio if values is not None]
         return Inputs(
-            pixels={
-                camera: torch.stack([self._observed_window(one, camera) for one in observations])
-                for camera in self.settings.cameras
-            },
+            pixels=pixels,
             window_mask=torch.as_tensor(np.stack([self._window_mask(one) for one in observations])),
             datasets=[one.dataset or next(iter(self.statistics)) for one in observations],
             action_shape=(self.settings.chunk, sizes.pop()),
