@@ -56,8 +56,8 @@ def read_description(folder: Path) -> HfDescription:
     """
     config = read_table(folder / "config.json")
     try:
-        own = OWN_KEY in config
-        model, processor = _own(config, folder) if own else (_model(config, folder), _processor(config, folder))
+        ours = OWN_KEY in config
+        model, processor = _own(config, folder) if ours else (_model(config, folder), _processor(config, folder))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CheckpointMismatch(
             f"config.json lacks or garbles {error}",
@@ -73,11 +73,11 @@ def read_description(folder: Path) -> HfDescription:
 
 def _own(config: Mapping[str, Any], folder: Path) -> tuple[VLASettings, TokenSettings]:
     """Names as vlakit wrote them; code outside vlakit is refused, as in any checkpoint."""
-    own = config[OWN_KEY]
-    for table in (own["model"], own["processor"]):
+    names = config[OWN_KEY]
+    for table in (names["model"], names["processor"]):
         refuse_code(table, where=f"{folder / 'config.json'}, {OWN_KEY}")
     try:
-        return VLASettings.from_dict(own["model"]), TokenSettings.from_dict(own["processor"])
+        return VLASettings.from_dict(names["model"]), TokenSettings.from_dict(names["processor"])
     except VlakitError as error:
         raise CheckpointMismatch(error.what, where=f"{folder / 'config.json'}, {OWN_KEY}", do=error.do) from error
 
