@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, bridge_statistics: Data
     """A checkpoint file as a run of the tiny model on another dataset leaves it."""
     names = VLASettings("tiny_dinosiglip", "tiny_llama")
     card = {
-        **{"version": "0", "strategy": "full", "model": names.to_dict(), "adapter": None},
+        **{"version": "0", "strategy": "full", "model": asdict(names), "adapter": None},
         "statistics": statistics_to_json({"other_robot": bridge_statistics}),
         "processor": TokenSettings(image_size=64, channel_statistics=("imagenet", "half"), tokenizer="words").to_dict(),
     }

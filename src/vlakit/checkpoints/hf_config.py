@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ def read_description(folder: Path) -> HfDescription:
     """
     config = read_table(folder / "config.json")
     try:
-        own = OWN_KEY in config
-        model, processor = _own(config, folder) if own else (_model(config, folder), _processor(config, folder))
+        ours = OWN_KEY in config
+        model, processor = _own(config, folder) if ours else (_model(config, folder), _processor(config, folder))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CheckpointMismatch(
             f"config.json lacks or garbles {error}",
@@ -73,11 +73,11 @@ def read_description(folder: Path) -> HfDescription:
 
 def _own(config: Mapping[str, Any], folder: Path) -> tuple[VLASettings, TokenSettings]:
     """Names as vlakit wrote them; code outside vlakit is refused, as in any checkpoint."""
-    own = config[OWN_KEY]
-    for table in (own["model"], own["processor"]):
+    names = config[OWN_KEY]
+    for table in (names["model"], names["processor"]):
         refuse_code(table, where=f"{folder / 'config.json'}, {OWN_KEY}")
     try:
-        return VLASettings.from_dict(own["model"]), TokenSettings.from_dict(own["processor"])
+        return VLASettings.from_dict(names["model"]), TokenSettings.from_dict(names["processor"])
     except VlakitError as error:
         raise CheckpointMismatch(error.what, where=f"{folder / 'config.json'}, {OWN_KEY}", do=error.do) from error
 
@@ -186,7 +186,7 @@ def write_config(
         "output_projector_states": False,
         "text_config": {"model_type": "llama", **numbers},
         "norm_stats": statistics,
-        OWN_KEY: {"model": model.to_dict(), "processor": {**processor.to_dict(), "tokenizer_path": None}},
+        OWN_KEY: {"model": asdict(model), "processor": {**processor.to_dict(), "tokenizer_path": None}},
     }
     _write(folder / "config.json", config)
     _write(folder / STATISTICS_FILE, statistics)

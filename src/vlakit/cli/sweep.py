@@ -45,14 +45,14 @@ def parent_of(sweep_dir: Path) -> str | None:
 
 def continued(words: Sequence[str]) -> list[str]:
     """The words with which the sweep in `continue=DIR` was begun; other words as they are. Raises ConfigError."""
-    asked = [word for word in words if word.startswith("continue=")]
-    if not asked:
+    resumed = [word for word in words if word.startswith("continue=")]
+    if not resumed:
         return list(words)
-    if set(words) - {*asked, "-m", "--multirun"} or len(asked) > 1:
+    if set(words) - {*resumed, "-m", "--multirun"} or len(resumed) > 1:
         raise ConfigError(
-            "a sweep goes on as it began, without other words", where=" ".join(words), do=f"train.py -m {asked[0]}"
+            "a sweep goes on as it began, without other words", where=" ".join(words), do=f"train.py -m {resumed[0]}"
         )
-    folder = Path(asked[0].removeprefix("continue="))
+    folder = Path(resumed[0].removeprefix("continue="))
     file = folder / "multirun.yaml"
     if not file.is_file():
         raise ConfigError("no sweep here", where=str(folder), do="give the folder of a sweep: RUNS/sweeps/DATE")

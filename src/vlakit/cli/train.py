@@ -109,6 +109,6 @@ def _job(cfg: DictConfig) -> dict[str, float]:
 
 def _run_name(cfg: DictConfig, overrides: Sequence[str]) -> str:
     """The experiment's name and what was changed on the command line: lora_r32[seed=0]."""
-    said = [o for o in overrides if o.split("=")[0] not in {"experiment", "debug", "hparams_search", "ckpt_path"}]
-    changed = without(said, _UNNAMED)
+    words = [o for o in overrides if o.split("=")[0] not in {"experiment", "debug", "hparams_search", "ckpt_path"}]
+    changed = without(words, _UNNAMED)
     return f"{cfg.name}[{','.join(changed)}]" if changed else str(cfg.name)

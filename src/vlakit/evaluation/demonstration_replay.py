@@ -15,12 +15,12 @@ import numpy as np
 from vlakit.data.rlds.images import decode_image
 from vlakit.data.rlds.reader import open_rlds, parse_episode, read_record, record_headers
 from vlakit.errors import ConfigError, InvalidData
+from vlakit.evaluation.demonstration_writer import RECORD
 from vlakit.evaluation.gate import Codec, GateResult, replay_recorded
 from vlakit.evaluation.rollout import Options
 from vlakit.evaluation.suite import InitialState, Suite
 from vlakit.schema import Float32, UInt8
 
-RECORD = "demonstrations.json"  # what evaluation.demonstration_writer writes
 OTHER_PICTURE = 12.0  # grey levels of mean difference; JPEG costs 1 to 3, another camera or a flip far more
 
 
@@ -63,10 +63,11 @@ def recorded_demonstrations(folder: Path) -> Iterator[Recorded]:
     for file in source.splits.get("train", []):
         for header in record_headers(file):
             episode = parse_episode(read_record(header), source.features, where=str(header))
-            metadata = {path.rpartition("/")[2]: _text(value) for path, value in episode.metadata.items()}
+            metadata = {path.rpartition("/")[2]: value for path, value in episode.metadata.items()}
+            task, initial_state = (metadata[key].decode() for key in ("task", "initial_state"))
             image = decode_image(episode.steps["observation/image"][0])
             actions = np.asarray(episode.steps["action"], np.float32)
-            yield Recorded(str(metadata["task"]), str(metadata["initial_state"]), actions, image)
+            yield Recorded(task, initial_state, actions, image)
 
 
 def picture_difference(suite: Suite, states: list[InitialState], demonstrations: list[Recorded]) -> float:
@@ -117,7 +118,3 @@ def _starts(suite: Suite, plan: dict[str, Any], demonstrations: list[Recorded]) 
         if missing:
             raise InvalidData(f"the suite has no training start {missing[0]!r}", where=f"suite {suite.name}, {task}")
     return starts
-
-
-def _text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value

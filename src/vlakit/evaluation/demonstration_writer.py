@@ -74,7 +74,7 @@ def _finished_before(out: Path, made_from: dict[str, Any]) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise CorruptRecord(f"{RECORD} is no JSON: {error}", where=str(out), do="delete the folder") from None
-    differing = [key for key, value in _plain(made_from).items() if record.get(key) != value]
+    differing = [key for key, value in json.loads(json.dumps(made_from)).items() if record.get(key) != value]
     if differing:
         raise ConfigError(
             f"the folder holds demonstrations of another {', '.join(differing)}",
@@ -82,7 +82,3 @@ def _finished_before(out: Path, made_from: dict[str, Any]) -> dict[str, Any]:
             do="give a new folder with out=DIR, or delete this one",
         )
     return record
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(values))

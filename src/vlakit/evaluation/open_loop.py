@@ -135,10 +135,7 @@ def _answers(policy: TrainedPolicy, observations: Sequence[Observation]) -> list
 
 
 def _episode(
-    row: EpisodeRow,
-    samples: Sequence[Sample],
-    answered: Sequence[tuple[Float32, Int64 | None]],
-    processor: Processor,
+    row: EpisodeRow, samples: Sequence[Sample], answered: Sequence[tuple[Float32, Int64 | None]], processor: Processor
 ) -> EpisodeResult:
     """The first action of each answer beside the record; before the first step, "previous" answers the mean."""
     statistics = processor.statistics_of(samples[0].dataset)

@@ -9,14 +9,12 @@ from vlakit.errors import CheckpointMismatch
 from vlakit.evaluation.suite import Suite
 
 
-def recorded_surroundings(recorded: Mapping[str, Any], dataset: str) -> Mapping[str, Any]:
-    """What a checkpoint's card says of the data of `dataset`, for all datasets or in an entry a dataset."""
-    return recorded[dataset] if isinstance(recorded.get(dataset), Mapping) else recorded
-
-
 def differences(recorded: Mapping[str, Any], suite: Suite) -> dict[str, tuple[Any, Any]]:
-    """Key -> (the checkpoint's value, the suite's), of the keys that both know. recorded: a card's surroundings."""
-    known = recorded_surroundings(recorded, suite.dataset)
+    """Key -> (the checkpoint's value, the suite's), of the keys that both know.
+
+    recorded: a card's surroundings, for all datasets or in an entry a dataset.
+    """
+    known = recorded[suite.dataset] if isinstance(recorded.get(suite.dataset), Mapping) else recorded
     return {
         key: (known[key], value) for key, value in suite.surroundings.items() if key in known and known[key] != value
     }

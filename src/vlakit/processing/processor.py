@@ -72,10 +72,10 @@ class Processor(PictureChain):
         if dataset is None and len(self.statistics) == 1:
             return next(iter(self.statistics.values()))
         if dataset is None or dataset not in self.statistics:
-            asked = "no dataset was named and there are several" if dataset is None else f"none for {dataset!r}"
+            request = "no dataset was named and there are several" if dataset is None else f"none for {dataset!r}"
             remedy = nearest(dataset or "", self.statistics)
             raise StatisticsMissing(
-                f"no action statistics: {asked}",
+                f"no action statistics: {request}",
                 where=f"statistics of: {', '.join(sorted(self.statistics)) or 'no dataset'}",
                 do=f"{remedy} or build them: vlakit shards dataset={dataset or 'NAME'}",
             )

@@ -17,17 +17,7 @@ from vlakit.processing.processor import Processor
 from vlakit.processing.prompts import prompt_builder
 from vlakit.processing.settings import ProcessorSettings, TokenSettings
 from vlakit.processing.text import TextTokenizer, build_tokenizer
-from vlakit.schema import (
-    NO_LOSS,
-    Batch,
-    Example,
-    Float32,
-    Inputs,
-    Int64,
-    Observation,
-    Sample,
-    TextBatch,
-)
+from vlakit.schema import NO_LOSS, Batch, Example, Float32, Inputs, Int64, Observation, Sample, TextBatch
 
 PROMPTS_KEPT = 100_000  # a bound for endless streams of new instructions
 

@@ -1,6 +1,6 @@
 """Sequence, loss and logits, held against the language model's own full forward."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -122,7 +122,7 @@ def test_an_explicit_causal_mask_changes_nothing(tiny_vla: OpenVLA, tiny_batch: 
 
 def test_names_survive_a_checkpoint() -> None:
     names = VLASettings("tiny_siglip", "tiny_llama")
-    assert VLASettings.from_dict(names.to_dict()) == names
+    assert VLASettings.from_dict(asdict(names)) == names
 
 
 @pytest.mark.parametrize("names", [{"vision": "tiny_siglip"}, {"vision": "a", "llm": "b", "head": "c"}, {}])

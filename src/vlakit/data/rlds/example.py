@@ -232,8 +232,8 @@ def _merged(data: bytes, start: int, stop: int, wanted: int) -> bytes:
 
 
 def _last(data: bytes, start: int, stop: int, wanted: int) -> bytes:
-    found = [data[first:end] for tag, first, end in _fields(data, start, stop) if tag == wanted]
-    return found[-1] if found else b""
+    contents = [data[first:end] for tag, first, end in _fields(data, start, stop) if tag == wanted]
+    return contents[-1] if contents else b""
 
 
 def _truncated() -> CorruptRecord:

@@ -12,14 +12,7 @@ from vlakit.errors import CorruptRecord, InvalidData
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY = b"\0"  # colour type of a PNG
-_UNDECODABLE = (
-    ValueError,
-    OSError,
-    SyntaxError,
-    EOFError,
-    MemoryError,
-    Image.DecompressionBombError,
-)
+_UNDECODABLE = (ValueError, OSError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 

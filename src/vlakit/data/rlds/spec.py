@@ -82,7 +82,4 @@ def _node(spec: Any) -> dict[str, Any]:
     if spec.dtype == "string" and not spec.shape:
         return {"pythonClassName": f"{_CORE}text_feature.Text", "text": {}}
     kind = "tensor_feature.Tensor" if spec.shape else "scalar.Scalar"
-    return {
-        "pythonClassName": _CORE + kind,
-        "tensor": {"shape": shape, "dtype": spec.dtype, "encoding": "none"},
-    }
+    return {"pythonClassName": _CORE + kind, "tensor": {"shape": shape, "dtype": spec.dtype, "encoding": "none"}}

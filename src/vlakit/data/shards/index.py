@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +38,10 @@ class ShardEntry:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> ShardEntry:
-        """The opposite of to_json; KeyError, TypeError or ValueError when it is none."""
+        """The opposite of asdict; KeyError, TypeError or ValueError when it is none."""
         episodes = tuple((str(name), int(n_frames)) for name, n_frames in entry["episodes"])
         numbers = int(entry["nsamples"]), int(entry["filesize"])
         return cls(str(entry["url"]), *numbers, str(entry["sha256"]), str(entry["split"]), episodes)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "url": self.url,
-            "nsamples": self.nsamples,
-            "filesize": self.filesize,
-            "sha256": self.sha256,
-            "split": self.split,
-            "episodes": [list(episode) for episode in self.episodes],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +92,7 @@ class ShardIndex:
             "counts": self.counts(),
             "skipped": self.skipped,
             "plan": self.plan,
-            "shardlist": [shard.to_json() for shard in self.shards],
+            "shardlist": [asdict(shard) for shard in self.shards],
         }
 
 

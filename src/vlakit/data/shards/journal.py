@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Journal:
 
     def record(self, entry: ShardEntry) -> None:
         """File a shard that lies complete under its partial name, then give it its final name."""
-        write_atomically(self.folder / f"{entry.name}.json", json.dumps(entry.to_json()))
+        write_atomically(self.folder / f"{entry.name}.json", json.dumps(asdict(entry)))
         publish(self.partial(entry.name), self.out / entry.url)
 
     def finished(self) -> dict[str, ShardEntry]:

@@ -134,11 +134,7 @@ def _from_json(entry: Any, where: str) -> DatasetStatistics:
         raise InvalidData(f"action statistics of different lengths, mean has {size}", where=where, do="convert again")
     empty = set(proprio) != set(NAMES) or not any(value.any() for value in proprio.values())
     return DatasetStatistics(
-        **action,
-        mask=mask,
-        num_transitions=counts[0],
-        num_trajectories=counts[1],
-        proprio=None if empty else proprio,
+        **action, mask=mask, num_transitions=counts[0], num_trajectories=counts[1], proprio=None if empty else proprio
     )
 
 

@@ -50,14 +50,10 @@ class VLASettings:
                 do="load the checkpoint with the vlakit version that wrote it",
             ) from error
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values only."""
-        return asdict(self)
-
     @property
     def description(self) -> dict[str, Any]:
         """What a card says of the network."""
-        return {"kind": "openvla", **self.to_dict()}
+        return {"kind": "openvla", **asdict(self)}
 
 
 class OpenVLA(Network):
@@ -237,7 +233,7 @@ def build_vla(
     with nullcontext() if device is None else torch.device(device):
         towers = VISION.build(settings.vision, **settings.vision_options)
         network = OpenVLA(towers, LANGUAGE.build(settings.llm, **settings.llm_options), tokens)
-    network.settings = settings.to_dict()
+    network.settings = asdict(settings)
     return network
 
 

@@ -1,71 +1,10 @@
-"""What a person says for each of Meta-World's 50 tasks, and which ten are MT10 (Yu et al. 2019, arXiv 1910.10897)."""
+"""What a person says for each of Meta-World's 50 tasks, and which ten are MT10."""
 
 from types import MappingProxyType
 
-SENTENCES = MappingProxyType(
-    {
-        "assembly-v3": "put the ring over the peg",
-        "basketball-v3": "drop the ball into the hoop",
-        "bin-picking-v3": "move the block to the other bin",
-        "box-close-v3": "put the lid on the box",
-        "button-press-topdown-v3": "press the button from above",
-        "button-press-topdown-wall-v3": "press the button behind the wall from above",
-        "button-press-v3": "press the button",
-        "button-press-wall-v3": "press the button behind the wall",
-        "coffee-button-v3": "start the coffee machine",
-        "coffee-pull-v3": "pull the mug away from the coffee machine",
-        "coffee-push-v3": "push the mug under the coffee machine",
-        "dial-turn-v3": "turn the dial",
-        "disassemble-v3": "take the ring off the peg",
-        "door-close-v3": "close the door",
-        "door-lock-v3": "lock the door",
-        "door-open-v3": "open the door",
-        "door-unlock-v3": "unlock the door",
-        "drawer-close-v3": "close the drawer",
-        "drawer-open-v3": "open the drawer",
-        "faucet-close-v3": "turn the faucet off",
-        "faucet-open-v3": "turn the faucet on",
-        "hammer-v3": "hit the nail with the hammer",
-        "hand-insert-v3": "put the hand into the hole",
-        "handle-press-side-v3": "press the handle down from the side",
-        "handle-press-v3": "press the handle down",
-        "handle-pull-side-v3": "pull the handle up from the side",
-        "handle-pull-v3": "pull the handle up",
-        "lever-pull-v3": "pull the lever up",
-        "peg-insert-side-v3": "put the peg into the side of the box",
-        "peg-unplug-side-v3": "pull the plug out of the side",
-        "pick-out-of-hole-v3": "take the disc out of the hole",
-        "pick-place-v3": "lift the disc to the spot",
-        "pick-place-wall-v3": "lift the disc over the wall to the spot",
-        "plate-slide-back-side-v3": "slide the plate sideways out of the goal",
-        "plate-slide-back-v3": "slide the plate back from the goal",
-        "plate-slide-side-v3": "slide the plate sideways into the goal",
-        "plate-slide-v3": "slide the plate into the goal",
-        "push-back-v3": "pull the block back to the spot",
-        "push-v3": "push the disc to the spot",
-        "push-wall-v3": "push the disc around the wall to the spot",
-        "reach-v3": "move the hand to the spot",
-        "reach-wall-v3": "move the hand over the wall to the spot",
-        "shelf-place-v3": "put the block on the shelf",
-        "soccer-v3": "push the ball into the goal",
-        "stick-pull-v3": "pull the bottle with the stick",
-        "stick-push-v3": "push the bottle with the stick",
-        "sweep-into-v3": "sweep the block into the hole",
-        "sweep-v3": "sweep the block off the table",
-        "window-close-v3": "close the window",
-        "window-open-v3": "open the window",
-    }
-)
-MT10 = (
-    "reach-v3",
-    "push-v3",
-    "pick-place-v3",
-    "door-open-v3",
-    "drawer-open-v3",
-    "drawer-close-v3",
-    "button-press-topdown-v3",
-    "peg-insert-side-v3",
-    "window-open-v3",
-    "window-close-v3",
-)
-BENCHMARKS = MappingProxyType({"MT10": MT10, "MT50": tuple(sorted(SENTENCES))})
+from vlakit.checked import read_yaml
+from vlakit.files import ASSETS
+
+_CONTENT = read_yaml(ASSETS / "metaworld.yaml")
+SENTENCES = MappingProxyType(_CONTENT["sentences"])
+BENCHMARKS = MappingProxyType({"MT10": tuple(_CONTENT["mt10"]), "MT50": tuple(sorted(SENTENCES))})

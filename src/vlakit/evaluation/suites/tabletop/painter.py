@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import math
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -11,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from vlakit.evaluation.renderer import choose_backend
-from vlakit.evaluation.suites.tabletop.embodiment import View
 from vlakit.evaluation.suites.tabletop.scene import World
-from vlakit.schema import Float64, UInt8
+from vlakit.schema import UInt8
 
 
 class Painter:
@@ -83,17 +81,3 @@ class Painter:
 def painter(size: int) -> Painter:
     """This process's painter of a size."""
     return Painter(size)
-
-
-def project(view: View, seen_from: tuple[float, float, float], point: Float64) -> tuple[float, float]:
-    """Where a point (3,) in metres appears: u rightwards and v downwards as shares of the picture's side."""
-    azimuth, elevation = math.radians(seen_from[0]), math.radians(seen_from[1])
-    forward = np.array(
-        [math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)]
-    )
-    right = np.array([math.sin(azimuth), -math.cos(azimuth), 0.0])
-    offset = np.asarray(point) - (np.array(view.lookat) - seen_from[2] * forward)
-    depth = float(offset @ forward)
-    half = depth * math.tan(math.radians(view.fovy) / 2)
-    upward = np.cross(right, forward)
-    return 0.5 + 0.5 * float(offset @ right) / half, 0.5 - 0.5 * float(offset @ upward) / half

@@ -83,7 +83,7 @@ def _scene(plan: Plan, kind: Task) -> tuple[tuple[Thing, ...], Goal]:
     def stand(spots: list[tuple[float, float]]) -> tuple[Thing, ...]:
         return tuple(Thing(c, s, x, y) for (c, s), (x, y) in zip(names, spots, strict=True))
 
-    spots = places(draw, len(names), lambda found: all(kind.fits(stand(found), g) for g in goals))
+    spots = places(draw, len(names), lambda tried: all(kind.fits(stand(tried), g) for g in goals))
     things = tuple(_turned(draw, thing) for thing in stand(spots))
     return things, other if plan.other else goal
 
