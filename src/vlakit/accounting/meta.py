@@ -37,7 +37,7 @@ def check_meta(model: Network) -> None:
 
 FILLING = {Tensor.zero_, Tensor.fill_, Tensor.normal_, Tensor.uniform_}
 FILLING |= {Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_}  # these four are how a normal is cut off
-INIT = {init.uniform_, init.normal_, init.constant_, init.kaiming_uniform_}  # these ask the mode and then not again inside
+INIT = {init.uniform_, init.normal_, init.constant_, init.kaiming_uniform_}  # their insides do not ask the mode
 
 
 class Uninitialised(TorchFunctionMode):
