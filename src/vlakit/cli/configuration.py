@@ -161,7 +161,7 @@ def check_run(name: str, overrides: Sequence[str]) -> None:
     """Compose every run that the overrides ask for; ConfigError for a key that does not exist, wherever it stands."""
     for single in single_runs([o for o in whole(overrides) if not o.lstrip("+~").startswith("hydra")]):
         cfg, chosen = compose_chosen(name, single)
-        plain, invented = _by_group(name, chosen)
+        plain, invented = _by_group(name, chosen, single)
         check_mappings(plain, single)
         for file, key in invented:
             known = set(leaves(cfg)) - {key for _, key in invented}
@@ -191,13 +191,19 @@ def invented_keys(name: str, overrides: Sequence[str]) -> list[tuple[str, str]]:
 
     Hydra merges such a file without a word, so a misspelt key would silently change nothing.
     """
-    return _by_group(name, compose_chosen(name, overrides)[1])[1]
+    return _by_group(name, compose_chosen(name, overrides)[1], overrides)[1]
 
 
-def _by_group(name: str, chosen: Mapping[str, str]) -> tuple[DictConfig, list[tuple[str, str]]]:
-    """The configuration of these choices without layered files and values, and what each layered file adds to it."""
+def _by_group(
+    name: str, chosen: Mapping[str, str], overrides: Sequence[str]
+) -> tuple[DictConfig, list[tuple[str, str]]]:
+    """The configuration of these choices without layered files and values, and what each layered file adds to it.
+
+    Of the overrides only Hydra's own are kept, which say where files are.
+    """
     layers = {group: choice for group, choice in chosen.items() if group in LAYERED}
-    groups = [f"{g}={c}" for g, c in chosen.items() if _own_group(g)]
+    groups = [o for o in overrides if o.startswith("hydra.")]
+    groups += [f"{g}={c}" for g, c in chosen.items() if _own_group(g)]
     found: list[tuple[str, str]] = []
     with _composing():
         scale = ["scale=laptop"] if "scale" in layers else []
