@@ -186,10 +186,13 @@ def test_a_mixture_of_an_experiment_is_the_whole_mixture(mine: Path) -> None:
     assert compose_config("train", ["experiment=mine"]).data.mixture == {"my_robot": 1}
 
 
-def test_a_dataset_that_no_mixture_has_yet_is_added_or_given_whole() -> None:
+def test_a_dataset_that_no_mixture_has_yet_is_added_or_given_whole(mine: Path) -> None:
     error = refusal("data=tabletop_mixture", "data.mixture.my_robot=1")
     assert "+data.mixture.my_robot=VALUE" in error.do
     assert "data.mixture={NAME: VALUE}" in error.do
+    (mine / "data").mkdir()
+    (mine / "data" / "pictures.yaml").write_text("_target_: builtins.dict\n")  # data that know no mixture
+    assert refusal("data=pictures", "data.mixture={a: 1}").what == "'data.mixture' is no key of the configuration"
 
 
 @pytest.mark.parametrize("verb", ["train", "explain", "plan", "bench"])

@@ -1,6 +1,6 @@
 """`python -m vlakit VERB ...` is `vlakit VERB ...`."""
 
-from vlakit.cli.app import main
+from vlakit.cli.app import console
 
 if __name__ == "__main__":
-    main()
+    console()

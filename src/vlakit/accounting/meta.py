@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
@@ -24,7 +25,7 @@ class Buildable(Protocol):
 
 def prepared(policy: Buildable) -> Network:
     """The strategy's own network, ready to train, on the meta device."""
-    with Uninitialised():
+    with torch.device("meta"), Uninitialised():  # adapters too are made there, not on the CPU and then moved
         return policy.built("meta")
 
 
@@ -36,15 +37,19 @@ def check_meta(model: Network) -> None:
 
 FILLING = {Tensor.zero_, Tensor.fill_, Tensor.normal_, Tensor.uniform_}
 FILLING |= {Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_}  # these four are how a normal is cut off
+INIT = {init.uniform_, init.normal_, init.constant_, init.kaiming_uniform_}  # their insides do not ask the mode
 
 
 class Uninitialised(TorchFunctionMode):
     """Skips filling new tensors: on the meta device nobody sees the numbers, and adapters spend seconds on them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         if func in FILLING and args[0].is_meta:
             return args[0]
-        return func(*args, **(kwargs or {}))
+        if func in INIT and kwargs["tensor"].is_meta:
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 INDEXING = {Tensor.__getitem__, Tensor.__setitem__}

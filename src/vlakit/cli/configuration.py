@@ -6,7 +6,7 @@ Files of the user's own folders (cli.words) are found beside vlakit's, and are c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -61,14 +61,21 @@ def _composing() -> Iterator[None]:
 
 def compose_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration `conf/<name>.yaml` with overrides; ConfigError names the nearest key or option."""
+    return compose_chosen(name, overrides)[0]
+
+
+def compose_chosen(name: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """The same, and group -> the file chosen in it, for every group with one."""
     parse_overrides(overrides)
     try:
         with _composing():
-            cfg = compose(name, whole(overrides))
+            cfg = compose(name, whole(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise explained(name, overrides, error) from error
+    with open_dict(cfg):
+        choices = cfg.pop("hydra").runtime.choices
     check_modules(cfg)
-    return cfg
+    return cfg, {group: str(choice) for group, choice in choices.items() if str(choice) not in {"None", "null"}}
 
 
 def whole(overrides: Sequence[str]) -> list[str]:
@@ -153,18 +160,17 @@ def _swept(override: Override) -> Iterable[Any]:
 def check_run(name: str, overrides: Sequence[str]) -> None:
     """Compose every run that the overrides ask for; ConfigError for a key that does not exist, wherever it stands."""
     for single in single_runs([o for o in whole(overrides) if not o.lstrip("+~").startswith("hydra")]):
-        cfg = compose_config(name, single)
-        check_mappings(name, single)
-        invented = invented_keys(name, single)
+        cfg, chosen = compose_chosen(name, single)
+        plain, invented = _by_group(name, chosen, single)
+        check_mappings(plain, single)
         for file, key in invented:
             known = set(leaves(cfg)) - {key for _, key in invented}
             where = shown(config_file(*file.split("/")))
             raise ConfigError(f"{key!r} is no key of the configuration", where=where, do=_nearest_key(key, known))
 
 
-def check_mappings(name: str, overrides: Sequence[str]) -> None:
-    """Raise ConfigError for a single value given to a key that holds several, such as lr=1e-3."""
-    plain = _defaults(name, overrides)
+def check_mappings(plain: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise ConfigError for a single value given to a key that holds several in `plain`, such as lr=1e-3."""
     for override in parse_overrides(overrides):
         node = None  # also where the value hangs on Hydra's run, as that of paths.output does
         if not override.is_delete():
@@ -185,29 +191,34 @@ def invented_keys(name: str, overrides: Sequence[str]) -> list[tuple[str, str]]:
 
     Hydra merges such a file without a word, so a misspelt key would silently change nothing.
     """
+    return _by_group(name, compose_chosen(name, overrides)[1], overrides)[1]
+
+
+def _by_group(
+    name: str, chosen: Mapping[str, str], overrides: Sequence[str]
+) -> tuple[DictConfig, list[tuple[str, str]]]:
+    """The configuration of these choices without layered files and values, and what each layered file adds to it.
+
+    Of the overrides only Hydra's own are kept, which say where files are.
+    """
+    layers = {group: choice for group, choice in chosen.items() if group in LAYERED}
+    groups = [o for o in overrides if o.startswith("hydra.")]
+    groups += [f"{g}={c}" for g, c in chosen.items() if _own_group(g)]
+    found: list[tuple[str, str]] = []
     with _composing():
-        full = compose(name, list(overrides), return_hydra_config=True)
-        chosen = {g: str(c) for g, c in full.hydra.runtime.choices.items() if c is not None and c != "null"}
-        layers = {group: choice for group, choice in chosen.items() if group in LAYERED and choice != "None"}
-        groups = [f"{g}={c}" for g, c in chosen.items() if _own_group(g) and g not in layers]
-        values = [o for o in overrides if o.split("=")[0] not in chosen]
-        found: list[tuple[str, str]] = []
-        base = set(leaves(compose(name, [*groups, "scale=laptop", *values])))
+        scale = ["scale=laptop"] if "scale" in layers else []
+        plain = compose(name, [*groups, *scale])
+        base = set(leaves(plain))
         for group, choice in layers.items():
-            if group == "scale" and choice == "laptop":
-                continue
-            with_layer = compose(name, [f"{group}={choice}", *_without(groups, group), *values])
-            found += [(f"{group}/{choice}", key) for key in sorted(set(leaves(with_layer)) - base)]
+            if f"{group}={choice}" not in scale:
+                keys = set(leaves(compose(name, [*groups, f"{group}={choice}"]))) - base
+                found += [(f"{group}/{choice}", key) for key in sorted(keys)]
     free = tuple(f"{key}." for key in ("hydra", *OPEN))
-    return [(file, key) for file, key in found if not key.startswith(free)]
+    return plain, [(file, key) for file, key in found if not key.startswith(free)]
 
 
 def _own_group(group: str) -> bool:
     return "/" not in group and "@" not in group and group not in {*LAYERED, "hydra", "local"}
-
-
-def _without(groups: Iterable[str], group: str) -> list[str]:
-    return [line for line in groups if not line.startswith(f"{group}=")]
 
 
 def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigError:

@@ -8,8 +8,10 @@ from hydra.utils import instantiate
 
 from vlakit.cli.configuration import compose_config, to_plain
 from vlakit.cli.output import check_format, emit
+from vlakit.cli.uncollected import uncollected
 
 
+@uncollected()
 def main(overrides: Sequence[str]) -> None:
     """Print parameters, trainable, reachable by gradient and optimizer bytes a module."""
     cfg = compose_config("explain", overrides)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from vlakit.cli.configuration import compose_config, to_plain
 from vlakit.cli.output import check_format, emit
+from vlakit.cli.uncollected import uncollected
 from vlakit.errors import ConfigError, PartMissing, nearest
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ PEAK_TFLOPS = {"bf16-true": 312.0, "bf16-mixed": 312.0, "32-true": 19.5}  # A100
 PAPER_BATCH = 16
 
 
+@uncollected()
 def main(overrides: Sequence[str]) -> None:
     """Print what a strategy takes, what fits on which card, and how long and how large the run will be."""
     words = [word for word in overrides if word != "strategy=all"]
