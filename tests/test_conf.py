@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose
 from hydra.utils import instantiate
 
+from vlakit.cli import configuration
 from vlakit.cli.configuration import check_run, compose_config, invented_keys, single_runs, to_plain, verb_config
 from vlakit.configs import FOLDERS, config_names
 from vlakit.errors import ConfigError
@@ -257,3 +259,10 @@ def test_a_value_that_must_be_given_is_asked_for() -> None:
     with pytest.raises(ConfigError, match="'ckpt'") as caught:
         verb_config("evaluate", [])
     assert "ckpt=" in caught.value.do
+
+
+def test_checking_a_run_with_an_experiment_composes_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(configuration, "compose", lambda name, *a, **k: names.append(name) or compose(name, *a, **k))
+    check_run("train", ["experiment=lora_r32", "seed=1"])
+    assert len(names) == 3

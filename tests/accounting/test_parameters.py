@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import meta_lora, meta_vla
+from tiny_runs import meta_lora, meta_vla, module_of
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlakit.accounting.dry_step import LOSS, Workload, dry_step
 from vlakit.accounting.memory import PRECISIONS, Setup, estimate
+from vlakit.accounting.meta import prepared
 from vlakit.accounting.parameters import ModuleCount, count_parameters, explain, reached_names, unreached_adapters
 from vlakit.models.network import Network, Output
 from vlakit.models.openvla.vla import OpenVLA
@@ -15,6 +17,7 @@ from vlakit.processing.processor import Processor
 from vlakit.processing.settings import ProcessorSettings, TokenSettings
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch
+from vlakit.strategies.lora import Lora
 
 TOWERS = {"siglip_so400m": ["siglip"], "dinosiglip_so400m": ["dinov2", "siglip"]}
 
@@ -134,3 +137,22 @@ def test_another_network_is_counted_by_its_own_forward() -> None:
     memory = estimate(model, processor, Setup(PRECISIONS["32-true"]), Workload()).at(2)
     assert memory.weights == 4 * sum(sizes.values())
     assert memory.gradients == 4 * (sizes["stem"] + sizes["head"])
+
+
+class Filled(TorchDispatchMode):
+    """Notes the operators that fill a tensor at random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operators |= {str(func)} & {"aten.uniform_.default", "aten.normal_.default"}
+        return func(*args, **(kwargs or {}))
+
+
+def test_counting_fills_no_weights(tiny_processor: TokenProcessor) -> None:
+    with Filled() as filled:
+        model = prepared(module_of(Lora, tiny_processor, rank=4))
+    assert filled.operators == set()
+    assert all(parameter.is_meta for parameter in model.parameters())
