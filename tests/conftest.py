@@ -1,5 +1,6 @@
 """What tests share: a tiny model, its processor with Bridge statistics, one batch, the shipped sample as shards."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -69,6 +70,15 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("empty_store") / "mlflow.db"
     client(f"sqlite:///{file}")
     return file
+
+
+@pytest.fixture(autouse=True)
+def _handlers_of_the_log() -> Iterator[None]:
+    """A command run in this process logs to a captured stream, which is closed when its test is over."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    root.handlers[:] = before
 
 
 @pytest.fixture(scope="session")
