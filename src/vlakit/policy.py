@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +16,7 @@ from vlakit.checkpoints.contract import check_contract
 from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.errors import PartMissing, StatisticsMissing
 from vlakit.models.cpu import use_onednn
-from vlakit.models.network import HasFeatures, Likelihood, Network, capability
+from vlakit.models.network import HasFeatures, Likelihood, Network, capability, tensors_hash
 from vlakit.processing.processor import Processor
 from vlakit.schema import Float32, Inputs, Int64, Observation
 
@@ -152,15 +151,10 @@ class TrainedPolicy:
     def content_hash(self) -> str:
         """sha256 (hex) of all that decides the policy's answers: weights, processor, statistics, decoding."""
         settings: Mapping[str, object] = {**self.processor.description, "tokenizer_path": None}  # where a file lies
-        digest = sha256(repr((settings, self.constrain)).encode())
+        decides = repr((settings, self.constrain)).encode()
         for name, one in sorted(self.processor.statistics.items()):
-            digest.update(name.encode())
-            digest.update(np.stack([one.q01, one.q99, one.mask, one.min, one.max]).tobytes())
-        for name, tensor in self.network.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            plain = tensor.detach().cpu().contiguous().reshape(-1)  # a scalar has no bytes of its own to view
-            digest.update(plain.view(torch.uint8).numpy())
-        return digest.hexdigest()
+            decides += name.encode() + np.stack([one.q01, one.q99, one.mask, one.min, one.max]).tobytes()
+        return tensors_hash(self.network, decides)
 
     def _physical(self, normalized: Tensor, observations: Sequence[Observation]) -> Float32:
         return self.processor.physical(normalized.float().cpu().numpy(), [one.dataset for one in observations])

@@ -12,9 +12,10 @@ import torch
 from tiny_runs import Trace, built, data_of, trainer_of
 
 from vlakit.errors import ConfigError
+from vlakit.models.network import tensors_hash
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.strategies.base import PolicyModule
-from vlakit.strategies.feature_cache import FeatureCache, RowFile, weights_hash
+from vlakit.strategies.feature_cache import FeatureCache, RowFile
 from vlakit.strategies.frozen_vision import FrozenVision
 from vlakit.strategies.full import Full
 from vlakit.strategies.last_layer import LastLayer
@@ -83,10 +84,10 @@ def test_other_weights_or_another_preparation_never_share_features(
     paths = [FeatureCache(tmp_path, model, names, {"image_size": 64}).files["demo"].path]
     paths.append(FeatureCache(tmp_path, model, names, {"image_size": 32}).files["demo"].path)
     paths.append(FeatureCache(tmp_path, model, {"demo": ("other", 4)}, {"image_size": 64}).files["demo"].path)
-    before = weights_hash(model.vision_backbone)
+    before = tensors_hash(model.vision_backbone)
     with torch.no_grad():
         next(model.vision_backbone.parameters())[0] += 1
-    assert weights_hash(model.vision_backbone) != before
+    assert tensors_hash(model.vision_backbone) != before
     paths.append(FeatureCache(tmp_path, model, names, {"image_size": 64}).files["demo"].path)
     assert len(set(paths)) == 4
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from vlakit.cli.configuration import compose_config, to_plain
 from vlakit.cli.output import check_format, emit
+from vlakit.cli.policies import policy_of
 
 if TYPE_CHECKING:
     from vlakit.data.stream.datamodule import VLADataModule
@@ -56,7 +57,7 @@ def step_rate(cfg: DictConfig, data: VLADataModule, batch: Batch) -> float:
     from vlakit.accounting.throughput import batches_per_second
     from vlakit.strategies.optim import parameter_groups
 
-    policy = instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=data.processor, _convert_="all")
+    policy = policy_of(cfg, data.processor)
     policy.configure_model()
     model = policy.model.to(cfg.device)
     optimizer = policy.build_optimizer(parameter_groups(model, decay_norms_and_biases=True))

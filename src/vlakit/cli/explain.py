@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hydra.utils import instantiate
-
-from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.configuration import compose_config
 from vlakit.cli.output import check_format, emit
+from vlakit.cli.policies import policy_of
 from vlakit.cli.uncollected import uncollected
 
 
@@ -18,12 +17,10 @@ def main(overrides: Sequence[str]) -> None:
     check_format(cfg.format)
     from vlakit.accounting.meta import prepared
     from vlakit.accounting.parameters import ModuleCount, explain, reached_names, unreached_adapters
-    from vlakit.processing.processor import build_processor
 
-    processor = build_processor(to_plain(cfg.model.processor))
-    policy = instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=processor, _convert_="all")
+    policy = policy_of(cfg)
     model = prepared(policy)
-    reached = reached_names(model, processor.blank(1, device="meta"))
+    reached = reached_names(model, policy.processor.blank(1, device="meta"))
     rows = explain(model, reached)
     total: ModuleCount = rows[-1]
     silent, adapters = unreached_adapters(model, reached)

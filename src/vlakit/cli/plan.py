@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from vlakit.cli.configuration import compose_config, to_plain
 from vlakit.cli.output import check_format, emit
+from vlakit.cli.policies import policy_of
 from vlakit.cli.uncollected import uncollected
 from vlakit.errors import ConfigError, PartMissing, nearest
 
@@ -98,14 +98,6 @@ def _time(cfg: DictConfig, counted: Estimate) -> dict[str, float]:
         "hours": seconds * cfg.steps / 3600,
         "steps": cfg.steps,
     }
-
-
-def policy_of(cfg: DictConfig) -> PolicyModule:
-    """The strategy; it builds its network where it is asked to."""
-    from vlakit.processing.processor import build_processor
-
-    processor = build_processor(to_plain(cfg.model.processor))
-    return instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=processor, _convert_="all")
 
 
 def _check_measurable(cfg: DictConfig) -> None:

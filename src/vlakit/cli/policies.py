@@ -1,4 +1,4 @@
-"""The policy that a verb's keys describe: ckpt, device, constrain, strict, base, trusted."""
+"""The policy that a verb's keys describe: one to train, or that of a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from vlakit.policy import TrainedPolicy
+    from vlakit.processing.processor import Processor
+    from vlakit.strategies.base import PolicyModule
 
 
 def load_policy(cfg: Mapping[str, Any]) -> TrainedPolicy:
@@ -22,6 +26,17 @@ def load_policy(cfg: Mapping[str, Any]) -> TrainedPolicy:
         strict=cfg["strict"],
         options=LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"])),
     )
+
+
+def policy_of(cfg: DictConfig, processor: Processor | None = None) -> PolicyModule:
+    """The strategy of a composed configuration, its network not yet built; processor: one that knows the data."""
+    from hydra.utils import instantiate
+
+    from vlakit.cli.configuration import to_plain
+    from vlakit.processing.processor import build_processor
+
+    processor = processor or build_processor(to_plain(cfg.model.processor))
+    return instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=processor, _convert_="all")
 
 
 def home_of(ckpt: str | Path) -> Path | None:

@@ -23,7 +23,6 @@ from vlakit.configs import also_in
 if TYPE_CHECKING:
     from lightning import Trainer
 
-    from vlakit.strategies.base import PolicyModule
 
 log = logging.getLogger(__name__)
 _UNNAMED = (*PLACES, "evaluate.", "callbacks", "trainer.enable", "name=", "model.weights=", "hydra.")  # in the record
@@ -36,18 +35,17 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     With evaluate.suite=NAME it ends in closed loop: eval/success, and the episodes beside the checkpoint.
     """
     import torch
-    from lightning.pytorch.callbacks import (
-        ProgressBar,  # first, so that its loggers exist when they are told to be quiet
-    )
+    from lightning.pytorch.callbacks import ProgressBar
 
     from vlakit.checkpoints.contract import N_FRAMES
     from vlakit.checkpoints.file import checkpoint_file
     from vlakit.cli.evaluate import evaluate_trained
+    from vlakit.cli.policies import policy_of
     from vlakit.cli.recording import Record, resumed_card
     from vlakit.processing.processor import build_processor
     from vlakit.seeding import seed_everything
 
-    quiet_libraries()
+    quiet_libraries()  # behind the import of lightning, whose loggers must exist
     # Probabilities of a confident model are denormal numbers, over which a CPU takes a hundred times as long. Threads
     # inherit this, so it comes before they are made.
     torch.set_flush_denormal(True)
@@ -55,9 +53,7 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     processor = build_processor(to_plain(cfg.model.processor), seed=cfg.seed)
     processor.check_files()  # says now, not after building 7B, that the tokenizer's files are missing
     data = instantiate(cfg.data, processor=processor, _convert_="all")
-    policy: PolicyModule = instantiate(
-        cfg.strategy, network=to_plain(cfg.model.network), processor=data.processor, _convert_="all"
-    )
+    policy = policy_of(cfg, data.processor)
     resumed = None if cfg.ckpt_path is None else checkpoint_file(cfg.ckpt_path)
     card = None if resumed is None else resumed_card(policy, resumed)
     record = Record(cfg, run_name or cfg.name, parent, data, card)

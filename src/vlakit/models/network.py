@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -105,6 +106,16 @@ class HasFeatures(Protocol):
     def features(self, inputs: Inputs) -> Tensor:
         """(B, N, D)."""
         ...
+
+
+def tensors_hash(module: nn.Module, prefix: bytes = b"") -> str:
+    """sha256 (hex) over `prefix` and the names, kinds and bytes of all tensors of a module."""
+    digest = sha256(prefix)
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1)  # a scalar has no bytes of its own to view
+        digest.update(plain.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def row_means(values: Tensor, chunk_mask: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vlakit.errors import ConfigError
 from vlakit.files import disk_full_as_error, write_atomically
-from vlakit.models.network import HasFeatures
+from vlakit.models.network import HasFeatures, tensors_hash
 from vlakit.schema import Batch
 
 
@@ -90,7 +90,7 @@ class FeatureCache:
             raise ConfigError(f"feature_copies is {copies}", where="strategy.feature_copies", do="set it to 1 or more")
         self.model, self.copies = model, copies
         shape = model.feature_shape
-        weights = weights_hash(model.encoder)
+        weights = tensors_hash(model.encoder)
         self.files: dict[str, RowFile] = {}
         for name, (shards, n_frames) in datasets.items():
             description = {
@@ -145,12 +145,3 @@ def check_frozen(towers: nn.Module) -> None:
             where="strategy.feature_cache",
             do="set feature_cache=null, or take frozen_vision or last_layer",
         )
-
-
-def weights_hash(module: nn.Module) -> str:
-    """sha256 (hex) over names, kinds and bytes of all tensors."""
-    digest = sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
