@@ -29,3 +29,11 @@ def test_text_says_what_never_learns(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_strategy_that_trains_nothing_silent_says_nothing_about_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("explain", ["model=tiny", "strategy=last_layer"]) == 0
     assert "never get a gradient" not in capsys.readouterr().out
+
+
+def test_layers_that_no_adapter_reaches_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("explain", ["model=tiny", "strategy=lora", "strategy.targets=[q_proj,v_proj,proj]"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("no adapter on stem.0 (2), stem.3 (2), stem.6 (2), qkv (")
+    assert run("explain", ["model=tiny", "strategy=lora"]) == 0
+    assert "no adapter" not in capsys.readouterr().out

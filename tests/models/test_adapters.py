@@ -7,7 +7,15 @@ import torch
 
 from vlakit.accounting.parameters import count_parameters
 from vlakit.errors import PatternUnmatched
-from vlakit.models.adapters import OPENVLA_TARGETS, LoraNumbers, inject_lora, merged_state_dict
+from vlakit.models.adapters import (
+    ADAPTABLE,
+    OPENVLA_TARGETS,
+    LoraNumbers,
+    adaptable_layers,
+    every_layer,
+    inject_lora,
+    merged_state_dict,
+)
 from vlakit.models.openvla.vla import OpenVLA, VLASettings, build_vla
 from vlakit.schema import Batch
 
@@ -36,14 +44,41 @@ def test_only_adapters_train(tiny_vla: OpenVLA) -> None:
     assert all(p.requires_grad == (".lora_" in name) for name, p in tiny_vla.named_parameters())
 
 
-def test_every_linear_layer_the_head_and_the_patch_embedding_are_adapted(tiny_vla: OpenVLA) -> None:
-    kinds = torch.nn.Linear | torch.nn.Conv2d
-    layers = {name for name, module in tiny_vla.named_modules() if isinstance(module, kinds)}
-    expected = {name for name in layers if ".stem." not in name}  # in front of `proj`; released towers have none
+def layers_of(model: OpenVLA) -> set[str]:
+    return {name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)}
+
+
+def test_every_linear_and_convolutional_layer_is_adapted(tiny_vla: OpenVLA) -> None:
+    layers = layers_of(tiny_vla)
+    adapted(tiny_vla, targets=every_layer(tiny_vla))
+    with_adapter = {n.removesuffix(".lora_B.default.weight") for n, _ in tiny_vla.named_parameters() if ".lora_B." in n}
+    assert with_adapter == layers
+    assert {"language_model.lm_head", "vision_backbone.featurizer.patch_embed.stem.0"} <= layers
+    assert adaptable_layers(tiny_vla) == []
+
+
+def test_a_layer_without_an_adapter_is_named(tiny_vla: OpenVLA) -> None:
     adapted(tiny_vla)
-    found = {n.removesuffix(".lora_B.default.weight") for n, _ in tiny_vla.named_parameters() if ".lora_B." in n}
-    assert found == expected
-    assert {"language_model.lm_head", "vision_backbone.featurizer.patch_embed.proj"} <= found
+    stems = [f"vision_backbone.{tower}.patch_embed.stem.{i}" for tower in ("featurizer",) for i in (0, 3, 6)]
+    assert [name for name in adaptable_layers(tiny_vla) if ".featurizer." in name] == stems
+
+
+def test_merged_lora_moves_the_layers_that_full_fine_tuning_moves(tiny_vla: OpenVLA, tiny_batch: Batch) -> None:
+    """None is bit-equal to its start but those that the loss does not reach: full leaves these as they are, too."""
+    layers, start = layers_of(tiny_vla), {k: v.clone() for k, v in tiny_vla.state_dict().items()}
+    full = tiny_vla(tiny_batch).loss
+    weights = {n: p for n, p in tiny_vla.named_parameters() if n.removesuffix(".weight") in layers}
+    gradients = torch.autograd.grad(full, list(weights.values()), allow_unused=True)
+    reached = {name for name, gradient in zip(weights, gradients, strict=True) if gradient is not None}
+    adapted(tiny_vla, targets=every_layer(tiny_vla)).train()
+    optimizer = torch.optim.AdamW([p for p in tiny_vla.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(2):  # B starts at zero: A moves from the second step on
+        optimizer.zero_grad()
+        tiny_vla(tiny_batch).loss.backward()
+        optimizer.step()
+    moved = {name for name, tensor in merged_state_dict(tiny_vla).items() if not torch.equal(tensor, start[name])}
+    assert moved == reached
+    assert any(".stem.0." in name for name in moved)
 
 
 def test_adapter_size_is_proportional_to_the_rank() -> None:

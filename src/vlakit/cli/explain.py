@@ -17,6 +17,7 @@ def main(overrides: Sequence[str]) -> None:
     check_format(cfg.format)
     from vlakit.accounting.meta import prepared
     from vlakit.accounting.parameters import ModuleCount, explain, reached_names, unreached_adapters
+    from vlakit.models.adapters import adaptable_layers, named_briefly
 
     policy = policy_of(cfg)
     model = prepared(policy)
@@ -24,6 +25,7 @@ def main(overrides: Sequence[str]) -> None:
     rows = explain(model, reached)
     total: ModuleCount = rows[-1]
     silent, adapters = unreached_adapters(model, reached)
+    bare = adaptable_layers(model) if adapters else []
     report = {
         "model": model.description,
         "strategy": policy.name,
@@ -33,9 +35,13 @@ def main(overrides: Sequence[str]) -> None:
         "optimizer_bytes": total.optimizer_bytes,
         "adapters": adapters,
         "adapters_without_gradient": silent,
+        "layers_without_adapter": bare,
         "modules": [row.to_dict() for row in rows[:-1]],
     }
-    emit(report, _text(rows, silent, adapters), cfg.format)
+    text = _text(rows, silent, adapters)
+    if bare:
+        text += f"\nno adapter on {named_briefly(bare)}, which strategy=full trains"
+    emit(report, text, cfg.format)
 
 
 def _text(rows: Sequence, silent: int, adapters: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -13,8 +14,11 @@ from torch import Tensor, nn
 
 from vlakit.errors import PatternUnmatched, nearest
 
+ADAPTABLE = nn.Linear | nn.Conv2d
+
 # Last name components of every layer that OpenVLA's fine-tuning adapts: `proj` is also the convolution of the patch
-# embedding, `lm_head` is included, both as peft < 0.15 understood all-linear (openvla.md 3.7).
+# embedding, `lm_head` is included, both as peft < 0.15 understood all-linear (openvla.md 3.7). What an adapter file of
+# the original means; a network of its own layers has others: `every_layer`.
 OPENVLA_TARGETS = (
     "qkv", "proj", "q", "kv",
     "fc1", "fc2", "fc3",
@@ -63,10 +67,51 @@ def inject_lora(model: nn.Module, numbers: LoraNumbers) -> nn.Module:
     return model
 
 
+def adaptable_layers(model: nn.Module) -> list[str]:
+    """Paths of every linear and convolutional layer that has no adapter, in the network's order.
+
+    What a full fine-tuning would move and LoRA leaves as it is, when asked after the injection.
+    """
+    return [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, ADAPTABLE) and ".lora_" not in path and not path.endswith(".base_layer")
+    ]
+
+
+def every_layer(model: nn.Module) -> tuple[str, ...]:
+    """The targets that give every linear and convolutional layer an adapter, whatever the network.
+
+    Last name components; a place in a Sequential, such as `stem.3`, keeps its owner's name, for `3` may name anything.
+
+    >>> every_layer(nn.ModuleDict({"q_proj": nn.Linear(2, 2), "stem": nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())}))
+    ('q_proj', 'stem.0')
+    """
+    return tuple(dict.fromkeys(short_name(path) for path in adaptable_layers(model)))
+
+
+def short_name(path: str) -> str:
+    """The last component of a module's path, with the owners that a number needs to say something.
+
+    >>> short_name("vision.blocks.3.attn.qkv"), short_name("patch_embed.stem.0")
+    ('qkv', 'stem.0')
+    """
+    owner, _, last = path.rpartition(".")
+    return f"{short_name(owner)}.{last}" if last.isdecimal() and owner else last
+
+
+def named_briefly(paths: Iterable[str]) -> str:
+    """Layers by their short names, with how many there are of each.
+
+    >>> named_briefly(["blocks.0.attn.qkv", "blocks.1.attn.qkv", "patch_embed.stem.0"])
+    'qkv (2), stem.0 (1)'
+    """
+    return ", ".join(f"{name} ({count})" for name, count in Counter(map(short_name, paths)).items())
+
+
 def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
     """Refuse a target list with a name that matches no layer."""
-    adaptable = nn.Linear | nn.Conv2d
-    paths = {name for name, module in model.named_modules() if isinstance(module, adaptable)}
+    paths = set(adaptable_layers(model))
     layers = {path.rpartition(".")[2] for path in paths}
     optional = {"fc3", "q", "kv"}  # projector of fused towers; pooling head of SigLIP towers
     for target in targets:

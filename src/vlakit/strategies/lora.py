@@ -1,18 +1,24 @@
-"""LoRA on every linear layer, the head and the patch embedding, with alpha = min(rank, 16) (Table 1, rows 5 and 6)."""
+"""LoRA on every linear and convolutional layer, head included, with alpha = min(rank, 16) (Table 1, rows 5 and 6)."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from vlakit.checkpoints.card import CARD
+from vlakit.checkpoints.card import CARD, Card
 from vlakit.errors import ConfigError
-from vlakit.models.adapters import OPENVLA_TARGETS, LoraNumbers, inject_lora
+from vlakit.models.adapters import LoraNumbers, adaptable_layers, every_layer, inject_lora, named_briefly
 from vlakit.models.network import Network
 from vlakit.strategies.base import PolicyModule
+
+log = logging.getLogger(__name__)
 
 
 class Lora(PolicyModule):
     """97.6 M parameters of the paper's model at rank 32.
 
+    targets: last name components of the layers to adapt; None: all that a full fine-tuning would move, which for the
+    released models is the original's list. Norms, positions and the embedding of words stay as they are, as there.
     adapter_only: checkpoints hold the adapters and name their base (`weights`) instead of copying it: MBs, not GBs.
     """
 
@@ -24,12 +30,12 @@ class Lora(PolicyModule):
         rank: int,
         alpha: int | None = None,
         dropout: float = 0.0,
-        targets: Sequence[str] = OPENVLA_TARGETS,
+        targets: Sequence[str] | None = None,
         adapter_only: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.numbers = LoraNumbers(rank, min(rank, 16) if alpha is None else alpha, dropout, tuple(targets))
+        self.numbers = LoraNumbers(rank, min(rank, 16) if alpha is None else alpha, dropout, tuple(targets or ()))
         self.adapter_only = adapter_only
         if adapter_only and self.weights is None:
             raise ConfigError(
@@ -43,7 +49,20 @@ class Lora(PolicyModule):
         return self.numbers.to_dict()
 
     def prepare(self, model: Network) -> None:
+        if not self.numbers.targets:
+            self.numbers = replace(self.numbers, targets=every_layer(model))
         inject_lora(model, self.numbers)
+
+    def check_resumed(self, card: Card, *, where: str) -> None:
+        """As every strategy; layers that this run does not name are those that its checkpoint has adapted."""
+        if not self.numbers.targets and card.adapter is not None:
+            self.numbers = replace(self.numbers, targets=tuple(card.adapter["targets"]))
+        super().check_resumed(card, where=where)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if layers := adaptable_layers(self.model):
+            log.warning("no adapter on %s, which strategy=full trains: see strategy.targets", named_briefly(layers))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

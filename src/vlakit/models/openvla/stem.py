@@ -15,10 +15,7 @@ GROUPS = 8
 
 
 class ConvStem(PatchEmbed):
-    """timm's `embed_layer` for patches of 16 px: four 3x3 convolutions of stride 2, the last one called `proj`.
-
-    That name makes the last one what the patch embedding is to OpenVLA's list of LoRA targets.
-    """
+    """timm's `embed_layer` for patches of 16 px: four 3x3 convolutions of stride 2, the last one called `proj`."""
 
     def __init__(self, img_size: int = 64, patch_size: int = 16, embed_dim: int = 96, **options: Any) -> None:
         super().__init__(img_size, patch_size, embed_dim=embed_dim, **options)
