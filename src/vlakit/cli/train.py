@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from vlakit.cli.configuration import PROVIDER, check_run, hydra_root, to_plain, whole
 from vlakit.cli.errors import quiet_libraries, readable_errors
+from vlakit.cli.own_data import with_own_data
 from vlakit.cli.sweep import PLACES, Job, closed_early, continued, parent_of, without
 from vlakit.cli.words import own_folders
 from vlakit.configs import also_in
@@ -81,7 +82,8 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `key=value` overrides, `-m` for a sweep, `-m continue=DIR` to go on with one."""
-    with readable_errors(), own_folders("train", continued(sys.argv[1:] if argv is None else argv)) as words:
+    with readable_errors(), own_folders("train", continued(sys.argv[1:] if argv is None else argv)) as given:
+        words = with_own_data(given)
         if not any(word.split("=")[0] in _OF_HYDRA for word in words):
             check_run("train", [word for word in words if not word.startswith("-")])
         sys.argv = [sys.argv[0], *whole(words)]

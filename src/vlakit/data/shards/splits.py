@@ -57,7 +57,9 @@ def plan_splits(source: Source, val_fraction: float) -> SplitPlan:
         return _hold_out(keys, val_fraction, "the source has no val split")
     name, unused = shipped[0], sorted(set(source.splits) - {"train", shipped[0]})
     total, dropped = _repeated(source, name)
-    if dropped:
+    if len(dropped) == total:
+        log.warning("the source's %s repeats train (%d episodes): a part of train is held out instead", name, total)
+    elif dropped:
         log.warning("%d of %d episodes of %s are also in train: dropped from val", len(dropped), total, name)
     if unused:
         log.warning("splits left unread: %s", ", ".join(unused))

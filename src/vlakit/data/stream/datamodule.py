@@ -45,8 +45,9 @@ class LoadOptions:
 class VLADataModule(LightningDataModule):
     """Batches of a mixture: {dataset: weight}, or the name of one in conf/mixture, under `root`, one folder a dataset.
 
-    A dataset that is not there yet is converted from `sources[dataset]` if that names an RLDS folder. batch_size counts
-    the samples of one device. `processor` leaves with the datasets' statistics: take `self.processor` from here on.
+    A dataset that is not there yet is converted from `sources[dataset]` if that names an RLDS folder, as its spec says:
+    the file `specs[dataset]`, else the one of its name in conf/dataset. batch_size counts the samples of one device.
+    `processor` leaves with the datasets' statistics: take `self.processor` from here on.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class VLADataModule(LightningDataModule):
         seed: int,
         num_workers: int = 0,
         sources: Mapping[str, str] | None = None,
+        specs: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -66,6 +68,7 @@ class VLADataModule(LightningDataModule):
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         weights = load_mixture(mixture).datasets if isinstance(mixture, str) else dict(mixture)
         self.weights = {name: float(weight) for name, weight in weights.items()}
+        self.specs = dict(specs or {})
         cameras = processor.settings.cameras
         self.shards = {name: self._open(Path(root) / name, name, sources or {}, cameras) for name in self.weights}
         statistics = {name: s.statistics for name, s in self.shards.items()}
@@ -87,7 +90,8 @@ class VLADataModule(LightningDataModule):
     @property
     def surroundings(self) -> dict[str, dict[str, Any]]:
         """Dataset -> which camera the policy sees, and the control rate where the dataset's spec says it."""
-        rates = {name: load_spec(name).control_hz for name in self.shards if name in spec_names()}
+        known = {*self.specs, *spec_names()}
+        rates = {name: load_spec(self.specs.get(name, name)).control_hz for name in self.shards if name in known}
         camera = {"camera": self.processor.settings.cameras[0]}
         return {
             name: camera if rates.get(name) is None else {**camera, "control_hz": rates[name]} for name in self.shards
@@ -165,7 +169,7 @@ class VLADataModule(LightningDataModule):
         fraction = self.options.val_fraction
         if dataset in sources:
             options = {"val_fraction": fraction, "cameras": cameras}
-            ensure(source_folder(sources[dataset]), folder, load_spec(dataset), **options)
+            ensure(source_folder(sources[dataset]), folder, load_spec(self.specs.get(dataset, dataset)), **options)
         shards = ShardFolder.open(folder)
         held_out = shards.index.plan.get("options", {}).get("val_fraction", fraction)
         if dataset in sources and held_out != fraction:

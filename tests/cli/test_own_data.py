@@ -1,0 +1,72 @@
+"""`train.py dataset=my_robot.yaml source=DIR`: a robot of one's own in one command."""
+
+from pathlib import Path
+
+import pytest
+from commands import says, train_here
+from omegaconf import OmegaConf
+
+from vlakit.cli.configuration import check_run, compose_config
+from vlakit.cli.own_data import with_own_data
+from vlakit.data.shards.reader import ShardFolder
+from vlakit.errors import ConfigError
+from vlakit.files import ASSETS
+
+SPEC = """
+images: {primary: image_0}
+action_encoding: EEF_POS
+control_hz: 5
+language: language_instruction
+action:
+  - {take: action}
+"""
+
+
+@pytest.fixture
+def my_robot(tmp_path: Path) -> Path:
+    spec = tmp_path / "my_robot.yaml"
+    spec.write_text(SPEC, encoding="utf-8")
+    return spec
+
+
+@pytest.mark.parametrize("folder", ["plain", "a b", "a,b", "a[0]", "it's", 'a "b"', "größe=1", "a\\b"])
+def test_any_folder_reaches_the_data_as_typed(my_robot: Path, tmp_path: Path, folder: str) -> None:
+    words = with_own_data(["experiment=lora_r32", f"dataset={my_robot}", f"source={tmp_path / folder}"])
+    check_run("train", words)
+    data = OmegaConf.to_container(compose_config("train", words).data)
+    assert isinstance(data, dict)
+    assert data["mixture"] == {"my_robot": 1}
+    assert data["sources"] == {"my_robot": str(tmp_path / folder)}
+    assert data["specs"] == {"my_robot": str(my_robot)}
+
+
+def test_it_is_converted_and_trained_on(my_robot: Path, tmp_path: Path) -> None:
+    source = ASSETS / "bridge_dataset"
+    train_here(tmp_path, *with_own_data([f"dataset={my_robot}", f"source={source}", "steps=1"]))
+    assert ShardFolder.open(tmp_path / "data" / "my_robot").episodes("train")
+    again = [f"dataset={my_robot}", "steps=1", f"paths.output={tmp_path / 'second'}"]
+    assert train_here(tmp_path, *with_own_data(again)).keys() >= {"train/loss"}  # its shards are there already
+
+
+def test_a_name_of_conf_needs_no_file() -> None:
+    words = with_own_data(["dataset=bridge_orig", "source=sample", "data=bridge_sample"])
+    data = compose_config("train", words).data
+    assert (dict(data.mixture), dict(data.sources), dict(data.specs)) == (
+        {"bridge_orig": 1},
+        {"bridge_orig": "sample"},
+        {},
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["source=/data/mine"], ["source=DIR names no dataset", "dataset=FILE.yaml"]),
+        (["dataset=a,b", "source=/data/mine"], ["a,b are several datasets", "data.mixture={A: 1, B: 2}"]),
+        (["dataset=absent.yaml", "source=/data/mine"], ["no such file", "dataset=absent.yaml"]),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(words: list[str], parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_own_data(words)
+    says(str(caught.value), *parts)
