@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 RUNS = Path("runs/demo")
 STRATEGIES = ("full", "lora_r32", "last_layer")
 EPISODES = 200
+BIN = os.path.relpath(Path(sys.executable).parent, ROOT)  # .venv/bin, as the README has it
 
 
 def step(title: str, *words: str, capture: bool = False) -> str:
@@ -43,10 +44,12 @@ def main(seed: int = 0) -> dict[str, float]:
     """The whole tour; returns the success of each policy."""
     started = time.perf_counter()
     sweep = RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-seed{seed}"
+    demonstrations = Path(os.environ.get("VLAKIT_DATA", "data"), "rlds", f"tabletop_target_seed{seed}")
     step("1. 240 demonstrations of the new robot, by a scripted expert with noise",
-         "vlakit", "demonstrate", "suite=tabletop_target", "episodes=48")  # fmt: skip
+         "vlakit", "demonstrate", "suite=tabletop_target", "episodes=48", f"seed={seed}",
+         f"out={demonstrations}")  # fmt: skip
     step("2. fine-tune the shipped model three ways, then 200 episodes each in closed loop",
-         "python", "train.py", "-m", f"experiment={','.join(STRATEGIES)}", "scale=miniature", f"seed={seed}",
+         "python", "train.py", "-m", f"experiment={','.join(STRATEGIES)}", "scale=table", f"seed={seed}",
          f"hydra.sweep.dir={sweep}", f"evaluate.episodes={EPISODES}",
          "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")  # fmt: skip
     folders = {"before": sweep / "before"}
@@ -56,15 +59,19 @@ def main(seed: int = 0) -> dict[str, float]:
     folders |= {name: sweep / str(job) / "evaluation" / "tabletop_target" for job, name in enumerate(STRATEGIES)}
     runs = "{" + ",".join(f"{name}:{folder}" for name, folder in folders.items()) + "}"
     step("4. same initial states, paired differences", "vlakit", "compare", f"runs={runs}", "by_task=false")
+    page = sweep / "report.html"
+    report = step("5. the same as a page for a browser",
+                  "vlakit", "compare", f"runs={runs}", "format=html", capture=True)  # fmt: skip
+    (ROOT / page).write_text(report, encoding="utf-8")
     success = {name: _success(ROOT / folder) for name, folder in folders.items()}
     (ROOT / sweep / "success.json").write_text(json.dumps(success, indent=1) + "\n", encoding="utf-8")
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     print(f"""
-Done in {minutes} min {seconds} s. Videos and contact sheets: {sweep}/*/evaluation/tabletop_target
+Done in {minutes} min {seconds} s. Videos and contact sheets: {sweep}/*/evaluation/tabletop_target. Report: {page}
 What to try next:
-  vlakit evaluate ckpt={sweep}/1 suite=tabletop_ood episodes=200     the five axes of generalisation
-  vlakit explain model=openvla_7b strategy=lora                      who trains, who learns, at 7B
-  VLAKIT_RUNS={RUNS} just ui                                  the runs in a browser""")
+  {BIN}/vlakit evaluate ckpt={sweep}/1 suite=tabletop_ood episodes=200     the axes of generalisation
+  {BIN}/vlakit explain model=openvla_7b strategy=lora                      who trains, who learns, at 7B
+  VLAKIT_RUNS={RUNS} just ui                                        the runs in a browser""")
     return success
 
 
