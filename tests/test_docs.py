@@ -8,7 +8,9 @@ from places import ROOT
 
 from vlakit.cli.app import VERBS
 from vlakit.cli.configuration import check_run, compose_config, verb_config
+from vlakit.cli.own_data import with_own_data
 from vlakit.cli.suites import split_words
+from vlakit.cli.words import own_folders
 from vlakit.errors import ConfigError
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,7 +23,10 @@ def commands(text: str) -> list[list[str]]:
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
     lines = [line for block in fenced for line in block.replace("\\\n", " ").splitlines()] + inline
     found = []
+    variables = dict(re.findall(r"^([A-Z])='?\"?([^'\"\n#]*)", text, re.MULTILINE))  # C="--config-dir DIR"
     for line in lines:
+        for name, value in variables.items():
+            line = line.replace(f"${name} ", f"{value.strip()} ")  # noqa: PLW2901
         part = re.split(r"\s{2,}(?:#|->)|\s#\s|\s{3,}", line.strip().removeprefix("$ "))[0]
         for command in re.split(r"&&|;", part):
             words = _words(command)
@@ -41,13 +46,23 @@ def _words(command: str) -> list[str]:
 
 def check(words: list[str]) -> None:
     program, *rest = words
-    if program == "python":
+    if program == "python" and rest[0] == "-m":
+        verb, rest = rest[2], rest[3:]
+    elif program == "python":
         assert (ROOT / rest[0]).is_file()
+        if rest[0] != "train.py":
+            compile((ROOT / rest[0]).read_text(encoding="utf-8"), rest[0], "exec")
+            return
         verb, rest = "train", rest[1:]
     else:
         verb, rest = rest[0], rest[1:]
     assert verb in VERBS
-    words, _ = split_words(rest)
+    with own_folders(verb, rest) as given:
+        check_verb(verb, with_own_data(given) if verb == "train" else given)
+
+
+def check_verb(verb: str, given: list[str]) -> None:
+    words, _ = split_words(given)
     overrides = [
         word for word in words if not word.startswith("-") and word not in {"key=value", "...", "strategy=all"}
     ]
@@ -64,6 +79,13 @@ def check(words: list[str]) -> None:
 
 COMMANDS = commands(README)
 OURS = [words for words in COMMANDS if (words[0] == "vlakit" and len(words) > 1) or words[:2] == ["python", "train.py"]]
+PAGES = sorted([*(ROOT / "experiments").rglob("README.md"), *(ROOT / "docs").glob("*.md")])
+ELSEWHERE = {
+    f"{page.parent.relative_to(ROOT)}: {' '.join(words)}": words
+    for page in PAGES
+    for words in commands(page.read_text(encoding="utf-8"))
+    if (words[0] == "vlakit" and len(words) > 1 and words[1] in VERBS) or (words[0] == "python" and len(words) > 1)
+}
 RECIPES = [words[1] for words in COMMANDS if words[0] == "just" and len(words) > 1]
 
 
@@ -78,6 +100,12 @@ def test_the_readme_names_the_commands_that_matter() -> None:
 
 @pytest.mark.parametrize("words", OURS, ids=" ".join)
 def test_every_command_of_the_readme_parses(words: list[str]) -> None:
+    check(words)
+
+
+@pytest.mark.parametrize("words", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_every_command_of_the_other_pages_parses(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "experiments" / "tiny_pretraining")  # as its page says: PYTHONPATH
     check(words)
 
 

@@ -1,6 +1,6 @@
 """How fast the tabletop steps, draws, demonstrates and rolls out a policy, and where the time goes.
 
-Usage: python experiments/speed/tabletop/bench.py ckpt=PATH [embodiment=d0] [episodes=200] [only=simulator,whole]
+Usage: python experiments/speed/tabletop/bench.py [ckpt=tiny] [embodiment=d0] [episodes=200] [only=simulator,whole]
 (writes results.csv beside it; seconds are CPU seconds of all threads where nothing else is said, which other people's
 work on the machine disturbs less than the clock)
 """
@@ -41,7 +41,7 @@ def main() -> None:
     """Measure all and write results.csv."""
     given = dict(word.split("=", 1) for word in sys.argv[1:])
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    policy = TrainedPolicy.from_checkpoint(given["ckpt"])
+    policy = TrainedPolicy.from_checkpoint(given.get("ckpt", "tiny"))
     embodiment = given.get("embodiment", "d0")
     dataset = f"tabletop_{embodiment}"
     known = policy.processor.statistics
