@@ -1,14 +1,13 @@
 """What more trainings can decide, and what only more initial states can."""
 
-from math import inf, sqrt
+from math import inf
 
 import numpy as np
 import pytest
-from scipy.special import ndtri
 from table_fills import filled
 
 from vlakit.compare.episodes import Arm
-from vlakit.compare.pairs import Finding, Settings, compare_paired, needed
+from vlakit.compare.pairs import Finding, Settings, compare_paired, more_states, needed, trainings_needed
 from vlakit.compare.versus import ALL, compare_arms, judge
 from vlakit.stats.intervals import wilson
 
@@ -36,12 +35,12 @@ def test_where_the_initial_states_decide_no_number_of_trainings_is_promised(n_se
     assert judge({("a", "b", ALL): found}, Settings())[0].verdict == "cannot tell (more initial states might)"
 
 
-def test_the_trainings_said_are_the_first_at_which_the_error_is_small_enough() -> None:
-    found = finding(3, seed_sd=0.3, gain=0.2)
-    assert found.floor > 0
-    n, z = needed(found, Settings(), 4), float(ndtri(1 - Settings().alpha / 8) + ndtri(0.8))
-    error = [z * sqrt(found.variance / s + found.floor) for s in (n - 1, n)]
-    assert error[1] <= abs(found.difference) < error[0]
+def test_more_states_need_fewer_trainings() -> None:
+    found = finding(3, seed_sd=0.05, gain=0.05)
+    here, (there, n_states) = needed(found, Settings(), 4), more_states(found, Settings(), 4)
+    assert there <= here / 2
+    assert n_states >= 500
+    assert trainings_needed(found, Settings(), 4, n_states) == there
 
 
 def test_trainings_too_many_to_count_on_a_lattice_are_compared_all_the_same() -> None:

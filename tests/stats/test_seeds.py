@@ -1,10 +1,12 @@
 """Several trainings: what varies with the episode and what with the seed are told apart."""
 
+from math import inf
+
 import numpy as np
 import pytest
 
 from vlakit.errors import InvalidData
-from vlakit.stats.seeds import compare_seeds
+from vlakit.stats.seeds import Components, compare_seeds
 
 
 def arms(
@@ -83,3 +85,40 @@ def test_equivalence_of_strategies_uses_the_same_error() -> None:
     rng = np.random.default_rng(4)
     close = compare_seeds(*arms(rng, seed_sd=0.0, n=400))
     assert close.equivalence(0.15) < 0.05 < close.equivalence(0.001)
+
+
+@pytest.mark.parametrize(
+    "components", [Components(0.02, 0.004, 0.2), Components(0.0, 0.02, 0.2), Components(0.02, 0.0, 0.2)]
+)
+def test_as_many_trainings_as_planned_decide_as_often_as_planned(components: Components) -> None:
+    """Where effects, trainings and states are drawn anew each time; t quantiles stand for noncentral ones, nearly."""
+    effect, n_states, alpha = 0.1, 60, 0.05
+    n = int(components.trainings(effect, n_states, alpha=alpha, power=0.8, sides=2))
+    rng = np.random.default_rng(3)
+    seen = sum(compare_seeds(*draw(rng, components, effect, n, n_states)).p <= alpha for _ in range(400))
+    assert 0.76 <= seen / 400 <= 0.9
+    assert components.trainings(effect, 10 * n_states, alpha=alpha, power=0.8, sides=2) <= n
+
+
+def draw(rng: np.random.Generator, components: Components, effect: float, n: int, n_states: int) -> list[np.ndarray]:
+    """Two strategies whose difference has these components: half of each variance in either."""
+    return [
+        gain
+        + rng.normal(0, np.sqrt(components.states / 2), n_states)
+        + rng.normal(0, np.sqrt(components.seeds / 2), (n, 1))
+        + rng.normal(0, np.sqrt(components.residual / 2), (n, n_states))
+        for gain in (effect, 0.0)
+    ]
+
+
+def test_what_a_few_states_leave_no_number_of_trainings_mends() -> None:
+    components = Components(states=0.2, seeds=0.01, residual=0.1)
+    assert components.trainings(0.05, 100, alpha=0.05, power=0.8, sides=2) == inf
+    assert components.trainings(0.05, 2000, alpha=0.05, power=0.8, sides=2) < inf
+
+
+def test_components_are_those_of_the_data() -> None:
+    truth, rng = Components(0.5, 0.3, 0.4), np.random.default_rng(1)
+    estimates = [compare_seeds(*draw(rng, truth, 0.0, 8, 50)).components for _ in range(200)]
+    for name in ("states", "seeds", "residual"):
+        assert np.mean([getattr(one, name) for one in estimates]) == pytest.approx(getattr(truth, name), rel=0.1)

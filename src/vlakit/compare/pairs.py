@@ -6,7 +6,7 @@ Each method is right for its case alone: outcomes of one training each, half cre
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf, sqrt
+from math import ceil, inf
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from vlakit.stats.paired import (
     sign_flip,
 )
 from vlakit.stats.power import rollouts_mean, rollouts_paired
-from vlakit.stats.seeds import compare_seeds
+from vlakit.stats.seeds import Components, compare_seeds
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Finding:
 
     only_a, only_b: starts on which that one did better (None: unpaired). p or interval None: nothing to estimate an
     error from, `remark` says why.
-    variance: of one rollout's difference, or of one more training of each (seeds: how many of a and b there are);
-    floor: squared error that more trainings on these starts leave; the two errors: from episodes and from seeds.
+    seeds: how many trainings of a and b there are. variance: of one rollout's difference; components: the same for
+    several trainings; the two errors: from episodes and from seeds.
     """
 
     n: int
@@ -52,7 +52,7 @@ class Finding:
     seed_se: float | None = None
     p_checkpoints: float | None = None
     remark: str = ""
-    floor: float = 0.0
+    components: Components | None = None
 
 
 @dataclass(frozen=True)
@@ -151,19 +151,14 @@ def _several_seeds(a: Float64, b: Float64, settings: Settings) -> Finding:
         interval=compared.interval,
         p=compared.p,
         p_equivalence=compared.equivalence(settings.margin),
-        variance=(compared.se**2 - compared.floor) * _mean_seeds((len(a), len(b))),
+        variance=0.0,
         method="t over seeds and initial states, crossed",
         seeds=(len(a), len(b)),
         episode_se=compared.episode_se,
         seed_se=compared.seed_se,
         p_checkpoints=compared.p_checkpoints,
-        floor=compared.floor,
+        components=compared.components,
     )
-
-
-def _mean_seeds(seeds: tuple[int, int]) -> float:
-    """The harmonic mean: errors go with the sum of 1 / n."""
-    return 2 / (1 / seeds[0] + 1 / seeds[1])
 
 
 def compare_unpaired(a: Float64, b: Float64, settings: Settings) -> Finding:
@@ -199,28 +194,49 @@ def _rates(a: Float64, b: Float64, settings: Settings) -> tuple[tuple[float, flo
 
 
 def needed(finding: Finding, settings: Settings, family: int) -> float:
-    """Rollouts (trainings, where several seeds were compared) of each at which an answer is likely; inf: no number.
-
-    More trainings do not shrink the part of the error that is due to the few initial states (finding.floor).
+    """Rollouts of each at which an answer is likely; inf: no number. Several trainings: `trainings_needed`.
 
     For a difference as large as the one seen, or for equivalence where it is inside the margin, whichever is sooner,
     at the level that the first of `family` comparisons must pass.
     """
+    if finding.components is not None:
+        return trainings_needed(finding, settings, family, finding.n)
     options = {"alpha": settings.alpha / family, "power": settings.power}
-    z = float(ndtri(1 - options["alpha"] / 2) + ndtri(settings.power))
-    d, variance = sqrt(max(0.0, finding.difference**2 - z**2 * finding.floor)), max(finding.variance, 1e-6)
+    d, variance = abs(finding.difference), max(finding.variance, 1e-6)
     same = _until_equivalent(finding, settings, family)
     if not finding.method.startswith("McNemar") or variance + d * d > 1:
         return min(same, rollouts_mean(d, variance, **options))
     return min(same, rollouts_paired(d, max(variance + d * d, abs(d)), **options))
 
 
+def trainings_needed(finding: Finding, settings: Settings, family: int, n_states: int) -> float:
+    """The same in trainings of each, all evaluated on n_states initial states: more states need fewer trainings."""
+    assert finding.components is not None  # noqa: S101  of several trainings
+    options = {"alpha": settings.alpha / family, "power": settings.power}
+    differ, same = abs(finding.difference), settings.margin - abs(finding.difference)
+    return min(
+        finding.components.trainings(differ, n_states, sides=2, **options) if differ else inf,
+        finding.components.trainings(same, n_states, sides=1, **options) if same > 0 else inf,
+    )
+
+
+def more_states(finding: Finding, settings: Settings, family: int) -> tuple[float, int]:
+    """(trainings of each, states): the first of 500, 1,000, ... states that halves the trainings or makes them finite.
+
+    (inf, 0) where no number of states up to 10,000 does.
+    """
+    here = needed(finding, settings, family)
+    for n_states in (500, 1000, 2000, 5000, 10_000):
+        if n_states > finding.n:
+            there = trainings_needed(finding, settings, family, n_states)
+            if there <= here / 2 and there < inf:
+                return there, n_states
+    return inf, 0
+
+
 def _until_equivalent(finding: Finding, settings: Settings, family: int) -> float:
-    """The evidence for equivalence, as a normal score, grows as the error shrinks to its floor; inf: never enough."""
+    """The evidence for equivalence, as a normal score, grows with the root of the rollouts; inf: never enough."""
     if finding.p_equivalence is None or finding.p_equivalence >= 0.5:
         return inf
-    have = finding.n if finding.seeds == (1, 1) else _mean_seeds(finding.seeds)
     wanted = float(ndtri(1 - settings.alpha / family) + ndtri(settings.power)) ** 2
-    share = finding.floor / (finding.variance / have + finding.floor) if finding.floor else 0.0
-    left = float(ndtri(max(finding.p_equivalence, 1e-300))) ** 2 - wanted * share
-    return ceil(have * wanted * (1 - share) / left) if left > 0 else inf
+    return ceil(finding.n * wanted / float(ndtri(max(finding.p_equivalence, 1e-300))) ** 2)

@@ -190,7 +190,7 @@ def _verdict(finding: Finding, p: float | None, p_same: float | None, more: floa
     if p_same is not None and p_same <= settings.alpha:
         return f"equivalent within {100 * settings.margin:g} points"
     if more == inf:
-        return f"cannot tell ({'more initial states might' if finding.floor else 'no number of rollouts would'})"
+        return f"cannot tell ({'more initial states might' if finding.components else 'no number of rollouts would'})"
     unit = "rollouts" if finding.seeds == (1, 1) else "trainings of each"
     return f"cannot tell ({more:,.0f} more {unit} would)"
 

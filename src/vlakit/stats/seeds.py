@@ -5,7 +5,10 @@ A test over episodes alone speaks of these checkpoints; a claim about strategies
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf, sqrt
+from statistics import harmonic_mean
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -16,12 +19,54 @@ from vlakit.stats.paired import sign_flip
 
 
 @dataclass(frozen=True)
+class Components:
+    """Variances of a difference between two strategies: of initial states, of trainings (both strategies together), and
+    what neither explains of one training's one episode.
+    """
+
+    states: float
+    seeds: float
+    residual: float
+
+    def error(self, n_seeds: int, n_states: int) -> tuple[float, float]:
+        """Standard error of the difference after n_seeds trainings of each on n_states, and its degrees of freedom."""
+        rest = self.residual / (n_seeds * n_states)
+        states, seeds = self.states / n_states + rest, self.seeds / n_seeds + rest
+        total = states + seeds - rest
+        df = total**2 / (states**2 / (n_states - 1) + seeds**2 / (2 * (n_seeds - 1))) if total else inf
+        return sqrt(total), df
+
+    def trainings(self, effect: float, n_states: int, *, alpha: float, power: float, sides: int) -> float:
+        """Trainings of each, two or more, at which a t-test sees `effect`; inf: no number of them on these states.
+
+        With few trainings the t quantiles are far from normal ones: they are taken at the planned degrees of freedom.
+        Source: Searle, Casella, McCulloch (1992), chapter 4, for the error; a sum of quantiles for noncentral t.
+        """
+
+        def seen(n_seeds: int) -> bool:
+            se, df = self.error(n_seeds, n_states)
+            return effect >= se * float(stdtrit(df, 1 - alpha / sides) + stdtrit(df, power))
+
+        return next((n for n in range(2, 31) if seen(n)), inf) if seen(30) else _first(seen, 30)
+
+
+def _first(holds: Callable[[int], bool], low: int, high: int = 100_000) -> float:
+    """The first whole number above `low`, where it does not hold, at which it does; inf: not up to `high`."""
+    if not holds(high):
+        return inf
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+@dataclass(frozen=True)
 class SeedComparison:
     """Difference a minus b over seeds and initial states, as fractions.
 
     episode_se: with these checkpoints and other initial states; seed_se: what other trainings add; interval, p and df
-    take both in; p_checkpoints takes the trainings as given (None: too many of them for an exact test); floor: the
-    part of se^2 that any number of trainings on the same states would leave.
+    take both in; p_checkpoints takes the trainings as given (None: too many of them for an exact test); components:
+    of which variances se is made, for planning.
     """
 
     difference: float
@@ -32,7 +77,7 @@ class SeedComparison:
     p_checkpoints: float | None
     df: float
     se: float
-    floor: float
+    components: Components
 
     def equivalence(self, margin: float) -> float:
         """P of "the strategies differ by `margin` or more": the larger of two one-sided t-tests."""
@@ -77,7 +122,11 @@ def compare_seeds(a: Float64, b: Float64, confidence: float = 0.95) -> SeedCompa
         p_checkpoints=_of_checkpoints(over_states),
         df=df,
         se=se,
-        floor=max(0.0, states - twice),
+        components=Components(
+            states=max(0.0, states - twice) * a.shape[1],
+            seeds=max(0.0, sum(seeds) - twice) * harmonic_mean((len(a), len(b))),
+            residual=twice * a.shape[1] * harmonic_mean((len(a), len(b))),
+        ),
     )
 
 
