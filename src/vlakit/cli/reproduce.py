@@ -81,7 +81,11 @@ class Repeat:
         recorded = evaluation["settings"]
         values = {key: recorded[key] for key in ("tasks", "episodes", "slots", "seed", "control")}
         gate = "skipped" not in (evaluation["gate"] or {})
-        request = check(Request, {**values, "strict": evaluation["strict"], "gate": gate, "workers": workers}, where)
+        request = check(
+            Request,
+            {**values, "strict": None if evaluation["strict"] else False, "gate": gate, "workers": workers},
+            where,
+        )
         settings = recorded_settings(evaluation["suite"], recorded["suite_settings"], suite_words, where)
         suite = build_suite(settings)
         check_world(evaluation, fingerprint(request.states(suite)), suite.versions)

@@ -45,7 +45,7 @@ class Request:
     workers: Count = 0
     seed: Count = 0
     control: Control = field(default_factory=Control)
-    strict: Flag = True
+    strict: Flag | None = None
     gate: Flag = True
     gate_episodes: Count = 8
     videos: Count = 0
@@ -126,9 +126,10 @@ def evaluate(
     """
     states = request.states(suite)
     others = outcomes_of(request.against, suite, states) if request.against else None
-    subject = subject_of(policy, name, suite, states, strict=request.strict, seed=request.seed)
+    strict = request.strict is not False
+    subject = subject_of(policy, name, suite, states, strict=strict, seed=request.seed)
     evaluation = _Evaluation(subject, suite, request, states, others)
-    notes = {"subject": subject.name, "strict": request.strict}
+    notes = {"subject": subject.name, "strict": strict}
     with opened(out, evaluation.settings(suite_settings or {}), notes) as folder:
         evaluation.pass_gate(folder)
         verdict = evaluation.run(folder, progress or (lambda records, total: None))
