@@ -21,8 +21,8 @@ from vlakit.models.adapters import LoraNumbers, inject_lora
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX = "base_model.model."
-# Keys of peft's LoraConfig (0.2 to 0.21) that mean nothing for A and B as they are stored, whatever they hold. Any other
-# key, one of a later peft too, must hold what a plain adapter has: it may change A, B or the base.
+# Keys of peft's LoraConfig (0.2 to 0.21) that mean nothing for A and B as they are stored, whatever they hold. Any
+# other key, one of a later peft too, must hold what a plain adapter has: it may change A, B or the base.
 _HARMLESS = {
     *("r", "lora_alpha", "target_modules"),  # what is read here
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"),
@@ -120,7 +120,7 @@ def _alpha(value: Any) -> float:
 
 
 def check_plain(config: Mapping[str, Any], file: Path) -> None:
-    """Raise CheckpointMismatch for an adapter whose A and B mean something else than a plain one's, or not them alone."""
+    """Raise CheckpointMismatch for an adapter whose A and B are not all, or mean something else than usual."""
     others = ((key, value) for key, value in sorted(config.items()) if key not in _HARMLESS)
     variants = [f"{key}={value}" for key, value in others if value and value not in _PLAIN.get(key, ())]
     if variants:

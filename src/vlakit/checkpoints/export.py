@@ -110,9 +110,9 @@ def write_hugging_face(policy: Loaded, folder: Path, options: ExportOptions) -> 
 
 @EXPORTS.register("adapter")
 def write_adapter(policy: Loaded, folder: Path, options: ExportOptions) -> None:
-    """adapter_config.json and adapter_model.safetensors: MBs, to be put on the base model again. Raises CheckpointMismatch.
+    """adapter_config.json and adapter_model.safetensors: MBs, to be put on the base model again.
 
-    The base that is named must be here, and be the network under the adapter.
+    The base that is named must be here, and be the network under the adapter. Raises CheckpointMismatch.
     """
     if policy.card.adapter is None:
         raise CheckpointMismatch("the checkpoint has no adapter", do="export it whole: layout=hf")
