@@ -1,5 +1,6 @@
 """Errors a user can act on: what went wrong, where, what to do. The command line prints them without a traceback."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -14,7 +15,7 @@ class VlakitError(Exception):
             lines.append(f"  in:    {where}")
         if do:
             lines.append(f"  do:    {do}")
-        super().__init__("\n".join(lines))
+        super().__init__(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", "\n".join(lines)))  # of a foreign file
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the trip from a loader's worker process, which pickles what it raises."""

@@ -135,6 +135,7 @@ def _card(description: HfDescription, statistics: dict[str, Any], contract: dict
 
 def _filled(card: Card, tensors: Iterable[tuple[str, Tensor]], path: Path, options: LoadOptions) -> Loaded:
     """The network of a card with these weights; says what became of every tensor."""
+    card.check_trust(options.trusted, where=str(path))
     statistics = statistics_from_json(card.statistics, where=str(path))
     try:
         network, processor = card.build(statistics)

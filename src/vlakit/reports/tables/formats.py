@@ -98,7 +98,7 @@ def _plus_minus(printed: Quoted) -> str:
 def _measured(row: RowReport, table: TableReport) -> str:
     """What these data say of a row beside the reference, whatever the paper has."""
     if row.judged:
-        return {"a better": "better", "b better": "worse"}.get(row.judged.verdict, row.judged.verdict)
+        return {row.judged.a: "better", row.judged.b: "worse"}.get(row.judged.winner or "", row.judged.verdict)
     return "reference" if row.row.name == table.spec.reference else ""
 
 
