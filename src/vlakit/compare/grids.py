@@ -228,11 +228,15 @@ def csv_lines(rows: Sequence[Sequence[object]]) -> str:
 
 def unquoted(field: str) -> str:
     """A field of `csv_lines` as it was."""
-    return re.sub(r"^'(?=[=+@-].)", "", field)
+    return re.sub(r"^'(?=[=+@\t\r-].)", "", field)
 
 
 def _field(value: object) -> object:
-    runs = isinstance(value, str) and re.match(r"[=+@-].", value) and not re.fullmatch(r"[+-]?[\d.]+(e[+-]\d+)?", value)
+    runs = (
+        isinstance(value, str)
+        and re.match(r"[=+@\t\r-].", value)
+        and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", value)
+    )
     return f"'{value}" if runs else "" if value is None else value
 
 

@@ -239,8 +239,8 @@ class _Evaluation:
     def _films(self, records: Sequence[EpisodeRecord], out: Path) -> list[Path]:
         if self.request.videos < 1:
             return []
-        from vlakit.evaluation.gallery import chosen, films, gallery
+        from vlakit.evaluation.gallery import chosen, films, gallery, headline
 
         states = {state.name: state for state in self.states}
         shown = films(self.suite, chosen(records, self.request.videos), states, self.request.picture_size)
-        return gallery(shown, out / "videos", self.suite.control_hz)
+        return gallery(shown, out / "videos", self.suite.control_hz, headline(records))
