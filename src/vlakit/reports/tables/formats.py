@@ -60,7 +60,7 @@ def _columns(table: TableReport, level: str) -> list[Column]:
         Column("p Holm", at("judged.p_holm"), p_text, ["p_holm"]),
         Column("measured", lambda row: _measured(row, table) or None, fields=["measured"]),
         Column("against the paper", lambda row: row.agreement or None, fields=["verdict"]),
-        *(column for metric in spec.columns for column in _metric_columns(metric)),
+        *(column for metric in spec.columns for column in _metric_columns(metric, table)),
         Column("paper: success %", at("printed"), _plus_minus, quoted=True),
         Column("", at("printed.rate"), fields=["quoted_success_fraction"]),
         Column("", at("printed.printed_se"), fields=["quoted_se_fraction"]),
@@ -69,8 +69,9 @@ def _columns(table: TableReport, level: str) -> list[Column]:
     ]
 
 
-def _metric_columns(metric: Metric) -> list[Column]:
-    """With its interval for people, the mean alone for programs."""
+def _metric_columns(metric: Metric, table: TableReport) -> list[Column]:
+    """With its interval for people, unless no row has it beside others that do; the mean alone for programs."""
+    filled = {name for row in table.rows for name in row.numbers}
 
     def number(row: RowReport) -> Number | None:
         return row.numbers.get(metric.metric)
@@ -80,7 +81,7 @@ def _metric_columns(metric: Metric) -> list[Column]:
         return f"{_figure(metric)(number.mean)}{interval}"
 
     return [
-        Column(metric.title, number, shown),
+        Column(metric.title if metric.metric in filled or not filled else "", number, shown),
         Column("", lambda row: getattr(number(row), "mean", None), fields=[unit_name(metric)]),
     ]
 
@@ -158,6 +159,7 @@ def to_json(report: TableReport) -> dict[str, Any]:
     return {
         "table": report.spec.name,
         "title": report.spec.title,
+        "measured": report.spec.measured,
         "source": report.source,
         "reference": report.spec.reference,
         "confidence": report.settings.confidence,
