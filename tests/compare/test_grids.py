@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace as Row
 
 import pytest
+from places import ROOT
 
 from vlakit.compare.grids import (
     FORMATS,
@@ -95,3 +97,10 @@ def test_a_word_that_a_spreadsheet_would_run_is_quoted(word: str) -> None:
 @pytest.mark.parametrize("word", ["-0.5", "-1e-05", "-1e5", "+3", "-", -2, -0.25, "a=b"])
 def test_numbers_and_dashes_stay_as_they_are(word: object) -> None:
     assert csv_lines([[word]]) == str(word)
+
+
+def test_every_csv_of_the_kit_is_written_in_one_place() -> None:
+    writers = [
+        file.name for file in (ROOT / "src").rglob("*.py") if re.search(r"csv\.(Dict)?[wW]riter", file.read_text())
+    ]
+    assert writers == ["grids.py"]
