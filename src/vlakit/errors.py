@@ -1,7 +1,11 @@
 """Errors a user can act on: what went wrong, where, what to do. The command line prints them without a traceback."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# Of a foreign file: control characters, which a terminal would obey, and marks that turn text round.
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class VlakitError(Exception):
@@ -14,7 +18,7 @@ class VlakitError(Exception):
             lines.append(f"  in:    {where}")
         if do:
             lines.append(f"  do:    {do}")
-        super().__init__("\n".join(lines))
+        super().__init__(_COMMANDS.sub("", "\n".join(lines)))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the trip from a loader's worker process, which pickles what it raises."""

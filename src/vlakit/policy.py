@@ -80,13 +80,13 @@ class TrainedPolicy:
         *,
         device: str = "cpu",
         constrain: bool = True,
-        strict: bool = True,
+        strict: bool | None = None,
         options: LoadOptions | None = None,
     ) -> TrainedPolicy:
         """The policy of a vlakit checkpoint or run folder, a Hugging Face folder, an adapter folder or a native .pt.
 
         Local paths only. The checkpoint's contract is replayed: a policy that answers otherwise than when it was saved
-        raises ContractBroken (strict=False: warns). Raises CheckpointMismatch.
+        raises ContractBroken (strict=False: warns), one without a contract warns (strict=True: CheckpointMismatch).
         """
         loaded = load(path, options)
         if not loaded.processor.statistics:
@@ -96,8 +96,7 @@ class TrainedPolicy:
                 do="put the dataset_statistics.json of its training beside it",
             )
         policy = cls(loaded.network.to(device), loaded.processor, loaded.card, constrain=constrain)
-        if loaded.card.contract is not None:
-            check_contract(loaded.card.contract, policy.network, policy.processor, where=str(path), strict=strict)
+        check_contract(loaded.card.contract, policy.network, policy.processor, where=str(path), strict=strict)
         return policy
 
     @property

@@ -29,7 +29,7 @@ def test_json_holds_what_a_pair_is_judged_by(pair: str, capsys: pytest.CaptureFi
     low, high = judged["interval"]
     assert low < judged["difference"] < high
     assert judged["p"] == judged["p_holm"] < 0.001
-    assert judged["verdict"] == "a better"
+    assert judged["verdict"] == "full better"
     assert {row["task"] for row in found["tasks"]} == {"lift", "push"}
     assert report(capsys, "compare", pair, "by_task=false")["tasks"] == []
 
@@ -41,7 +41,7 @@ def test_text_and_csv_say_the_same(pair: str, capsys: pytest.CaptureFixture[str]
     says(
         out,
         "paired on shared initial states",
-        "a better",
+        "full better",
         f"{100 * judged['difference']:+.1f}",
         "note: one training each",
     )
@@ -49,7 +49,7 @@ def test_text_and_csv_say_the_same(pair: str, capsys: pytest.CaptureFixture[str]
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["task"] for row in rows] == ["all", "lift", "push"]
     assert float(rows[0]["p_holm"]) == judged["p_holm"]
-    assert float(rows[0]["low"]) == judged["interval"][0]
+    assert float(rows[0]["low_fraction"]) == judged["interval"][0]
 
 
 def test_latex_is_escaped_and_balanced(pair: str, capsys: pytest.CaptureFixture[str]) -> None:

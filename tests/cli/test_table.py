@@ -3,14 +3,17 @@
 import csv
 import io
 import os
+import re
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from commands import complaint, report, run, says
 from evaluations import outcomes, write_own
+from places import ROOT
 from table_fills import filled
 
 from vlakit.reports.tables.folder import save
@@ -32,7 +35,7 @@ def test_the_papers_own_table_as_json(capsys: Capture) -> None:
     assert len(found["pairs"]) == 15
     assert {"pair", "difference", "p", "p_holm", "verdict"} <= found["pairs"][0].keys()
     first = next(pair for pair in found["pairs"] if pair["pair"] == ["full", "last_layer"])
-    assert (first["verdict"], round(first["difference"], 3)) == ("a better", 0.394)
+    assert (first["verdict"], round(first["difference"], 3)) == ("full better", 0.394)
     assert [claim["verdict"] == "agrees" for claim in found["claims"]] == [True, *[False] * 5]
     assert "+- reproduced: 6 of 6 printed ones" in found["notes"]
 
@@ -47,7 +50,7 @@ def test_a_committed_folder_needs_no_store(folder: Path, capsys: Capture) -> Non
 
 def test_every_format_marks_what_is_quoted(folder: Path, capsys: Capture) -> None:
     for name, mark in (
-        ("text", "paper: success %"),
+        ("text", "paper:"),
         ("markdown", "| paper: success % |"),
         ("latex", r"paper: success \%"),
     ):
@@ -55,8 +58,36 @@ def test_every_format_marks_what_is_quoted(folder: Path, capsys: Capture) -> Non
         says(capsys.readouterr().out, mark, "agrees", "69.7")
     assert run("table", ["name=table1", f"from={folder}", "format=csv"]) == 0
     rows = {row["row"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
-    assert float(rows["full"]["quoted_success"]) == pytest.approx(23 / 33)
-    assert (rows["sandwich"]["success"], rows["sandwich"]["holes"]) == ("", "no run yet")
+    assert float(rows["full"]["quoted_success_fraction"]) == pytest.approx(23 / 33)
+    assert (rows["sandwich"]["success_fraction"], rows["sandwich"]["holes"]) == ("", "no run yet")
+
+
+def test_a_table_without_a_run_shows_the_committed_ones_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """As after pip install, far from a checkout; a wheel holds experiments/*/runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    committed = f"from={load_table('table1').folder / 'runs'}"
+    found, wanted = report(capsys, "table", "name=table1"), report(capsys, "table", "name=table1", committed)
+    assert (found["rows"], found["pairs"], found["claims"]) == (wanted["rows"], wanted["pairs"], wanted["claims"])
+    assert found["source"] == "experiments/table1_finetuning/runs"
+    assert "no run of this table" in found["notes"][0]
+    assert list(tmp_path.iterdir()) == []  # asking makes no store
+    parts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    assert "experiments/*/runs/*.csv" in set(parts["wheel"]["include"]) & set(parts["sdist"]["include"])
+    assert report(capsys, "table", "name=table1", "parent=all")["rows"][0]["holes"] == ["no run yet"]
+    assert report(capsys, "table", "name=table12")["rows"][0]["measured"] == {}
+
+
+def test_programs_read_numbers_under_names_with_their_unit(folder: Path, capsys: Capture) -> None:
+    found = report(capsys, "table", "name=table1", f"from={folder}")
+    assert {"success", "difference", "needed"} <= found["units"].keys()
+    assert set(found["rows"][0]["quoted"]) == {"success", "params/trainable_M", "memory/vram_peak_GB"}
+    assert run("table", ["name=table1", f"from={folder}", "format=csv"]) == 0
+    header = capsys.readouterr().out.splitlines()[0].split(",")
+    plain = {"row", "seeds", "p", "p_holm", "measured", "verdict", "holes"}
+    assert [name for name in header if name not in plain and not re.search(r"_(fraction|episodes|M|GB)$", name)] == []
 
 
 def test_what_is_wrong_is_said_in_three_lines(tmp_path: Path, capsys: Capture) -> None:

@@ -3,12 +3,28 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace as Row
 
 import pytest
+from places import ROOT
 
-from vlakit.compare.grids import FORMATS, Column, Report, at, csv_lines, grid, limits, plain_lines, points
+from vlakit.compare.grids import (
+    FORMATS,
+    WIDTH,
+    Column,
+    Grid,
+    Report,
+    at,
+    csv_lines,
+    grid,
+    latex,
+    limits,
+    plain_lines,
+    points,
+    unquoted,
+)
 from vlakit.errors import ConfigError
 
 COLUMNS = [
@@ -45,6 +61,26 @@ def test_every_format_is_made_of_one_report(name: str, lines: list[str]) -> None
     assert json.loads(FORMATS.build("json", report=REPORT)) == {"rows": 2}
 
 
+@pytest.mark.parametrize("columns", [4, 9, 30])
+def test_text_fits_its_width_and_loses_no_word(columns: int) -> None:
+    header = ["row", *(f"some column (unit {i})" for i in range(columns)), "what", "verdict"]
+    words = "cannot tell (the paper's rollouts do not separate them)"
+    rows = [[f"lora_r{r}", *(f"{r}{i}.5 to {i}9.5" for i in range(columns)), words, words] for r in range(3)]
+    lines = FORMATS.build("text", report=Report([Grid("rows", header, rows)], [], {})).splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    assert sum(line.startswith("lora_r0 ") for line in lines) == sum(line.startswith("row ") for line in lines)
+    for row in rows:
+        assert all(any(cell in line for line in lines) for cell in row[:-2])
+    assert "\n".join(lines).count("separate") == 6
+
+
+def test_latex_is_set_by_booktabs_and_every_sign_escaped() -> None:
+    lines = latex(Grid("t", ["row", "a"], [[r"a\b~c^d_e", "1"]])).splitlines()
+    assert [line for line in lines if line.endswith("rule")] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    assert r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d\_e & 1 \\" in lines
+    assert "booktabs" in FORMATS.build("latex", report=REPORT).splitlines()[0]
+
+
 def test_a_table_without_a_title_has_a_line_under_its_header() -> None:
     header, rule, *_ = FORMATS.build("text", report=replace(REPORT, grids=[grid("", COLUMNS, ROWS)])).splitlines()
     assert rule == "-" * len(header)
@@ -52,11 +88,19 @@ def test_a_table_without_a_title_has_a_line_under_its_header() -> None:
         FORMATS.build("html", report=REPORT)
 
 
-@pytest.mark.parametrize("word", ["=1+1", "@SUM(A1)", "-cmd", "+cmd|x"])
+@pytest.mark.parametrize("word", ["=1+1", "@SUM(A1)", "-cmd", "+cmd|x", "\t=1", "-1+cmd"])
 def test_a_word_that_a_spreadsheet_would_run_is_quoted(word: str) -> None:
     assert csv_lines([[word]]) == f"'{word}"
+    assert unquoted(csv_lines([[word]])) == word
 
 
-@pytest.mark.parametrize("word", ["-0.5", "-1e-05", "+3", "-", -2, -0.25, "a=b"])
+@pytest.mark.parametrize("word", ["-0.5", "-1e-05", "-1e5", "+3", "-", -2, -0.25, "a=b"])
 def test_numbers_and_dashes_stay_as_they_are(word: object) -> None:
     assert csv_lines([[word]]) == str(word)
+
+
+def test_every_csv_of_the_kit_is_written_in_one_place() -> None:
+    writers = [
+        file.name for file in (ROOT / "src").rglob("*.py") if re.search(r"csv\.(Dict)?[wW]riter", file.read_text())
+    ]
+    assert writers == ["grids.py"]

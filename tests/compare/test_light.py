@@ -48,8 +48,8 @@ def test_two_evaluations_are_compared_with_four_packages_alone(pair: str) -> Non
     done = speak(*(["compare", pair, "against=table1", f"format={name}"] for name in formats))
     assert done.stderr == ""
     *others, last = done.stdout.splitlines()
-    assert json.loads(last)["pairs"][0]["verdict"] == "a better"
-    assert sum("a better" in line for line in others) >= len(formats) - 1
+    assert json.loads(last)["pairs"][0]["verdict"] == "full better"
+    assert sum("full better" in line for line in others) >= len(formats) - 1
 
 
 def test_what_needs_more_is_said_in_words(pair: str) -> None:

@@ -28,7 +28,7 @@ def edited(file: Path, change: Any) -> Path:
 
 
 def test_each_reader_is_a_file_of_its_own() -> None:
-    assert [reader.name for reader in readers()] == ["lerobot", "vlakit", "vla-eval", "vla_foundry"]
+    assert [reader.name for reader in readers()] == ["lerobot", "vlakit", "csv", "vla-eval", "vla_foundry"]
 
 
 def test_own_evaluations_are_read_from_their_folder_and_from_the_runs(tmp_path: Path) -> None:

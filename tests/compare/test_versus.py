@@ -45,7 +45,8 @@ def test_the_released_rollouts_compare_task_by_task_and_pooled(released: list[Pa
     assert [r.letters for r in found.rates] == ["a", "b", "c", "d"]  # all told apart
     first = found.pairs[0].finding
     assert (first.n, first.only_a, first.only_b) == (3800, 997, 533)
-    assert [j.verdict for j in found.pairs] == ["a better"] * 5 + ["b better"]
+    assert [j.winner for j in found.pairs] == [*(j.a for j in found.pairs[:5]), found.pairs[5].b]
+    assert [j.verdict for j in found.pairs] == [f"{j.winner} better" for j in found.pairs]
     assert len(found.tasks) == 6 * 19
     for judged in found.tasks[::9]:
         f = judged.finding
@@ -74,7 +75,7 @@ def test_other_initial_states_are_not_paired_but_may_be_compared_unpaired(tmp_pa
     assert not found.paired
     f = found.pairs[0].finding
     assert (f.only_a, f.only_b) == (None, None)
-    assert found.pairs[0].verdict == "a better"
+    assert found.pairs[0].winner == "a"
     counts = [round(r.rate * r.n) for r in found.rates]
     assert f.interval == pytest.approx(newcombe(counts[0], 40, counts[1], 60))
     common = versus(a, b, paired="common")
@@ -148,7 +149,7 @@ def test_as_many_more_rollouts_as_said_do_decide(tmp_path: Path) -> None:
     assert judged.verdict == f"cannot tell ({judged.more:,.0f} more rollouts would)"
     times = int(np.ceil(judged.rollouts / 40))
     again = versus(write_own(tmp_path / "c", a * times), write_own(tmp_path / "d", b * times))
-    assert again.pairs[0].verdict == "a better"
+    assert again.pairs[0].winner == "c"
 
 
 def test_half_credits_count_when_asked(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_half_credits_count_when_asked(tmp_path: Path) -> None:
     b = write_own(tmp_path / "b", list(rng.choice([0, 0.5], 80)))
     found = versus(a, b, score="credit")
     assert found.pairs[0].finding.method.startswith("sign flips")
-    assert found.pairs[0].verdict == "a better"
+    assert found.pairs[0].winner == "a"
     assert found.rates[0].rate == pytest.approx(0.75, abs=0.1)
     assert versus(a, b, score="credit", paired="false").pairs[0].finding.method.startswith("Welch")
 

@@ -9,7 +9,7 @@ from fake_suite import FakeSuite, Seeker, states_of
 from PIL import Image
 
 from vlakit.errors import InvalidData
-from vlakit.evaluation.gallery import chosen, contact_sheet, films, gallery, video
+from vlakit.evaluation.gallery import CAPTION, chosen, contact_sheet, films, gallery, headline, video
 from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.rollout import Options, rollout
 
@@ -34,12 +34,27 @@ def test_a_replay_that_ends_otherwise_is_said(caplog: pytest.LogCaptureFixture) 
     assert "credit 1.0 on replay, 0.5 recorded" in caplog.text
 
 
-def test_what_is_chosen_shows_all_tasks_and_both_ends() -> None:
-    mixed = [replace(record, success=record.number % 4 < 2) for record in RECORDS]
-    shown = chosen(mixed, 4)
-    assert {(record.task, record.success) for record in shown} == {(t, s) for t in SUITE.tasks for s in (True, False)}
-    assert [record.task for record in shown[:2]] == ["reach", "far"]
+def test_what_is_chosen_shows_all_tasks_whatever_became_of_the_starts() -> None:
+    numbers = [record.number for record in chosen(RECORDS, 3)]
+    for won in range(len(RECORDS)):
+        ends = [replace(record, success=record.number == won) for record in RECORDS]
+        assert [record.number for record in chosen(ends, 3)] == numbers
+    assert [record.task for record in chosen(RECORDS, 2)] == ["reach", "far"]
     assert len(chosen(RECORDS, 100)) == len(RECORDS)
+
+
+def test_a_sheet_says_how_its_films_were_chosen_and_how_often_all_succeed(tmp_path: Path) -> None:
+    ends = [replace(record, success=record.number < 1) for record in RECORDS[:4]]
+    assert headline(ends) == "first starts of each task, however they ended; success of all 4 episodes: 25.0 %"
+    shown = films(SUITE, RECORDS[:1], STATES, size=32)
+    bare, said = (
+        contact_sheet(shown, tmp_path / "a.png"),
+        contact_sheet(shown, tmp_path / "b.png", title=headline(ends)),
+    )
+    with Image.open(bare) as one, Image.open(said) as other:
+        assert other.size == (one.size[0], one.size[1] + CAPTION)
+        assert np.array_equal(np.asarray(other)[CAPTION + 22 :], np.asarray(one)[22:])
+        assert np.asarray(other)[: CAPTION + 4].min() < 100
 
 
 def test_captions_say_what_was_asked_and_how_it_ended() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import isfinite
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ from vlakit.models.adapters import LoraNumbers, inject_lora
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX = "base_model.model."
-# What changes the meaning of A and B, or stores more than them; a plain adapter has none of it.
-_VARIANTS = (
-    "use_dora", "use_rslora", "use_qalora", "lora_bias", "fan_in_fan_out",
-    "rank_pattern", "alpha_pattern", "modules_to_save", "target_parameters", "trainable_token_indices",
-    "layers_to_transform", "layer_replication",
-)  # fmt: skip
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")  # ways to begin that take a part out of the base's weights
+# Keys of peft's LoraConfig (0.2 to 0.21) that mean nothing for A and B as they are stored, whatever they hold. Any
+# other key, one of a later peft too, must hold what a plain adapter has: it may change A, B or the base.
+_HARMLESS = {
+    *("r", "lora_alpha", "target_modules"),  # what is read here
+    *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"),
+    *("eva_config", "layers_pattern", "lora_dropout", "megatron_core", "qalora_group_size", "runtime_config"),
+}
+_PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, "gaussian", "eva", "orthogonal")}
 
 
 def load_adapter(model: nn.Module, folder: Path) -> LoraNumbers:
@@ -51,7 +54,7 @@ def load_adapter(model: nn.Module, folder: Path) -> LoraNumbers:
             raise _of_another_base(folder, f"{stored} is {tuple(tensor.shape)}, the base has {expected}")
         if name in adapters:
             loaded[name] = tensor
-        elif not torch.allclose(base[name].float(), tensor.float(), atol=1e-3):
+        elif not same_tensor(base[name], tensor):
             raise _of_another_base(folder, f"the stored copy of {stored} differs from the base's")
     missing = sorted(adapters - loaded.keys())
     if missing:
@@ -60,6 +63,13 @@ def load_adapter(model: nn.Module, folder: Path) -> LoraNumbers:
         )
     model.load_state_dict(loaded, strict=False)
     return numbers
+
+
+def same_tensor(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether both are there and equal, but for a precision that was lost."""
+    if one is None or other is None or one.shape != other.shape:
+        return False
+    return torch.allclose(one.float(), other.float(), atol=1e-3)
 
 
 def _of_another_base(folder: Path, detail: str) -> CheckpointMismatch:
@@ -87,7 +97,7 @@ def _numbers(folder: Path) -> LoraNumbers:
     file = folder / ADAPTER_CONFIG
     try:
         config: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        _check_plain(config, file)
+        check_plain(config, file)
         targets = config["target_modules"]
         if isinstance(targets, str):
             raise CheckpointMismatch(
@@ -95,19 +105,24 @@ def _numbers(folder: Path) -> LoraNumbers:
                 where=str(file),
                 do="save the adapter with a list of names",
             )
-        return LoraNumbers(int(config["r"]), int(config["lora_alpha"]), 0.0, tuple(sorted(targets)))
+        return LoraNumbers(index(config["r"]), _alpha(config["lora_alpha"]), 0.0, tuple(sorted(targets)))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointMismatch(
             f"not an adapter's configuration: {error}", where=str(file), do="copy it again"
         ) from error
 
 
-def _check_plain(config: Mapping[str, Any], file: Path) -> None:
-    variants = [name for name in _VARIANTS if config.get(name)]
-    if config.get("peft_type", "LORA") != "LORA":
-        variants.append(f"peft_type={config['peft_type']}")
-    if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE):
-        variants.append(f"init_lora_weights={config['init_lora_weights']}")
+def _alpha(value: Any) -> float:
+    """As the file has it: peft takes 16.5, too. Raises ValueError for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError(f"lora_alpha is {value!r}")
+    return value
+
+
+def check_plain(config: Mapping[str, Any], file: Path) -> None:
+    """Raise CheckpointMismatch for an adapter whose A and B are not all, or mean something else than usual."""
+    others = ((key, value) for key, value in sorted(config.items()) if key not in _HARMLESS)
+    variants = [f"{key}={value}" for key, value in others if value and value not in _PLAIN.get(key, ())]
     if variants:
         what = f"not a plain LoRA adapter: {', '.join(variants)}"
         raise CheckpointMismatch(what, where=str(file), do="merge it with the tool that made it")

@@ -59,16 +59,32 @@ def fields_of(processor: Processor) -> dict[str, Any]:
 
 
 def check_contract(
-    contract: Mapping[str, Any], network: Network, processor: Processor, *, where: str, strict: bool = True
+    contract: Mapping[str, Any] | None,
+    network: Network,
+    processor: Processor,
+    *,
+    where: str,
+    strict: bool | None = None,
 ) -> None:
-    """Replay the golden frames; an answer off by more than one bin raises ContractBroken, or warns if not strict.
+    """Replay the golden frames; an answer off by more than one bin raises ContractBroken, or warns if strict is False.
 
-    The error names the fields and library versions that differ from those at saving.
+    The error names the fields and library versions that differ from those at saving. No golden frames are a warning,
+    and refused if strict is True: released models have none.
     """
+    if not contract or contract.get("frames") == []:
+        _report(
+            CheckpointMismatch(
+                "no contract: nothing shows that the policy answers as it did when it was saved",
+                where=where,
+                do="try it on frames whose answers you know; strict=true refuses it",
+            ),
+            refused=strict is True,
+        )
+        return
     try:
         frames = contract["frames"]
         observations = [observation_of(frame, processor) for frame in frames]
-        broken = _broken(frames, _replayed(network, processor, observations, strict), processor)
+        broken = _broken(frames, _replayed(network, processor, observations, strict is not False), processor)
         changed = differences(contract, processor) if broken else ""
     except (KeyError, TypeError, ValueError, AttributeError, InvalidData) as error:
         reason = error.what if isinstance(error, InvalidData) else error
@@ -77,12 +93,12 @@ def check_contract(
         ) from error
     if broken is None:
         return
-    error = ContractBroken(
-        broken,
-        where=f"{where}; {changed}",
-        do="use the fields and versions of the contract; strict=false goes on with a warning",
-    )
-    if strict:
+    do = "use the fields and versions of the contract; strict=false goes on with a warning"
+    _report(ContractBroken(broken, where=f"{where}; {changed}", do=do), refused=strict is not False)
+
+
+def _report(error: CheckpointMismatch, *, refused: bool) -> None:
+    if refused:
         raise error
     log.warning("%s", error)
 

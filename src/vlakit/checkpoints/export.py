@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from vlakit.checkpoints.adapter_files import save_adapter
+from vlakit.checkpoints.adapter_files import same_tensor, save_adapter
 from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.contract import CONTRACT_FILE, make_contract, with_new_answers
-from vlakit.checkpoints.formats import Loaded, load
+from vlakit.checkpoints.formats import Loaded, LoadOptions, base_path, load, plain_network
 from vlakit.checkpoints.hf_config import STATISTICS_FILE, write_config
 from vlakit.checkpoints.weights import save_weights
 from vlakit.data.shards.statistics import statistics_to_json
@@ -25,6 +26,7 @@ from vlakit.models.openvla.vla import OpenVLA, VLASettings
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.registry import Registry
 
+log = logging.getLogger(__name__)
 EXPORTS: Registry[None] = Registry("export layout")
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -40,12 +42,15 @@ _OF_THE_RUN = ("data", "mlflow_run_id")  # paths and numbers of the machine that
 class ExportOptions:
     """dtype of the weights (None: as they are), size limit of a shard, and what an adapter names as its base.
 
+    trusted: code outside vlakit that the base's checkpoint may name.
+
     A shard is what merging and converting hold beside the model, so that 1 GB keeps 7B models within a tenth more.
     """
 
     dtype: torch.dtype | None = None
     shard_bytes: int = 1_000_000_000
     base: str | None = None
+    trusted: tuple[str, ...] = ()
 
 
 Writer = Callable[[Loaded, Path, ExportOptions], None]
@@ -105,10 +110,31 @@ def write_hugging_face(policy: Loaded, folder: Path, options: ExportOptions) -> 
 
 @EXPORTS.register("adapter")
 def write_adapter(policy: Loaded, folder: Path, options: ExportOptions) -> None:
-    """adapter_config.json and adapter_model.safetensors: MBs, to be put on the base model again."""
+    """adapter_config.json and adapter_model.safetensors: MBs, to be put on the base model again.
+
+    The base that is named must be here, and be the network under the adapter. Raises CheckpointMismatch.
+    """
     if policy.card.adapter is None:
         raise CheckpointMismatch("the checkpoint has no adapter", do="export it whole: layout=hf")
-    save_adapter(folder, policy.network, LoraNumbers.from_dict(policy.card.adapter), options.base)
+    base = options.base or policy.card.base
+    if base is None:
+        log.warning("the adapter names no base: base=DIR, the model that it was trained on, must be given to load it")
+    else:
+        _check_base(policy, base_path(base, LoadOptions(), folder), options)
+    save_adapter(folder, policy.network, LoraNumbers.from_dict(policy.card.adapter), base)
+
+
+def _check_base(policy: Loaded, base: str, options: ExportOptions) -> None:
+    plain = plain_network(load(base, LoadOptions(trusted=options.trusted)), where=base).state_dict()
+    named = ((name.replace(".base_layer.", "."), tensor) for name, tensor in policy.network.state_dict().items())
+    under = {name: tensor for name, tensor in named if ".lora_" not in name}
+    other = sorted(name for name in plain.keys() | under.keys() if not same_tensor(plain.get(name), under.get(name)))
+    if other:
+        raise CheckpointMismatch(
+            f"the adapter does not fit this base model: {len(other)} tensors differ, e.g. {other[0]}",
+            where=base,
+            do="pass base=DIR, the folder of the model that it was trained on",
+        )
 
 
 @EXPORTS.register("ckpt")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, load_adapter
+from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, check_plain, load_adapter
 from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.contract import CONTRACT_FILE
 from vlakit.checkpoints.file import load_strictly, network_state, read_checkpoint
@@ -60,6 +60,9 @@ class Format:
 
 
 FORMATS: list[Format] = []
+# Beside an OpenVLA-OFT model (vla-scripts/finetune.py of moojink/openvla-oft): with them its language model's own head
+# says no action any more, and its towers see otherwise.
+_OFT = tuple(f"{part}--*" for part in ("action_head", "proprio_projector", "noisy_action_projector", "vision_backbone"))
 
 
 def reader(name: str, matches: Callable[[Path], bool]) -> Callable[[Callable[[Path, LoadOptions], Loaded]], Any]:
@@ -75,6 +78,7 @@ def reader(name: str, matches: Callable[[Path], bool]) -> Callable[[Callable[[Pa
 def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     """Load any known format, or `tiny`, which vlakit brings; a path that is none raises CheckpointMismatch."""
     place = resolve(path)
+    _refuse_oft(place)
     for known in FORMATS:
         if known.matches(place):
             return known.read(place, options or LoadOptions())
@@ -83,6 +87,18 @@ def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
         where=str(place),
         do=f"pass one of: {', '.join(known.name for known in FORMATS)}. Nothing is downloaded: the path must be local",
     )
+
+
+def _refuse_oft(place: Path) -> None:
+    """Raise CheckpointMismatch for a folder, or a file or `lora_adapter` in one, of OpenVLA-OFT."""
+    folders = [place, place.parent] if place.name == "lora_adapter" else [place if place.is_dir() else place.parent]
+    parts = sorted(file.name for folder in folders for pattern in _OFT for file in folder.glob(pattern))
+    if parts:
+        raise CheckpointMismatch(
+            f"an OpenVLA-OFT checkpoint, which vlakit does not read yet: {', '.join(parts)}",
+            where=str(place),
+            do="use its own code: read as plain OpenVLA, these weights would answer something else",
+        )
 
 
 @reader("a native Prismatic .pt", lambda path: path.suffix == ".pt")
@@ -119,6 +135,7 @@ def _card(description: HfDescription, statistics: dict[str, Any], contract: dict
 
 def _filled(card: Card, tensors: Iterable[tuple[str, Tensor]], path: Path, options: LoadOptions) -> Loaded:
     """The network of a card with these weights; says what became of every tensor."""
+    card.check_trust(options.trusted, where=str(path))
     statistics = statistics_from_json(card.statistics, where=str(path))
     try:
         network, processor = card.build(statistics)
@@ -138,6 +155,7 @@ def _filled(card: Card, tensors: Iterable[tuple[str, Tensor]], path: Path, optio
 def _adapter(path: Path, options: LoadOptions) -> Loaded:
     """The base network with the adapter on it, unmerged."""
     config = read_table(path / ADAPTER_CONFIG)
+    check_plain(config, path / ADAPTER_CONFIG)  # before gigabytes of the base are read
     base = base_path(config.get("base_model_name_or_path"), options, path)
     under = load(base, replace(options, base=None))
     network = plain_network(under, where=base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _model(config: Mapping[str, Any], folder: Path) -> VLASettings:
         raise CheckpointMismatch(
             f"the language model is {text['model_type']!r}", where=where, do="vlakit reads OpenVLA models on Llama"
         )
-    towers, sizes = [str(tower) for tower in config["timm_model_ids"]], [int(size) for size in config["image_sizes"]]
+    towers, sizes = [str(tower) for tower in config["timm_model_ids"]], [index(size) for size in config["image_sizes"]]
     fused = config.get("use_fused_vision_backbone")
     if fused is None:
         fused = str(config["vision_backbone_id"]).startswith(("dinosiglip", "dinoclip"))
@@ -129,14 +130,16 @@ def _processor(config: Mapping[str, Any], folder: Path) -> TokenSettings:
     rounded = preprocessor.is_file() and _rounded(read_table(preprocessor))
     imagenet = "imagenet_hf_rounded" if rounded else "imagenet"
     vocab_size = (config.get("text_config") or {}).get("vocab_size", 32064)
-    padding_id = int(vocab_size) - int(config.get("pad_to_multiple_of", 64))  # not len(tokenizer), which is one more
+    padding_id = index(vocab_size) - index(
+        config.get("pad_to_multiple_of", 64)
+    )  # not len(tokenizer), which is one more
     return TokenSettings(
-        image_size=int(config["image_sizes"][0]),
+        image_size=index(config["image_sizes"][0]),
         channel_statistics=tuple("half" if any(h in tower for h in _HALF) else imagenet for tower in towers),
         tokenizer="llama2",
         prompt="openvla_v01" if "vicuna" in str(config.get("llm_backbone_id", "")) else "openvla",
         resize=config.get("image_resize_strategy", "resize-naive"),
-        n_bins=int(config.get("n_action_bins", 256)),
+        n_bins=index(config.get("n_action_bins", 256)),
         padding_id=None if padding_id == 32000 else padding_id,
     )
 

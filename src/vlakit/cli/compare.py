@@ -59,7 +59,7 @@ def _settings(cfg: dict[str, Any]) -> Any:
 
 def _is_place(run: str) -> bool:
     """A path rather than a name in the MLflow store."""
-    return Path(run).exists() or "/" in run or run.endswith(".json")
+    return Path(run).exists() or "/" in run or run.endswith((".json", ".csv"))
 
 
 def _recorded(cfg: dict[str, Any]) -> None:

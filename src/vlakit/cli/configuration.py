@@ -22,12 +22,11 @@ from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vlakit.cli.targets import check_modules
+from vlakit.cli.targets import OPEN, check_modules
 from vlakit.configs import conf_root, config_file, config_names, config_roots, shown, shown_folders
 from vlakit.errors import ConfigError, nearest
 
 LAYERED = ("experiment", "debug", "hparams_search", "scale")  # groups whose files write into the whole configuration
-OPEN = ("data.mixture", "data.sources", "data.specs", "tags")  # below these, keys are names that a user gives
 PROVIDER = "vlakit"  # of the user's folders, in Hydra's record of where a configuration came from
 
 OmegaConf.register_new_resolver("min", min, replace=True)

@@ -32,7 +32,7 @@ def main(overrides: Sequence[str]) -> None:
         Loaded(policy.network, policy.processor, policy.card),
         out,
         cfg["layout"],
-        ExportOptions(dtype, cfg["shard_bytes"], cfg["base"]),
+        ExportOptions(dtype, cfg["shard_bytes"], cfg["base"], tuple(cfg["trusted"])),
     )
     files = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
     lines = [f"{size:>14,}  {name}" for name, size in files.items()]

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_format, check_fractions, emit
 from vlakit.cli.suites import recorded_settings, split_words
-from vlakit.cli.targets import known_targets, own_targets
+from vlakit.cli.targets import check_keys, known_targets, own_targets
 from vlakit.errors import CheckpointMismatch, ConfigError
 
 if TYPE_CHECKING:
@@ -79,9 +79,14 @@ class Repeat:
         from vlakit.reports.passport.check import check_world
 
         recorded = evaluation["settings"]
+        own_targets({key: value for key, value in recorded.items() if key != "suite_settings"}, where, {})
         values = {key: recorded[key] for key in ("tasks", "episodes", "slots", "seed", "control")}
         gate = "skipped" not in (evaluation["gate"] or {})
-        request = check(Request, {**values, "strict": evaluation["strict"], "gate": gate, "workers": workers}, where)
+        request = check(
+            Request,
+            {**values, "strict": None if evaluation["strict"] else False, "gate": gate, "workers": workers},
+            where,
+        )
         settings = recorded_settings(evaluation["suite"], recorded["suite_settings"], suite_words, where)
         suite = build_suite(settings)
         check_world(evaluation, fingerprint(request.states(suite)), suite.versions)
@@ -165,6 +170,9 @@ def _train(training: Mapping[str, Any], cfg: Mapping[str, Any], out: Path, where
 
     roots = {"<runs>": cfg["paths"]["runs"], "<data>": cfg["paths"]["data"], "<output>": str(out)}
     plain = own_targets(relocated(training["config"], roots), where, known_targets(), cfg["trusted"])
+    check_keys(plain, where)
+    # Where it writes, and whom it tells, is not the file's to say.
+    plain["logger"], plain["paths"] = {}, {**plain["paths"], "output": str(out)}
     plain["data"]["root"] = cfg["data"]["root"] or plain["data"]["root"]
     names = plain["model"]["processor"]
     names["tokenizer_path"] = cfg["model"]["processor"]["tokenizer_path"] or names["tokenizer_path"]

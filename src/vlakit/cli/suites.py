@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
 
-import yaml
-
 from vlakit.cli.configuration import compose_config, parse_overrides, to_plain
 from vlakit.cli.targets import own_targets
 from vlakit.configs import config_file, config_names, shown, shown_folders
@@ -55,7 +53,9 @@ def _on_robots() -> dict[str, tuple[str, str]]:
 
 
 def _keys(suite: str) -> set[str]:
-    content = yaml.safe_load(config_file("suite", suite).read_text(encoding="utf-8"))
+    from vlakit.checked import read_yaml
+
+    content = read_yaml(config_file("suite", suite))
     return set(content) if isinstance(content, dict) else set()
 
 

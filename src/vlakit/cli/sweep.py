@@ -60,6 +60,10 @@ def continued(words: Sequence[str]) -> list[str]:
     overrides = begun["overrides"]
     kept = [word for word in overrides["hydra"] if not word.startswith(("hydra.sweep.dir=", "hydra.mode="))]
     folders = [f"--config-dir={it['path']}" for it in begun["runtime"]["config_sources"] if it["provider"] == PROVIDER]
+    planted = [word for word in (*overrides["task"], *kept) if "_target_" in word or "${" in word]
+    if planted:
+        do = f"if it is yours, say so: its words again, and hydra.sweep.dir={folder}"
+        raise ConfigError(f"the sweep's file names code: {planted[0]}", where=str(file), do=do)
     return ["-m", *folders, *overrides["task"], *kept, f"hydra.sweep.dir='{folder}'"]
 
 

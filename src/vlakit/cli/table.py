@@ -16,6 +16,7 @@ from vlakit.errors import ConfigError
 
 if TYPE_CHECKING:
     from vlakit.compare.pairs import Settings
+    from vlakit.reports.tables.runs import Filled
     from vlakit.reports.tables.spec import TableSpec
     from vlakit.reports.tables.table import TableReport
 
@@ -62,15 +63,31 @@ def build(cfg: dict[str, Any]) -> TableReport:
 
 def _measured(cfg: dict[str, Any], spec: TableSpec, settings: Settings) -> TableReport:
     from vlakit.reports.tables.folder import from_folder, save
-    from vlakit.reports.tables.runs import from_store, with_curves
+    from vlakit.reports.tables.runs import with_curves
     from vlakit.reports.tables.table import from_runs
 
     if cfg["from"]:
         filled, source = from_folder(spec, Path(cfg["from"])), str(cfg["from"])
     else:
-        filled, source = from_store(spec, cfg["tracking_uri"], cfg["experiment"], cfg["parent"]), cfg["tracking_uri"]
-        if cfg["save"] or cfg["format"] == "html":
-            filled = with_curves(filled, cfg["tracking_uri"])
+        uri = cfg["tracking_uri"]
+        filled, source = _recorded(cfg, spec), uri
+        committed = spec.folder / "runs"
+        if not filled.runs and cfg["parent"] == "auto" and cfg["where"] is None and committed.is_dir():
+            source = f"experiments/{spec.name}/runs"
+            kept = from_folder(spec, committed)
+            filled = replace(kept, notes=[f"no run of this table is in {uri}: these are vlakit's own, from {source}"])
+        elif cfg["save"] or cfg["format"] == "html":
+            filled = with_curves(filled, uri)
     if cfg["save"]:
         log.info("outcomes: %s", ", ".join(str(file) for file in save(filled, spec, Path(cfg["save"]))))
     return from_runs(spec, filled, settings, source, str(cfg["paired"]).lower())
+
+
+def _recorded(cfg: dict[str, Any], spec: TableSpec) -> Filled:
+    """The runs of the store; none, and no store is made, where its file is not there."""
+    from vlakit.reports.tables.runs import Filled, from_store
+
+    uri = str(cfg["tracking_uri"])
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return Filled([], [])
+    return from_store(spec, uri, cfg["experiment"], cfg["parent"])

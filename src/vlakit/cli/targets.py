@@ -13,11 +13,16 @@ from importlib.util import find_spec
 from inspect import signature
 from typing import Any, cast
 
+import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, Node
 
 from vlakit.configs import config_file_with, config_roots
 from vlakit.errors import ConfigError, nearest
+
+OPEN = ("data.mixture", "data.sources", "data.specs", "tags")  # below these, keys are names that a user gives
+# Folders of conf/ that a training's configuration holds nothing of, and Hydra's own
+_NOT_TRAINING = {"dataset", "embodiment", "hparams_search", "hydra", "local", "mixture", "suite", "table"}
 
 
 def check_modules(node: Node | None) -> None:
@@ -90,12 +95,12 @@ def own_targets(tree: Any, where: str, ours: Mapping[str, str], trusted: Sequenc
     """The configuration of a file with our classes, by their names: their modules may have moved since.
 
     ours: name -> `_target_`. Raises ConfigError for a `_target_` that is none of ours, unless it lies in a `trusted`
-    module, and for an interpolation.
+    module, for `module:thing`, which registries import, and for an interpolation.
     """
     if isinstance(tree, list):
         return [own_targets(value, where, ours, trusted) for value in tree]
-    if isinstance(tree, str) and "${" in tree:  # resolving one can make a `_target_` out of a text
-        raise ConfigError(f"an unresolved value: {tree[:60]}", where=where, do="such a file holds plain values only")
+    if isinstance(tree, str):
+        _check_text(tree, where, trusted)
     if not isinstance(tree, Mapping):
         return tree
     plain = {key: own_targets(value, where, ours, trusted) for key, value in tree.items()}
@@ -111,6 +116,63 @@ def own_targets(tree: Any, where: str, ours: Mapping[str, str], trusted: Sequenc
             do="where you trust it: trusted=[MODULE], the module that it lies in",
         )
     return {**plain, "_target_": target}
+
+
+def _check_text(text: str, where: str, trusted: Sequence[str]) -> None:
+    if "${" in text:  # resolving one can make a `_target_` out of a text
+        raise ConfigError(f"an unresolved value: {text[:60]}", where=where, do="such a file holds plain values only")
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text) and not any(
+        text.startswith((f"{name}.", f"{name}:")) for name in trusted
+    ):
+        do = "where you trust it: trusted=[MODULE], the module that it lies in"
+        raise ConfigError(f"the file names code: {text}", where=where, do=do)
+
+
+def check_keys(tree: Any, where: str) -> None:
+    """Raise ConfigError for a key of a training's configuration that no file of conf/ has at such a place."""
+    known = _known_keys()
+
+    def walk(node: Any, parent: str, path: str) -> None:
+        for key, value in node.items() if isinstance(node, Mapping) and path not in OPEN else ():
+            if (parent, str(key)) not in known:
+                beside = [name for above, name in known if above == parent]
+                do = f"{nearest(str(key), beside)} One of your own: --config-dir=DIR, a folder whose files have it"
+                raise ConfigError(f"{f'{path}.{key}'.lstrip('.')!r} is no key of conf/", where=where, do=do)
+            walk(value, str(key), f"{path}.{key}".lstrip("."))
+        for value in node if isinstance(node, list) else ():
+            walk(value, parent, path)
+
+    walk(tree, "", "")
+
+
+def _known_keys() -> set[tuple[str, str]]:
+    """(key above, key) of all files of conf/ that say how to train; "" is above the first."""
+    known: set[tuple[str, str]] = set()
+
+    def gather(node: Any, parent: str) -> None:
+        for key, value in node.items() if isinstance(node, Mapping) else ():
+            known.add((parent, str(key)))
+            gather(value, str(key))
+        for value in node if isinstance(node, list) else ():
+            gather(value, parent)
+
+    for root in config_roots():
+        groups = {folder.name for folder in root.iterdir() if folder.is_dir()} - _NOT_TRAINING
+        known |= {("", group) for group in groups}
+        for file in (
+            root / "train.yaml",
+            root / "evaluate.yaml",
+            *(f for g in groups for f in (root / g).glob("*.yaml")),
+        ):
+            text = file.read_text(encoding="utf-8") if file.is_file() else ""
+            content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+            parent = {"train.yaml": "", "evaluate.yaml": "evaluate"}.get(file.name, file.parent.name)
+            parts = content.pop("defaults", [])
+            gather(content, "" if "@package _global_" in text else parent)
+            known |= {
+                (parent, p.rpartition("@")[2]) for part in parts if isinstance(part, dict) for p in part if "@" in p
+            }
+    return known
 
 
 def known_targets() -> dict[str, str]:

@@ -80,8 +80,8 @@ def columns(outcomes: Iterable[Outcome]) -> tuple[list[Start], npt.NDArray[np.bo
 
 
 def printable(word: str) -> str:
-    """Without the control characters of a foreign file, which a terminal would obey."""
-    return word if word.isprintable() else re.sub(r"[\x00-\x1f\x7f-\x9f]", "", word)
+    """Without the control characters of a foreign file, which a terminal would obey, and marks that turn text round."""
+    return word if word.isprintable() else re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", "", word)
 
 
 def digest_of(contents: Iterable[bytes]) -> str:

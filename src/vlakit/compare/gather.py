@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlakit.compare.episodes import Arm, Episodes
-from vlakit.compare.readers import read
+from vlakit.compare.readers import read_all
 from vlakit.errors import ConfigError
 
 
@@ -22,12 +22,7 @@ def gather(runs: Sequence[str] | Mapping[str, str | Sequence[str]]) -> list[Arm]
     for i, place in enumerate(places):
         if place in places[:i]:
             raise ConfigError("a run is compared with itself", where=str(named[i][1]), do="name each run once")
-    if len(named) < 2:
-        raise ConfigError("one run makes no pair", where="runs", do="runs=[A,B,...], at least two")
-    groups: dict[str, list[Episodes]] = {}
-    for name, path in named:
-        evaluation = read(path)
-        groups.setdefault(name if isinstance(runs, Mapping) else kind(evaluation.run), []).append(evaluation)
+    groups = _groups(named, named_by_user=isinstance(runs, Mapping))
     if not isinstance(runs, Mapping):
         _check_seeds(groups)
     twins = [m for g in groups.values() for m in g if sum(m.digest == other.digest for other in g) > 1]
@@ -42,6 +37,16 @@ def gather(runs: Sequence[str] | Mapping[str, str | Sequence[str]]) -> list[Arm]
             f"all of them are trainings of {next(iter(groups))}", where="runs", do="runs={A: [PATH,...], B: [PATH,...]}"
         )
     return [Arm(name, evaluations) for name, evaluations in groups.items()]
+
+
+def _groups(named: Sequence[tuple[str, str]], *, named_by_user: bool) -> dict[str, list[Episodes]]:
+    groups: dict[str, list[Episodes]] = {}
+    for name, path in named:
+        for evaluation in read_all(path):
+            groups.setdefault(name if named_by_user else kind(evaluation.run), []).append(evaluation)
+    if sum(map(len, groups.values())) < 2:
+        raise ConfigError("one run makes no pair", where="runs", do="runs=[A,B,...], at least two")
+    return groups
 
 
 def kind(run_name: str) -> str:

@@ -6,9 +6,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 from vlakit.errors import ConfigError
@@ -18,6 +20,8 @@ WORDY = {"run", "a", "b", "task", "suite", "letters", "verdict", "measured", "ag
 WORDY |= {"row", "claim", "what", "scope", "rule", "paper's own rollouts"}
 WORDY |= {"name", "started", "commit", "checkpoint", "sha256 of episodes"}
 FORMATS: Registry[str] = Registry("format")
+WIDTH = 120  # letters of a line of text
+_SIGNS = {ord("\\"): r"\textbackslash{}", ord("~"): r"\textasciitilde{}", ord("^"): r"\textasciicircum{}"}
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,10 @@ def text(report: Report) -> str:
     """Aligned tables for people; a line stands under the header of one without a title."""
     parts: list[str] = []
     for one in report.grids:
-        header, *rows = aligned(one)
-        parts.append("\n".join([one.title, header, *rows] if one.title else [header, "-" * len(header), *rows]))
+        for number, (header, rows) in enumerate(_blocks(one)):
+            title = [one.title if number == 0 else f"{one.title}, further columns"]
+            rule = ["-" * max(map(len, header))]
+            parts.append("\n".join([*title, *header, *rows] if one.title else [*header, *rule, *rows]))
     return "\n\n".join([*parts, *(f"note: {note}" for note in report.notes)])
 
 
@@ -113,8 +119,10 @@ def markdown_text(report: Report) -> str:
 
 @FORMATS.register("latex")
 def latex_text(report: Report) -> str:
-    """A tabular of each table, ready for \\input."""
-    return "\n\n".join([*map(latex, report.grids), *(f"% {note}" for note in report.comments)])
+    """A tabular of each table, ready for \\input below \\usepackage{booktabs}."""
+    return "\n\n".join(
+        [r"% \usepackage{booktabs}", *map(latex, report.grids), *(f"% {note}" for note in report.comments)]
+    )
 
 
 @FORMATS.register("csv")
@@ -138,10 +146,58 @@ def html_text(report: Report) -> str:
 
 
 def aligned(grid: Grid) -> list[str]:
-    """Lines of plain text."""
-    lines = [grid.header, *grid.rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(grid.header))]
-    return ["  ".join(_padded(grid, line, widths)).rstrip() for line in lines]
+    """Lines of plain text, of at most WIDTH letters."""
+    return [line for header, rows in _blocks(grid) for line in (*header, *rows)]
+
+
+def _blocks(grid: Grid) -> list[tuple[list[str], list[str]]]:
+    """(header, rows) as lines. What is wider than WIDTH is folded; if that is not enough, columns go below the others.
+
+    Folded are headers, and cells of words, the more the wider they are; the first column stands in front of each block.
+    """
+    longest = max((len(word) for line in [grid.header, *grid.rows] for word in line), default=0)
+    caps = [cap for cap in (longest, 40, 32, 26, 20, 16) if cap <= longest]
+    fitting = next((cap for cap in caps if _width(widths := _widths(grid, cap)) <= WIDTH), None)
+    if fitting is not None:
+        return [_laid(grid, range(len(widths)), widths)]
+    widths, blocks = _widths(grid, 32), [[0]]
+    for i in range(1, len(widths)):
+        if len(blocks[-1]) > 1 and _width(widths[j] for j in [*blocks[-1], i]) > WIDTH:
+            blocks.append([0])
+        blocks[-1].append(i)
+    return [_laid(grid, block, widths) for block in blocks]
+
+
+def _width(widths: Iterable[int]) -> int:
+    columns = list(widths)
+    return sum(columns) + 2 * (len(columns) - 1)
+
+
+def _widths(grid: Grid, cap: int) -> list[int]:
+    """Of each column; a header that no cap folds stays in one line."""
+    columns = [[line[i] for line in grid.rows] for i in range(len(grid.header))]
+    whole = [max(map(len, [title, *cells])) for title, cells in zip(grid.header, columns, strict=True)]
+    if cap >= max(whole, default=0):
+        return whole
+    return [
+        min(width, cap) if grid.wordy(i) else max(map(len, [*columns[i], *grid.header[i].split()]))
+        for i, width in enumerate(whole)
+    ]
+
+
+def _laid(grid: Grid, chosen: Sequence[int], widths: Sequence[int]) -> tuple[list[str], list[str]]:
+    def lines(cells: Sequence[str]) -> list[str]:
+        folded = [wrap(cells[i], widths[i]) if len(cells[i]) > widths[i] else [cells[i]] for i in chosen]
+        padded = [
+            [
+                word.ljust(widths[i]) if grid.wordy(i) else word.rjust(widths[i])
+                for i, word in zip(chosen, row, strict=True)
+            ]
+            for row in zip_longest(*folded, fillvalue="")
+        ]
+        return ["  ".join(row).rstrip() for row in padded]
+
+    return lines(grid.header), [line for row in grid.rows for line in lines(row)]
 
 
 def markdown(grid: Grid) -> str:
@@ -155,7 +211,7 @@ def latex(grid: Grid) -> str:
     """A tabular, its title as a comment."""
     lines = [" & ".join(_tex(word) for word in line) + r" \\" for line in [grid.header, *grid.rows]]
     columns = "".join("l" if grid.wordy(i) else "r" for i in range(len(grid.header)))
-    body = [lines[0], r"\hline", *lines[1:]]
+    body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
     return "\n".join([f"% {grid.title}", rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"])
 
 
@@ -172,11 +228,15 @@ def csv_lines(rows: Sequence[Sequence[object]]) -> str:
 
 def unquoted(field: str) -> str:
     """A field of `csv_lines` as it was."""
-    return re.sub(r"^'(?=[=+@-].)", "", field)
+    return re.sub(r"^'(?=[=+@\t\r-].)", "", field)
 
 
 def _field(value: object) -> object:
-    runs = isinstance(value, str) and re.match(r"[=+@-].", value) and not re.fullmatch(r"[+-]?[\d.]+(e[+-]\d+)?", value)
+    runs = (
+        isinstance(value, str)
+        and re.match(r"[=+@\t\r-].", value)
+        and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", value)
+    )
     return f"'{value}" if runs else "" if value is None else value
 
 
@@ -210,12 +270,6 @@ def p_text(value: float) -> str:
     return "<1e-4" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
 
 
-def _padded(grid: Grid, line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    cells = enumerate(zip(line, widths, strict=True))
-    return [word.ljust(width) if grid.wordy(i) else word.rjust(width) for i, (word, width) in cells]
-
-
 def _tex(word: str) -> str:
-    for sign in "&%$#_{}":
-        word = word.replace(sign, "\\" + sign)
+    word = word.translate({**{ord(sign): f"\\{sign}" for sign in "&%$#_{}"}, **_SIGNS})
     return word.replace("+-", r"$\pm$").replace("<", "$<$")

@@ -34,6 +34,11 @@ class Judged:
     rollouts: float
     more: float
 
+    @property
+    def winner(self) -> str | None:
+        """Which of the two is shown to be better; None where neither is."""
+        return next((name for name in (self.a, self.b) if self.verdict == f"{name} better"), None)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -171,7 +176,8 @@ def judge(findings: Findings, settings: Settings) -> list[Judged]:
         total = needed(finding, settings, len(findings)) if finding.p is not None else inf
         have = finding.n if finding.seeds == (1, 1) else min(finding.seeds)
         more = max(1.0, total - have)
-        verdict = _verdict(finding, p_holm, p_same, more, settings)
+        winner = a if finding.difference > 0 else b
+        verdict = _verdict(finding, winner, (p_holm, p_same), more, settings)
         judged.append(Judged(a, b, scope, finding, p_holm, p_same, verdict, total, more))
     return judged
 
@@ -182,11 +188,14 @@ def _corrected(values: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else next(tested) for p in values]
 
 
-def _verdict(finding: Finding, p: float | None, p_same: float | None, more: float, settings: Settings) -> str:
+def _verdict(
+    finding: Finding, winner: str, corrected: tuple[float | None, float | None], more: float, settings: Settings
+) -> str:
+    p, p_same = corrected
     if p is None:
         return f"cannot tell ({finding.remark})"
     if p <= settings.alpha and finding.difference:
-        return "a better" if finding.difference > 0 else "b better"
+        return f"{winner} better"
     if p_same is not None and p_same <= settings.alpha:
         return f"equivalent within {100 * settings.margin:g} points"
     if more == inf:

@@ -40,12 +40,17 @@ class Film:
 
 
 def chosen(records: Sequence[EpisodeRecord], n: int) -> list[EpisodeRecord]:
-    """n episodes to look at: all tasks in turn, of each task a success and a failure in turn."""
-    by_task: dict[str, list[list[EpisodeRecord]]] = {}
+    """n episodes to look at: all tasks in turn, of each its first starts, however they ended."""
+    by_task: dict[str, list[EpisodeRecord]] = {}
     for record in records:
-        by_task.setdefault(record.task, [[], []])[not record.success].append(record)
-    mixed = [[one for pair in zip_longest(*both) for one in pair if one] for both in by_task.values()]
-    return [one for row in zip_longest(*mixed) for one in row if one][:n]
+        by_task.setdefault(record.task, []).append(record)
+    return [one for row in zip_longest(*by_task.values()) for one in row if one][:n]
+
+
+def headline(records: Sequence[EpisodeRecord]) -> str:
+    """What a sheet of `chosen` says above its rows: how they were chosen, and how often all of them succeed."""
+    rate = sum(record.success for record in records) / len(records)
+    return f"first starts of each task, however they ended; success of all {len(records)} episodes: {100 * rate:.1f} %"
 
 
 def films(
@@ -72,14 +77,15 @@ def films(
     return watched
 
 
-def contact_sheet(shown: Sequence[Film], file: Path, columns: int = 6) -> Path:
+def contact_sheet(shown: Sequence[Film], file: Path, columns: int = 6, title: str = "") -> Path:
     """One PNG: a row an episode, under its caption `columns` moments from the first to the last."""
-    size = shown[0].pictures[0].shape[0]
-    width, height = columns * (size + GAP) + GAP, len(shown) * (size + CAPTION + GAP) + GAP
+    size, head = shown[0].pictures[0].shape[0], CAPTION if title else 0
+    width, height = columns * (size + GAP) + GAP, head + len(shown) * (size + CAPTION + GAP) + GAP
     sheet = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw.text((GAP, GAP + 1), _fitted(title, width - 2 * GAP, font), fill="black", font=font)
     for row, film in enumerate(shown):
-        top = GAP + row * (size + CAPTION + GAP)
+        top = head + GAP + row * (size + CAPTION + GAP)
         draw.text((GAP, top + 1), _fitted(film.caption, width - 2 * GAP, font), fill=_colour(film.record), font=font)
         for column, moment in enumerate(np.linspace(0, len(film.pictures) - 1, columns).round().astype(int)):
             sheet.paste(Image.fromarray(film.pictures[moment]), (GAP + column * (size + GAP), top + CAPTION))
@@ -105,10 +111,10 @@ def video(film: Film, file: Path, fps: float) -> Path:
     return file
 
 
-def gallery(shown: Sequence[Film], folder: Path, fps: float) -> list[Path]:
-    """Contact sheet and videos in `folder`; the files."""
+def gallery(shown: Sequence[Film], folder: Path, fps: float, title: str = "") -> list[Path]:
+    """Contact sheet, with a title above, and videos in `folder`; the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    sheet = contact_sheet(shown, folder / "contact_sheet.png")
+    sheet = contact_sheet(shown, folder / "contact_sheet.png", title=title)
     names = [f"{film.record.number:04d}_{_safe(film.record.task)}_{_outcome(film.record)}.mp4" for film in shown]
     return [sheet, *(video(film, folder / name, fps) for film, name in zip(shown, names, strict=True))]
 

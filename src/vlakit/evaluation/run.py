@@ -45,7 +45,7 @@ class Request:
     workers: Count = 0
     seed: Count = 0
     control: Control = field(default_factory=Control)
-    strict: Flag = True
+    strict: Flag | None = None
     gate: Flag = True
     gate_episodes: Count = 8
     videos: Count = 0
@@ -126,9 +126,10 @@ def evaluate(
     """
     states = request.states(suite)
     others = outcomes_of(request.against, suite, states) if request.against else None
-    subject = subject_of(policy, name, suite, states, strict=request.strict, seed=request.seed)
+    strict = request.strict is not False
+    subject = subject_of(policy, name, suite, states, strict=strict, seed=request.seed)
     evaluation = _Evaluation(subject, suite, request, states, others)
-    notes = {"subject": subject.name, "strict": request.strict}
+    notes = {"subject": subject.name, "strict": strict}
     with opened(out, evaluation.settings(suite_settings or {}), notes) as folder:
         evaluation.pass_gate(folder)
         verdict = evaluation.run(folder, progress or (lambda records, total: None))
@@ -238,8 +239,8 @@ class _Evaluation:
     def _films(self, records: Sequence[EpisodeRecord], out: Path) -> list[Path]:
         if self.request.videos < 1:
             return []
-        from vlakit.evaluation.gallery import chosen, films, gallery
+        from vlakit.evaluation.gallery import chosen, films, gallery, headline
 
         states = {state.name: state for state in self.states}
         shown = films(self.suite, chosen(records, self.request.videos), states, self.request.picture_size)
-        return gallery(shown, out / "videos", self.suite.control_hz)
+        return gallery(shown, out / "videos", self.suite.control_hz, headline(records))

@@ -33,7 +33,7 @@ class LoraNumbers:
     """What a checkpoint stores of its adapters."""
 
     rank: int
-    alpha: int
+    alpha: float
     dropout: float = 0.0
     targets: tuple[str, ...] = OPENVLA_TARGETS
 
@@ -55,7 +55,7 @@ def inject_lora(model: nn.Module, numbers: LoraNumbers) -> nn.Module:
     check_targets(model, numbers.targets)
     config = LoraConfig(
         r=numbers.rank,
-        lora_alpha=numbers.alpha,
+        lora_alpha=cast(int, numbers.alpha),  # any number, whatever its annotation says
         lora_dropout=numbers.dropout,
         target_modules=list(numbers.targets),
         init_lora_weights="gaussian",

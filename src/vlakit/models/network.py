@@ -172,7 +172,9 @@ def refuse_code(names: Mapping[str, Any], *, where: str, trusted: Collection[str
 
     trusted: packages, modules or full names that the user vouches for.
     """
-    foreign = sorted({str(name) for name in names.values() if isinstance(name, str) and ":" in name})
+    foreign = sorted(
+        {name for key, name in names.items() if isinstance(name, str) and ":" in name and key != "tokenizer_path"}
+    )
     foreign = [name for name in foreign if not is_trusted(name, trusted)]
     if foreign:
         packages = sorted({name.partition(":")[0].partition(".")[0] for name in foreign})

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlakit.compare.episodes import printable
+
 ELSEWHERE = "<elsewhere>"
 # In quotes, where it may hold spaces; else what no word comes before, also behind the :// of an address.
 _PLACE = re.compile(
@@ -15,12 +17,12 @@ _PLACE = re.compile(
 
 
 def public(text: str) -> str:
-    """A text without the passwords that addresses may hold, and with the names alone of absolute paths.
+    """A text without control characters and the passwords of addresses, and with the names alone of absolute paths.
 
     >>> public("http" + "://me:secret@host/x"), public("sqlite:////home/me/runs/mlflow.db and/or /z")
     ('http://host/x', 'sqlite:///mlflow.db and/or /z')
     """
-    text = re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    text = re.sub(r"(?<=://)[^/@\s]*@", "", printable(text))
     return _PLACE.sub(lambda place: place[0] if place[0].count("/") == 1 else place[0].rpartition("/")[2], text)
 
 

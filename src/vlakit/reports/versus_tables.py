@@ -90,17 +90,23 @@ def _plus_minus(row: PaperRow) -> str:
 
 
 A_AND_B = [Column("a", at("a"), fields=["a"]), Column("b", at("b"), fields=["b"])]
-DIFFERENCE = Column("a - b", at("finding.difference"), gain, ["difference"])
+DIFFERENCE = Column("a - b", at("finding.difference"), gain, ["difference_fraction"])
+UNITS = {  # of JSON's values
+    **dict.fromkeys(("success", "credit", "rate", "interval", "difference", "margin", "confidence"), "fraction"),
+    **dict.fromkeys(("episode_se", "seed_se", "se", "error", "printed_se"), "fraction"),
+    **dict.fromkeys(("n", "only_a", "only_b"), "episodes"),
+    **dict.fromkeys(("needed", "more"), "rollouts of each; trainings of each where several were compared"),
+}
 
 
 def _pair_columns(level: str) -> list[Column]:
     return [
         *A_AND_B,
-        Column("n", at("finding.n"), fields=["n"]),
-        Column("only a", at("finding.only_a"), fields=["only_a"]),
-        Column("only b", at("finding.only_b"), fields=["only_b"]),
+        Column("n", at("finding.n"), fields=["n_episodes"]),
+        Column("only a", at("finding.only_a"), fields=["only_a_episodes"]),
+        Column("only b", at("finding.only_b"), fields=["only_b_episodes"]),
         *tested(level),
-        Column("", lambda judged: None if isinf(judged.rollouts) else judged.rollouts, fields=["needed"]),
+        Column("", lambda judged: None if isinf(judged.rollouts) else judged.rollouts, fields=["needed_of_each"]),
         Column("verdict", at("verdict"), fields=["verdict"]),
     ]
 
@@ -109,7 +115,7 @@ def tested(level: str) -> list[Column]:
     """The difference of a judged pair, its interval and p."""
     return [
         DIFFERENCE,
-        Column(level, at("finding.interval"), gain_limits, ["low", "high"]),
+        Column(level, at("finding.interval"), gain_limits, ["low_fraction", "high_fraction"]),
         Column("p", at("finding.p"), p_text, ["p"]),
         Column("p Holm", at("p_holm"), p_text, ["p_holm"]),
     ]
@@ -155,6 +161,7 @@ def to_json(comparison: Comparison, paper: Paper | None) -> dict[str, Any]:
         "pairs": [{**pair_json(judged), **_paper_json(judged, paper, settings.alpha)} for judged in comparison.pairs],
         "tasks": [{"task": judged.scope, **pair_json(judged)} for judged in comparison.tasks],
         "notes": comparison.notes,
+        "units": UNITS,
     }
 
 

@@ -17,7 +17,7 @@ from vlakit.reports.paths import public
 from vlakit.reports.rendering import report_of as formatted
 from vlakit.reports.tables.folder import from_folder, save
 from vlakit.reports.tables.formats import to_json
-from vlakit.reports.tables.runs import MOST_POINTS, Filled, thinned
+from vlakit.reports.tables.runs import MOST_POINTS, Filled, TableRun, thinned
 from vlakit.reports.tables.spec import load_table, table_files
 from vlakit.reports.tables.table import from_paper
 
@@ -200,10 +200,36 @@ def test_curves_are_thinned_to_their_ends_and_one_a_run(fill: Filled) -> None:
     report = report_of(fill)
     train, val = charts(report)
     assert (train.metric, val.metric) == ("train/loss", "val/loss")
-    assert [line.row for line in train.lines] == [run.row for run in fill.runs]
+    assert [line.row for line in train.lines if not line.mean] == [run.row for run in fill.runs]
+    assert [line.row for line in train.lines if line.mean] == list(RATES)
     heights = [int(place.split()[1]) for place in train.lines[0].path[1:].split("L")]
     assert heights == sorted(heights)  # the loss falls, and SVG counts downwards
     assert [bool(line.dots) for line in (train.lines[0], val.lines[0])] == [False, True]
+
+
+def test_a_mean_is_that_of_the_seeds_where_all_of_them_have_a_point() -> None:
+    run = TableRun("a", "full", "0", curves={"val/loss": [(1, 2.0), (2, 4.0), (3, 1.0)]})
+    other = replace(run, seed="1", curves={"val/loss": [(1, 4.0), (3, 2.0)]})
+    alone = replace(run, row="lora_r32")
+    (chart,) = charts(replace(report_of(Filled([], [])), runs=[run, other, alone]))
+    (mean,) = [line for line in chart.lines if line.mean]
+    assert (mean.row, mean.label) == ("full", "full, mean: 1.5 at step 3")
+    assert mean.path.count("L") == 1
+
+
+def test_the_verdict_stands_right_behind_the_difference_and_words_say_what_was_measured(fill: Filled) -> None:
+    page = page_of(fill)
+    header = [text for _, text in Read(page).all("th") if text]
+    place = header.index("p Holm")
+    assert header[place + 1 : place + 3] == ["measured", "against the paper"]
+    assert "Measured here: success in a simulated tabletop" in page
+    assert "2.4 M parameters" in page
+
+
+def test_a_table_that_is_wider_than_a_phone_says_that_it_scrolls(fill: Filled) -> None:
+    read = Read(page_of(fill))
+    assert len(read.all("p", "hint")) >= 1
+    assert "@media (max-width: 40rem) {\n  .hint { display: block }" in read.all("style")[0][1]
 
 
 def test_a_saved_folder_gives_the_same_curves_and_facts(fill: Filled, tmp_path: Path) -> None:

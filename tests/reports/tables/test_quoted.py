@@ -32,7 +32,7 @@ def test_liberos_errors_are_binomial_and_its_averages_are_not() -> None:
 def test_of_table_1_only_the_last_layer_is_told_apart() -> None:
     pairs, scopes = judge_quoted(quoted(["table1"]), Settings())
     assert (len(pairs), scopes) == (15, [])
-    better = {(j.b, j.a) if j.verdict == "b better" else (j.a, j.b) for j in pairs if j.verdict.endswith("better")}
+    better = {(j.b, j.a) if j.winner == j.b else (j.a, j.b) for j in pairs if j.winner}
     assert better == {(row, "last_layer") for row in ("full", "sandwich", "lora_r32", "lora_r64")}
     assert all(j.verdict.startswith("cannot tell (") for j in pairs if "last_layer" not in (j.a, j.b))
 
@@ -48,7 +48,7 @@ def test_table_12_is_corrected_over_suites_and_over_averages_apart() -> None:
     pairs, suites = judge_quoted(quoted(["table12"]), Settings())
     assert (len(pairs), len(suites)) == (3, 12)
     best = next(j for j in suites if j.scope == "libero_object" and (j.a, j.b) == ("diffusion_policy", "octo"))
-    assert best.verdict == "a better"
+    assert best.verdict == "diffusion_policy better"
     assert next(j for j in pairs if (j.a, j.b) == ("octo", "openvla_lora_r32")).p_holm == pytest.approx(0.099, abs=1e-3)
 
 

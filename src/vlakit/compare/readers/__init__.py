@@ -10,17 +10,20 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from vlakit.compare.episodes import Episodes, printable
-from vlakit.errors import UnknownName
+from vlakit.errors import InvalidData, UnknownName
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One format. find: the files that this format would read at a path, none if it is another's."""
+    """One format. find: the files that this format would read at a path, none if it is another's.
+
+    read: what they hold, a list where a file may hold several evaluations.
+    """
 
     name: str
     layout: str
     find: Callable[[Path], list[Path]]
-    read: Callable[[Path, list[Path]], Episodes]
+    read: Callable[[Path, list[Path]], Episodes | list[Episodes]]
 
 
 @cache
@@ -31,17 +34,37 @@ def readers() -> list[Reader]:
 
 
 def read(path: str | Path) -> Episodes:
-    """The episodes at a path, in whichever known format. Raises UnknownName, InvalidData, CorruptRecord."""
+    """The one evaluation at a path, in whichever known format. Raises UnknownName, InvalidData, CorruptRecord."""
+    every = read_all(path)
+    if len(every) > 1:
+        names = ", ".join(sorted({one.run for one in every}))
+        raise InvalidData(f"{len(every)} evaluations here: {names}", where=str(path), do="give a file of one")
+    return every[0]
+
+
+def read_all(path: str | Path) -> list[Episodes]:
+    """All evaluations at a path, at least one, without control characters. Raises as `read`."""
     place = Path(path)
     for reader in readers():
         files = reader.find(place)
         if files:
-            episodes = reader.read(place, files)
-            notes = [printable(note) for note in episodes.notes]
-            return replace(episodes, run=printable(episodes.run), notes=notes)
+            found = reader.read(place, files)
+            return [_printable(one) for one in (found if isinstance(found, list) else [found])]
     layouts = "; ".join(f"{reader.name}: {reader.layout}" for reader in readers())
     raise UnknownName(
         "no evaluation here" if place.exists() else "no such folder or file",
         where=str(place),
         do=f"give a folder or file with episodes ({layouts})",
+    )
+
+
+def _printable(episodes: Episodes) -> Episodes:
+    """Starts are clean already (columns); so are then all words that a report shows."""
+    return replace(
+        episodes,
+        run=printable(episodes.run),
+        seed=None if episodes.seed is None else printable(episodes.seed),
+        versions={printable(key): printable(value) for key, value in episodes.versions.items()},
+        states=printable(episodes.states),
+        notes=[printable(note) for note in episodes.notes],
     )

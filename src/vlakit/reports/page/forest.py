@@ -37,12 +37,11 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """With the names of the two."""
+        """With its p."""
         if self.judged is None:
             return "not measured here"
         p = "" if self.judged.p_holm is None else f"; p\xa0(Holm)\xa0{p_text(self.judged.p_holm)}"
-        verdict = self.judged.verdict.replace("a better", f"{self.a} better").replace("b better", f"{self.b} better")
-        return f"{verdict}{p}"
+        return f"{self.judged.verdict}{p}"
 
 
 def differences(report: TableReport) -> list[Difference]:

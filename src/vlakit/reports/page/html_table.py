@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from vlakit import __version__
 from vlakit.compare.grids import Grid
 from vlakit.reports.page.forest import differences, typeset_forest
 from vlakit.reports.page.html_page import Scale, render, scale_of
 from vlakit.reports.paths import public
-from vlakit.reports.tables.runs import LEARNING, MOST_POINTS, TableRun
+from vlakit.reports.tables.runs import LEARNING, MOST_POINTS, Curve, TableRun
 from vlakit.reports.tables.table import PAPER, RowReport, TableReport
 
 MOST_BYTES = 200_000  # of one video
@@ -52,12 +53,13 @@ def slot(place: int) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One run's curve as SVG path data in a square of 1000; dots: the same as points, empty for many."""
+    """A run's curve, or the mean of a row's, as SVG path data in a square of 1000; dots: its points, empty for many."""
 
     row: str
     label: str
     path: str
     dots: str
+    mean: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,23 +73,34 @@ class Chart:
 
 
 def charts(report: TableReport) -> list[Chart]:
-    """A chart of each metric that a run has a history of."""
+    """A chart of each metric that a run has a history of: every run's curve, and over them the mean of each row's."""
     drawn: list[Chart] = []
     for metric in LEARNING:
         runs = [run for run in report.runs if run.curves.get(metric)]
         if runs:
             points = [point for run in runs for point in run.curves[metric]]
             x, y = scale_of([0, *(step for step, _ in points)], whole=True), scale_of([value for _, value in points])
-            drawn.append(Chart(metric, x, y, [_line(run, metric, x, y) for run in runs]))
+            lines = [_line(run.row, f"seed {run.seed}", run.curves[metric], x, y) for run in runs]
+            means = {
+                row: _mean([run.curves[metric] for run in runs if run.row == row]) for row in {r.row: 0 for r in runs}
+            }
+            lines += [replace(_line(row, "mean", curve, x, y), mean=True) for row, curve in means.items() if curve]
+            drawn.append(Chart(metric, x, y, lines))
     return drawn
 
 
-def _line(run: TableRun, metric: str, x: Scale, y: Scale) -> Line:
-    curve = run.curves[metric]
+def _mean(curves: Sequence[Curve]) -> Curve:
+    """At the steps that all of several curves have; nothing of a single one."""
+    values = [dict(curve) for curve in curves]
+    steps = sorted(set(values[0]).intersection(*values[1:])) if len(values) > 1 else []
+    return [(step, fmean(curve[step] for curve in values)) for step in steps]
+
+
+def _line(row: str, which: str, curve: Curve, x: Scale, y: Scale) -> Line:
     places = [f"{10 * x.at(step):.0f} {1000 - 10 * y.at(value):.0f}" for step, value in curve]
-    label = f"{run.row}, seed {run.seed}: {curve[-1][1]:.4g} at step {curve[-1][0]:,}"
+    label = f"{row}, {which}: {curve[-1][1]:.4g} at step {curve[-1][0]:,}"
     dots = "".join(f"M{place}h0" for place in places) if len(places) <= FEW else ""
-    return Line(run.row, label, f"M{'L'.join(places)}", dots)
+    return Line(row, label, f"M{'L'.join(places)}", dots)
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,7 @@ class Shelf:
 
 
 def _shelf(row: RowReport, runs: Sequence[TableRun]) -> Shelf:
-    """One success and one failure, of the first seeds that have them."""
+    """The first success and the first failure that were filmed: how it looks, not how often."""
     evaluated = [run for run in runs if run.row == row.row.name and run.episodes]
     films = [(file, run) for run in evaluated for file in sorted(_folder(run).glob("*.mp4"))]
     small = [(file, run) for file, run in films if file.stat().st_size <= MOST_BYTES]

@@ -75,7 +75,7 @@ def compare(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]],
     success = float(after.success.mean())
     if identical == n:
         verdict = REPRODUCED
-    elif judged.verdict in ("a better", "b better"):
+    elif judged.winner is not None:
         verdict = NOT_REPRODUCED
     else:
         same = judged.verdict.startswith("equivalent") and low <= success <= high

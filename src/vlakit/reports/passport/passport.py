@@ -211,7 +211,7 @@ def _verify(evaluated: Evaluated, options: LoadOptions) -> None:
     """Raise CheckpointMismatch unless the checkpoint is the one that was evaluated, to the bit; a control has none."""
     if evaluated.file is None:
         return
-    recorded, strict = evaluated.content["settings"]["policy"], evaluated.content["strict"]
+    recorded, strict = evaluated.content["settings"]["policy"], None if evaluated.content["strict"] else False
     policy = TrainedPolicy.from_checkpoint(
         evaluated.file, constrain=recorded["constrain"], strict=strict, options=options
     )

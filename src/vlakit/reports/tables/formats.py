@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +24,7 @@ from vlakit.compare.grids import (
 from vlakit.reports.tables.quoted import Quoted
 from vlakit.reports.tables.spec import Column as Metric
 from vlakit.reports.tables.table import PAPER, Number, RowReport, TableReport
-from vlakit.reports.versus_tables import pair_json, tested
+from vlakit.reports.versus_tables import UNITS, pair_json, tested
 
 
 def report_of(table: TableReport) -> Report:
@@ -48,26 +49,29 @@ def _columns(table: TableReport, level: str) -> list[Column]:
     return [
         Column("row", at("row.name"), fields=["row"]),
         Column("seeds", at("rate.seeds"), fields=["seeds"]),
-        Column("n", at("rate.n"), count, ["n"]),
-        Column("success %", at("rate.rate"), points, ["success"]),
-        Column(level, at("rate.interval"), limits, ["low", "high"]),
-        Column(f"- {spec.reference}", at("judged.finding.difference"), gain, ["difference"]),
-        Column(level, at("judged.finding.interval"), gain_limits, ["difference_low", "difference_high"]),
+        Column("n", at("rate.n"), count, ["n_episodes"]),
+        Column("success %", at("rate.rate"), points, ["success_fraction"]),
+        Column(level, at("rate.interval"), limits, ["success_low_fraction", "success_high_fraction"]),
+        Column(f"- {spec.reference}", at("judged.finding.difference"), gain, ["difference_fraction"]),
+        Column(
+            level, at("judged.finding.interval"), gain_limits, ["difference_low_fraction", "difference_high_fraction"]
+        ),
         Column("", at("judged.finding.p"), fields=["p"]),
         Column("p Holm", at("judged.p_holm"), p_text, ["p_holm"]),
-        *(column for metric in spec.columns for column in _metric_columns(metric)),
-        Column("paper: success %", at("printed"), _plus_minus, quoted=True),
-        Column("", at("printed.rate"), fields=["quoted_success"]),
-        Column("", at("printed.printed_se"), fields=["quoted_se"]),
-        *map(_quoted_column, spec.columns),
         Column("measured", lambda row: _measured(row, table) or None, fields=["measured"]),
         Column("against the paper", lambda row: row.agreement or None, fields=["verdict"]),
+        *(column for metric in spec.columns for column in _metric_columns(metric, table)),
+        Column("paper: success %", at("printed"), _plus_minus, quoted=True),
+        Column("", at("printed.rate"), fields=["quoted_success_fraction"]),
+        Column("", at("printed.printed_se"), fields=["quoted_se_fraction"]),
+        *map(_quoted_column, spec.columns),
         Column("what", lambda row: "; ".join(row.holes), fields=["holes"]),
     ]
 
 
-def _metric_columns(metric: Metric) -> list[Column]:
-    """With its interval for people, the mean alone for programs."""
+def _metric_columns(metric: Metric, table: TableReport) -> list[Column]:
+    """With its interval for people, unless no row has it beside others that do; the mean alone for programs."""
+    filled = {name for row in table.rows for name in row.numbers}
 
     def number(row: RowReport) -> Number | None:
         return row.numbers.get(metric.metric)
@@ -77,14 +81,27 @@ def _metric_columns(metric: Metric) -> list[Column]:
         return f"{_figure(metric)(number.mean)}{interval}"
 
     return [
-        Column(metric.title, number, shown),
-        Column("", lambda row: getattr(number(row), "mean", None), fields=[metric.metric]),
+        Column(metric.title if metric.metric in filled or not filled else "", number, shown),
+        Column("", lambda row: getattr(number(row), "mean", None), fields=[unit_name(metric)]),
     ]
+
+
+def unit_name(metric: Metric) -> str:
+    """What programs call a column, whose numbers are scaled: a metric and the unit that its title has in brackets.
+
+    >>> unit_name(Metric("peak memory (GB)", "memory/peak_bytes", 1e-9)), unit_name(Metric("L1", "val/l1"))
+    ('memory/peak_GB', 'val/l1')
+    """
+    unit = re.search(r"\(([^()]+)\)$", metric.title)
+    word = re.sub(r"\W+", "_", unit[1]) if unit else ""
+    return f"{metric.metric.removesuffix('_bytes')}_{word}" if word else metric.metric
 
 
 def _quoted_column(metric: Metric) -> Column:
     title = f"paper: {metric.title}" if metric.quoted else ""
-    return Column(title, lambda row: row.quoted.get(metric.metric), _figure(metric), [f"quoted_{metric.metric}"], True)
+    return Column(
+        title, lambda row: row.quoted.get(metric.metric), _figure(metric), [f"quoted_{unit_name(metric)}"], True
+    )
 
 
 def _figure(metric: Metric) -> Callable[[float], str]:
@@ -98,7 +115,7 @@ def _plus_minus(printed: Quoted) -> str:
 def _measured(row: RowReport, table: TableReport) -> str:
     """What these data say of a row beside the reference, whatever the paper has."""
     if row.judged:
-        return {"a better": "better", "b better": "worse"}.get(row.judged.verdict, row.judged.verdict)
+        return {row.judged.a: "better", row.judged.b: "worse"}.get(row.judged.winner or "", row.judged.verdict)
     return "reference" if row.row.name == table.spec.reference else ""
 
 
@@ -138,14 +155,16 @@ def _claim_grid(table: TableReport) -> Grid:
 
 def to_json(report: TableReport) -> dict[str, Any]:
     """Plain values; rates and differences as fractions."""
+    names = {column.metric: unit_name(column) for column in report.spec.columns}
     return {
         "table": report.spec.name,
         "title": report.spec.title,
+        "measured": report.spec.measured,
         "source": report.source,
         "reference": report.spec.reference,
         "confidence": report.settings.confidence,
         "margin": report.settings.margin,
-        "rows": [_row_json(row) for row in report.rows],
+        "rows": [_row_json(row, names) for row in report.rows],
         "pairs": [pair_json(judged) for judged in report.pairs],
         "scopes": [{"scope": judged.scope, **pair_json(judged)} for judged in report.scopes],
         "claims": [
@@ -154,14 +173,15 @@ def to_json(report: TableReport) -> dict[str, Any]:
         ],
         "printed": [_printed_json(row) for scope in report.printed.values() for row in scope.values()],
         "notes": _notes(report),
+        "units": UNITS,
     }
 
 
-def _row_json(row: RowReport) -> dict[str, Any]:
-    measured: dict[str, Any] = {metric: asdict(number) for metric, number in row.numbers.items()}
+def _row_json(row: RowReport, names: Mapping[str, str]) -> dict[str, Any]:
+    measured: dict[str, Any] = {names[metric]: asdict(number) for metric, number in row.numbers.items()}
     if row.rate:
         measured["success"] = {key: getattr(row.rate, key) for key in ("rate", "n", "seeds", "interval")}
-    quoted: dict[str, Any] = dict(row.quoted)
+    quoted: dict[str, Any] = {names[metric]: value for metric, value in row.quoted.items()}
     if row.printed:
         quoted["success"] = _printed_json(row.printed)
     return {

@@ -59,7 +59,7 @@ class Claim:
 class TableSpec:
     """One table. paper: names in paper_tables.yaml; tolerance: a smaller difference of success counts as none.
 
-    search: the file of conf/hparams_search that fills it.
+    search: the file of conf/hparams_search that fills it; measured: what vlakit's own figures are of, in words.
     """
 
     name: str
@@ -73,6 +73,7 @@ class TableSpec:
     claims: Sequence[Claim]
     rows: Sequence[TableRow]
     columns: Sequence[Column]
+    measured: str = ""
 
     @property
     def sweep(self) -> str:
@@ -127,6 +128,7 @@ def load_table(name: str) -> TableSpec:
         claims=claims,
         rows=rows,
         columns=[_column(column, content.paper[0], rows) for column in content.columns],
+        measured=content.measured or "",
     )
 
 
@@ -165,6 +167,7 @@ class _File:
     columns: tuple[Column, ...] = ()
     where: Parameters = field(default_factory=dict[Text, str])
     sweep: Annotated[Text, also(_search)] | None = None
+    measured: Text | None = None
 
 
 def _row(name: str, row: TableRow, every: Mapping[str, str], file: Path) -> TableRow:
