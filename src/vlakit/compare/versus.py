@@ -10,7 +10,7 @@ from math import inf
 import numpy as np
 
 from vlakit.compare.episodes import Arm, Episodes, Table, align, check_same_world, scores
-from vlakit.compare.pairs import Finding, Settings, compare_paired, compare_unpaired, needed
+from vlakit.compare.pairs import Finding, Settings, compare_paired, compare_unpaired, more_states, needed
 from vlakit.compare.rates import Rate, rate_of
 from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.schema import Float64
@@ -177,7 +177,7 @@ def judge(findings: Findings, settings: Settings) -> list[Judged]:
         have = finding.n if finding.seeds == (1, 1) else min(finding.seeds)
         more = max(1.0, total - have)
         winner = a if finding.difference > 0 else b
-        verdict = _verdict(finding, winner, (p_holm, p_same), more, settings)
+        verdict = _shown(finding, winner, (p_holm, p_same), settings) or _open(finding, more, settings, len(findings))
         judged.append(Judged(a, b, scope, finding, p_holm, p_same, verdict, total, more))
     return judged
 
@@ -188,20 +188,31 @@ def _corrected(values: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else next(tested) for p in values]
 
 
-def _verdict(
-    finding: Finding, winner: str, corrected: tuple[float | None, float | None], more: float, settings: Settings
-) -> str:
+def _shown(
+    finding: Finding, winner: str, corrected: tuple[float | None, float | None], settings: Settings
+) -> str | None:
+    """What the data show; None: neither a difference nor equivalence."""
     p, p_same = corrected
-    if p is None:
-        return f"cannot tell ({finding.remark})"
-    if p <= settings.alpha and finding.difference:
+    if p is not None and p <= settings.alpha and finding.difference:
         return f"{winner} better"
     if p_same is not None and p_same <= settings.alpha:
         return f"equivalent within {100 * settings.margin:g} points"
-    if more == inf:
-        return f"cannot tell ({'more initial states might' if finding.components else 'no number of rollouts would'})"
-    unit = "rollouts" if finding.seeds == (1, 1) else "trainings of each"
-    return f"cannot tell ({more:,.0f} more {unit} would)"
+    return None
+
+
+def _open(finding: Finding, more: float, settings: Settings, family: int) -> str:
+    """Why nothing is shown, and what would show it: more rollouts, or more trainings on these or on more states."""
+    if finding.p is None:
+        return f"cannot tell ({finding.remark})"
+    if finding.components is None:
+        wanted = "no number of rollouts would" if more == inf else f"{more:,.0f} more rollouts would"
+        return f"cannot tell ({wanted})"
+    there, n_states = more_states(finding, settings, family)
+    on = {finding.n: more, n_states: max(0.0, there - min(finding.seeds))}
+    ways = [f"{count:,.0f} on {'these ' if n == finding.n else ''}{n:,}" for n, count in on.items() if count < inf]
+    if not ways:
+        return "cannot tell (more initial states might)"
+    return f"cannot tell (more trainings of each would: {' starts, or '.join(ways)} starts)"
 
 
 def _notes(arms: Sequence[Arm], table: Table | None) -> list[str]:
