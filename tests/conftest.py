@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from _pytest.doctest import DoctestModule
 
 if TYPE_CHECKING:
     import torch
@@ -27,13 +26,6 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 GOLDEN: dict[str, Any] = yaml.safe_load((TESTS / "golden.yaml").read_text())
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collect_file() -> Iterator[None]:
-    """Tests have no examples in their docstrings, and looking for them there takes as long as reading the tests."""
-    collectors = yield
-    return [collector for collector in collectors if not isinstance(collector, DoctestModule)]
 
 
 @pytest.fixture(scope="session", autouse=True)
