@@ -36,8 +36,8 @@ BUDGETS = {  # the one place where the numbers stand
 }
 RATCHET = {  # budgets that are not reached: what is there may fall, never rise; lower these when it does
     "lines of src": 23_330,
-    "lines of the spine": 2_610,
-    "lines of the largest package": 4_750,
+    "lines of the spine": 2_582,
+    "lines of the largest package": 4_741,
 }
 SPINE = (  # from the command line to the optimizer step and to an action
     *("cli/train", "policy", "data/shards/reader"),

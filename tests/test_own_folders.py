@@ -75,9 +75,10 @@ def outside(place: Path, *words: str, status: int = 0) -> str:
     return done.stdout if status == 0 else done.stderr
 
 
-def test_explain_from_another_folder_counts_a_strategy_of_ones_own(place: Path) -> None:
-    words = ["explain", "--config-dir", "my_conf", "strategy=projector_only", "format=json"]
-    counted = json.loads(outside(place, *words))
+def test_explain_from_another_folder_counts_a_strategy_of_ones_own(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = report(capsys, "explain", "--config-dir", "my_conf", "strategy=projector_only")
     projector = sum(row["total"] for row in counted["modules"] if row["module"].startswith("projector"))
     assert counted["strategy"] == "projector_only"
     assert counted["trainable"] == projector > 0

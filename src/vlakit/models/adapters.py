@@ -1,4 +1,7 @@
-"""LoRA by peft with an explicit target list: what `all-linear` means depends on the version of peft."""
+"""LoRA by peft with an explicit target list: what `all-linear` means depends on the version of peft.
+
+peft is imported where there are adapters: it takes seconds, and a network without them needs none of it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from vlakit.errors import PatternUnmatched, nearest
@@ -52,6 +53,8 @@ def inject_lora(model: nn.Module, numbers: LoraNumbers) -> nn.Module:
 
     Raises PatternUnmatched when a target names no layer; `fc3` may be absent, it exists in fused projectors only.
     """
+    from peft import LoraConfig, inject_adapter_in_model
+
     check_targets(model, numbers.targets)
     config = LoraConfig(
         r=numbers.rank,
@@ -130,6 +133,8 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def merged_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every name and tensor of merged_state_dict, made one by one: W + alpha / rank * B A under W's own name."""
+    from peft.tuners.lora import LoraLayer
+
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, tensor in model.state_dict().items():
         if ".lora_" in name:

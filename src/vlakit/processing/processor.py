@@ -20,7 +20,7 @@ from vlakit.processing.normalizer import normalize, normalize_proprio, unnormali
 from vlakit.processing.pixels import PictureChain
 from vlakit.processing.settings import ProcessorSettings
 from vlakit.registry import Registry
-from vlakit.schema import Batch, DatasetStatistics, Example, Float32, Inputs, Int64, Observation, Sample
+from vlakit.schema import Batch, DatasetStatistics, Example, Float32, Inputs, Int64, Observation, Sample, TextBatch
 
 PROCESSORS: Registry[Processor] = Registry(
     "processor",
@@ -231,7 +231,12 @@ class Processor(PictureChain):
             normalized=actions,
             chunk_mask=torch.ones(rows, settings.chunk, dtype=torch.bool),
             keys=[""] * rows,
+            text=self.blank_text(rows, settings.chunk * action_size, prompt_tokens, answer_tokens),
         )
+
+    def blank_text(self, rows: int, action_ids: int, prompt_tokens: int, answer_tokens: int | None) -> TextBatch | None:
+        """The text of a blank batch, of so many ids a row; None, because this processor reads none."""
+        return None
 
     def text_width(self, instructions: Iterable[str]) -> int:
         """Least `pad_to` with which no instruction changes the shape of a batch; 0 for a policy that reads none."""

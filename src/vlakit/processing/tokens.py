@@ -45,23 +45,13 @@ class TokenProcessor(Processor):
         """The action tokenizer, whose ids end at the text tokenizer's padding."""
         return ActionTokenizer(self.settings.n_bins, self.settings.padding_id or self.text.padding_id)
 
-    def blank(
-        self,
-        rows: int,
-        *,
-        action_size: int = 7,
-        device: str = "cpu",
-        prompt_tokens: int = 24,
-        answer_tokens: int | None = None,
-    ) -> Batch:
-        """As any processor does, with a prompt of so many ids and an answer of action ids, with EOS behind them."""
-        n_action_ids = self.settings.chunk * action_size
-        ids = torch.zeros(rows, prompt_tokens + (answer_tokens or n_action_ids + 1), dtype=torch.int64)
+    def blank_text(self, rows: int, action_ids: int, prompt_tokens: int, answer_tokens: int | None) -> TextBatch:
+        """A prompt and an answer of action ids, with EOS behind them."""
+        ids = torch.zeros(rows, prompt_tokens + (answer_tokens or action_ids + 1), dtype=torch.int64)
         labels = torch.full_like(ids, NO_LOSS)
         labels[:, prompt_tokens:] = 0
-        labels[:, prompt_tokens : prompt_tokens + n_action_ids] = self.actions.begin
-        batch = super().blank(rows, action_size=action_size, device=device)
-        return replace(batch, text=TextBatch(ids, torch.ones_like(ids), labels))
+        labels[:, prompt_tokens : prompt_tokens + action_ids] = self.actions.begin
+        return TextBatch(ids, torch.ones_like(ids), labels)
 
     def check_files(self) -> None:
         """The tokenizer's."""

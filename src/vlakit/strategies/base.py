@@ -17,12 +17,12 @@ from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.contract import make_contract
 from vlakit.checkpoints.formats import start_from
 from vlakit.data.shards.statistics import statistics_to_json
-from vlakit.errors import CheckpointMismatch, ConfigError, LossNotFinite
+from vlakit.errors import CheckpointMismatch, LossNotFinite
 from vlakit.models.cpu import use_onednn
 from vlakit.models.network import HasFeatures, Network, Output, build_network, capability
 from vlakit.processing.processor import Processor
 from vlakit.schema import Batch, Sample
-from vlakit.strategies.feature_cache import FeatureCache, check_frozen
+from vlakit.strategies.feature_cache import FeatureCache, check_frozen, opened
 from vlakit.strategies.metrics import ActionMetrics
 from vlakit.strategies.optim import parameter_groups
 from vlakit.strategies.trainable import train_only
@@ -109,30 +109,9 @@ class PolicyModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Open the feature cache, whose key names the data's shards, how pixels are made and in what precision."""
-        if self.feature_cache is None:
-            return
-        augmented = self.processor.augmentation is not None
-        if augmented and self.feature_copies == 1:
-            raise ConfigError(
-                "augmentation with one stored copy of each frame would show the same picture every time",
-                where="strategy.feature_copies",
-                do="set feature_copies to 2 or more, or data.augment=false",
-            )
-        shards = self.trainer.datamodule.shards  # pyright: ignore[reportAttributeAccessIssue]  set by Trainer.fit
-        preparation = {
-            "network": self.model.description,
-            "processor": self.processor.description,
-            "augmentation_seed": self.processor.seed if augmented else None,
-            "precision": str(self.trainer.precision),
-        }
-        self.known_features = FeatureCache(
-            self.feature_cache,
-            capability(self.model, HasFeatures, purpose="strategy.feature_cache"),
-            {name: (folder.content_hash, folder.first_rows[-1]) for name, folder in shards.items()},
-            preparation,
-            self.feature_copies if augmented else 1,
-        )
+        """Open the feature cache."""
+        if self.feature_cache is not None:
+            self.known_features = opened(self.feature_cache, self, self.feature_copies)
 
     def on_fit_end(self) -> None:
         """Close the feature cache."""

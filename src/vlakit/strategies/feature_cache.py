@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ from torch import Tensor, nn
 
 from vlakit.errors import ConfigError
 from vlakit.files import disk_full_as_error, write_atomically
-from vlakit.models.network import HasFeatures, tensors_hash
+from vlakit.models.network import HasFeatures, capability, tensors_hash
 from vlakit.schema import Batch
+
+if TYPE_CHECKING:
+    from vlakit.strategies.base import PolicyModule
 
 
 class RowFile:
@@ -133,6 +136,35 @@ class FeatureCache:
         """Close all files."""
         for file in self.files.values():
             file.close()
+
+
+def opened(folder: str, module: PolicyModule, copies: int) -> FeatureCache:
+    """The cache of a run that fits, whose key names the data's shards, how pixels are made and in what precision.
+
+    Raises ConfigError where every visit of a frame would show it augmented in the same way.
+    """
+    processor, trainer = module.processor, module.trainer
+    augmented = processor.augmentation is not None
+    if augmented and copies == 1:
+        raise ConfigError(
+            "augmentation with one stored copy of each frame would show the same picture every time",
+            where="strategy.feature_copies",
+            do="set feature_copies to 2 or more, or data.augment=false",
+        )
+    shards = trainer.datamodule.shards  # pyright: ignore[reportAttributeAccessIssue]  set by Trainer.fit
+    preparation = {
+        "network": module.model.description,
+        "processor": processor.description,
+        "augmentation_seed": processor.seed if augmented else None,
+        "precision": str(trainer.precision),
+    }
+    return FeatureCache(
+        folder,
+        capability(module.model, HasFeatures, purpose="strategy.feature_cache"),
+        {name: (read.content_hash, read.first_rows[-1]) for name, read in shards.items()},
+        preparation,
+        copies if augmented else 1,
+    )
 
 
 def check_frozen(towers: nn.Module) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
-from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -114,6 +113,8 @@ def head_rows(head: nn.Module, hidden: Tensor, first: int, last: int) -> Tensor:
     """Columns first to last of head(hidden): 256 of 32,064 when only actions are allowed."""
     if isinstance(head, PLAIN) and type(head) in PLAIN:
         return F.linear(hidden, head.weight[first:last], None if head.bias is None else head.bias[first:last])
+    from peft.tuners.lora import Linear as LoraLinear  # here: models.adapters says why
+
     if isinstance(head, LoraLinear) and not head.merged and not head.disable_adapters:
         logits = head_rows(head.base_layer, hidden, first, last)
         for name in head.active_adapters:
