@@ -1,13 +1,17 @@
 """Errors a user can act on: what went wrong, where, what to do. The command line prints them without a traceback."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and new line
 
 
 class VlakitError(Exception):
     """One problem in three lines: `what`, `where` (file, record, key) and `do` (the remedy)."""
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
+        what, where, do = printable(what), printable(where), printable(do)
         self.what, self.where, self.do = what, where, do
         lines = [f"{type(self).__name__}: {what}"]
         if where:
@@ -75,6 +79,15 @@ class LossNotFinite(VlakitError):
 
 class PartMissing(VlakitError):
     """A part that this machine or this installation lacks."""
+
+
+def printable(text: str) -> str:
+    r"""Text of a foreign file without control characters, which would write anywhere on a terminal.
+
+    >>> printable("lift\x1b[2J the\tcube\n")
+    'lift[2J the\tcube\n'
+    """
+    return _CONTROL.sub("", text)
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -49,11 +49,13 @@ def main(overrides: Sequence[str]) -> None:
         )
     counts = index.counts()
     report = {"out": str(out), "dataset": spec.name, "splits": counts, "skipped": dict(index.skipped)}
+    report["notes"] = list(index.notes)
     lines = [
         f"{split}: {c['episodes']:,} episodes, {c['frames']:,} frames in {c['shards']:,} shards"
         for split, c in counts.items()
     ]
     lines += [f"skipped: {n:,} episodes ({why})" for why, n in index.skipped.items()]
+    lines += [f"note: {note}" for note in index.notes]
     emit(report, "\n".join([*lines, f"shards and statistics in {out}"]), cfg["format"])
 
 

@@ -33,7 +33,7 @@ class RldsFolder:
     """
 
     path: Path
-    name: str
+    name: str | None  # None: neither dataset_info.json nor a file says it
     splits: dict[str, list[Path]]
     features: Features
     lengths: dict[Path, int] = field(default_factory=dict[Path, int])

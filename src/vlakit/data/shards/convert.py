@@ -17,6 +17,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from vlakit import __version__
+from vlakit.data.shards.checks import notes
 from vlakit.data.shards.columns import Columns, columns_path, open_columns, scan
 from vlakit.data.shards.frames import episode_members
 from vlakit.data.shards.index import INDEX_NAME, SPLITS, STATISTICS_NAME, ShardEntry, ShardIndex, load_index, save_index
@@ -169,6 +170,7 @@ class _Conversion:
         action, proprio = ([one[kind].T for one in columns] for kind in ("action", "proprio"))  # (D, n) each
         n_episodes = sum(len(shard.episodes) for shard in shards)
         mask = np.array(spec.mask) if spec.mask else default_mask(len(action[0]))
+        statistics = compute_statistics(action, proprio, n_episodes, mask)
         index = ShardIndex(
             dataset=spec.name,
             shards=tuple(shards),
@@ -180,8 +182,9 @@ class _Conversion:
             proprio=spec.proprio,
             skipped=skipped,
             plan=settings,
+            notes=notes(statistics),
         )
-        save_statistics(out / STATISTICS_NAME, {spec.name: compute_statistics(action, proprio, n_episodes, mask)})
+        save_statistics(out / STATISTICS_NAME, {spec.name: statistics})
         save_index(out, index)
         return index
 

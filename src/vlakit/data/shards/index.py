@@ -58,6 +58,7 @@ class ShardIndex:
     split_rule: str
     skipped: dict[str, int]
     plan: dict[str, Any]
+    notes: tuple[str, ...] = ()  # what a person should know before training on it
 
     @property
     def splits(self) -> list[str]:
@@ -91,6 +92,7 @@ class ShardIndex:
             "split_rule": self.split_rule,
             "counts": self.counts(),
             "skipped": self.skipped,
+            **({"notes": list(self.notes)} if self.notes else {}),
             "plan": self.plan,
             "shardlist": [asdict(shard) for shard in self.shards],
         }
@@ -137,4 +139,5 @@ def _from_json(content: Mapping[str, Any]) -> ShardIndex:
         split_rule=str(content["split_rule"]),
         skipped={str(reason): int(count) for reason, count in content["skipped"].items()},
         plan=dict(content["plan"]),
+        notes=tuple(map(str, content.get("notes", ()))),
     )

@@ -155,6 +155,8 @@ class _ShardCheck:
             self._report(f"action of shape {action.shape}, not ({self.index.action_size},)", key)
         elif not np.isfinite(action).all():
             self._report(f"action holds NaN or infinity: {action.tolist()}", key)
+        elif not np.isfinite(proprio).all():
+            self._report(f"proprio holds NaN or infinity: {proprio.tolist()}", key)
         else:
             self._rows.append((action, proprio))
 
