@@ -47,7 +47,9 @@ def observed_frames(images: Any, camera: str) -> Sequence[UInt8]:
     if isinstance(frames, np.ndarray):
         return cast("Sequence[UInt8]", frames)
     try:
-        return [_picture(one) for one in frames] if isinstance(frames, list | tuple) else cast("Any", _picture(frames))
+        if isinstance(frames, list | tuple):
+            return [_picture(one) for one in cast("Sequence[Any]", frames)]
+        return cast("Sequence[UInt8]", _picture(frames))
     except (ValueError, TypeError, RuntimeError) as error:
         remedy = "give (height, width, 3) uint8 RGB, a PIL image or a tensor on the CPU"
         raise InvalidData(f"camera {camera!r} shows no picture: {error}", where="observation", do=remedy) from error

@@ -56,6 +56,9 @@ class Processor(PictureChain):
     def check_files(self) -> None:
         """Raise PartMissing now, not in the middle of a run, when a file that preparation needs is not here."""
 
+    def check_instructions(self, instructions: Iterable[str]) -> None:
+        """Of a dataset: raise InvalidData where the network could not tell two of them apart; it may read none."""
+
     def for_validation(self) -> Self:
         """The same processor, preparing samples as the policy will see them; statistics are shared."""
         return type(self)(self.settings, self.statistics, None, self.seed, observing=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from vlakit import __version__
 from vlakit.data.shards.checks import notes
-from vlakit.data.shards.columns import Columns, columns_path, open_columns, scan
+from vlakit.data.shards.columns import Columns, columns_path, keep_digest, open_columns, scan
 from vlakit.data.shards.frames import episode_members
 from vlakit.data.shards.index import INDEX_NAME, SPLITS, STATISTICS_NAME, ShardEntry, ShardIndex, load_index, save_index
 from vlakit.data.shards.journal import Journal, already_finished
@@ -104,6 +104,7 @@ def make_shard(
         columns = scan(writer.partial, entry, options.cameras, recipe.spec.proprio)
         with atomic_writer(columns_path(journal.out, entry)) as stream:
             np.save(stream, columns)
+        keep_digest(journal.out, entry)
         return entry
     except BaseException:
         writer.abandon()

@@ -92,10 +92,10 @@ def load_statistics(path: Path) -> dict[str, DatasetStatistics]:
 
     Raises StatisticsMissing when there is no such file, InvalidData when an entry is not of this layout.
     """
+    if not path.is_file():
+        raise StatisticsMissing("no statistics file", where=str(path), do="convert the dataset to shards")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StatisticsMissing("no statistics file", where=str(path), do="convert the dataset to shards") from error
     except ValueError as error:
         raise InvalidData(f"not JSON: {error}", where=str(path), do="restore the file or convert again") from error
     return statistics_from_json(content, where=str(path))

@@ -9,6 +9,7 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,10 @@ class _ShardCheck:
         if not self.path.is_file():
             return [f"{self.shard.url}: missing"]
         self._check_bytes()
+        try:  # before a list is made of what is claimed
+            replace(self.shard, filesize=self.path.stat().st_size).check(len(self.index.cameras), self.path)
+        except VlakitError as error:
+            return [*self.problems, error.what]
         keys = []
         steps = self._expected()
         try:
