@@ -40,7 +40,9 @@ class Observation:
     @classmethod
     def of(cls, image: Any, instruction: str, dataset: str | None = None, *, camera: str = "primary") -> Observation:
         """One picture (H, W, 3) of one camera, without a past: an array, a PIL image or a tensor."""
-        frames: Any = image[None] if isinstance(image, np.ndarray) else [image]
+        frames: Any = [image]
+        if isinstance(image, np.ndarray):
+            frames = cast("UInt8", image)[None]
         return cls({camera: frames}, instruction, dataset)
 
     @property
