@@ -43,12 +43,14 @@ class RldsSource:
 
     def headers(self, split: str) -> Iterator[RecordHeader]:
         """The records of a split, file after file; CorruptRecord when a file holds not as many as are declared."""
-        for file in self.folder.splits[split]:
+        files = self.folder.splits[split]
+        for file in files:
             n_records, declared = 0, self.folder.lengths.get(file)
             for header in record_headers(file):
                 n_records += 1
                 yield header
-            if n_records != declared and (declared is not None or not n_records):
+            # Of a split that nobody declared, an empty file among others is an aborted copy.
+            if n_records != declared if declared is not None else not n_records and len(files) > 1:
                 said = "" if declared is None else f", and dataset_info.json declares {declared}"
                 raise CorruptRecord(
                     f"the file holds {n_records} records{said}",
