@@ -29,8 +29,10 @@ def main(overrides: Sequence[str]) -> None:
             do="vlakit shards dataset=bridge_orig source=DIR out=DIR",
         )
     from vlakit.data.shards.convert import convert
+    from vlakit.data.shards.reader import ShardFolder
     from vlakit.data.specs.spec import load_spec
     from vlakit.data.stream.datamodule import source_folder
+    from vlakit.processing.text import words
 
     spec = load_spec(cfg["dataset"])
     out = Path(cfg["out"] or Path("data") / spec.name)
@@ -47,13 +49,18 @@ def main(overrides: Sequence[str]) -> None:
             progress=progress,
             **options,
         )
+    unknown = sorted({word for text in ShardFolder.open(out).instructions() for word in words().unknown(text)})
+    if unknown:
+        log.warning("words that the tokenizer words (model=tiny) does not know: %s", ", ".join(unknown[:20]))
     counts = index.counts()
     report = {"out": str(out), "dataset": spec.name, "splits": counts, "skipped": dict(index.skipped)}
+    report["notes"] = list(index.notes)
     lines = [
         f"{split}: {c['episodes']:,} episodes, {c['frames']:,} frames in {c['shards']:,} shards"
         for split, c in counts.items()
     ]
     lines += [f"skipped: {n:,} episodes ({why})" for why, n in index.skipped.items()]
+    lines += [f"note: {note}" for note in index.notes]
     emit(report, "\n".join([*lines, f"shards and statistics in {out}"]), cfg["format"])
 
 
