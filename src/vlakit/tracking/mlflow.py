@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
+from sqlite3 import DatabaseError
 from typing import TYPE_CHECKING, Any
 
-from vlakit.errors import VlakitError
+from vlakit.errors import ConfigError, VlakitError
+from vlakit.tracking.store import REMEDIES, REMEDY, SQLITE, ready
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 PARENT = "mlflow.parentRunId"
 EXPERIMENT = "vlakit"
+PROBE_S = 10
 _LONGEST_PARAM = 500
 
 
@@ -44,30 +49,50 @@ class RunRow:
 
 def client(tracking_uri: str) -> MlflowClient:
     """A client of the store; a sqlite file is made with its folder on first use. Raises StoreUnreachable."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in (("DISABLE_TELEMETRY", "true"), ("HTTP_REQUEST_MAX_RETRIES", "2")):
+        os.environ.setdefault(f"MLFLOW_{name}", value)  # of its own it asks a server that is gone for two minutes
     os.environ.setdefault("DO_NOT_TRACK", "true")
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT as TIMEOUT
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    try:
-        if tracking_uri.startswith("sqlite:///"):
-            Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        store = MlflowClient(tracking_uri=tracking_uri)
-        store.search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
-        raise StoreUnreachable(
-            f"MLflow does not answer: {str(error).splitlines()[0][:200]}",
-            where=tracking_uri,
-            do="check tracking_uri; train.py runs without a record too: logger=none",
-        ) from error
+    with answering(tracking_uri):
+        store = MlflowClient(tracking_uri=ready(tracking_uri))
+        patient = RETRIES.get_raw(), TIMEOUT.get_raw()
+        try:
+            RETRIES.set(0)
+            TIMEOUT.set(PROBE_S)
+            store.search_experiments(max_results=1)
+        finally:
+            for variable, value in zip((RETRIES, TIMEOUT), patient, strict=True):
+                variable.unset() if value is None else variable.set(value)
     return store
+
+
+@contextmanager
+def answering(tracking_uri: str) -> Iterator[None]:
+    """What a store answers with in place of an answer, as StoreUnreachable with what to do about it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError, DatabaseError) as error:
+        said = str(error)
+        raise StoreUnreachable(
+            f"MLflow does not answer: {said.splitlines()[0][:200]}",
+            where=tracking_uri,
+            do=next((do for words, do in REMEDIES.items() if re.search(words, said)), REMEDY).format(
+                file=tracking_uri.removeprefix(SQLITE), uri=tracking_uri
+            ),
+        ) from error
 
 
 def experiment_id(store: MlflowClient, name: str, artifacts: str | None = None) -> str:
     """The id of a named experiment, made when it is not there; another process may make it at the same moment.
 
-    `artifacts` is the folder for files of a new experiment; a server chooses its own.
+    `artifacts` is the folder for files of a new experiment; a server chooses its own. Raises ConfigError for one that
+    was deleted.
     """
     from mlflow.exceptions import MlflowException
 
@@ -82,6 +107,13 @@ def experiment_id(store: MlflowClient, name: str, artifacts: str | None = None) 
             found = store.get_experiment_by_name(name)
             if found is None:
                 raise
+    if found.lifecycle_stage != "active":
+        restore = f"MLFLOW_TRACKING_URI={store.tracking_uri} mlflow experiments restore -x {found.experiment_id}"
+        raise ConfigError(
+            f"the experiment {name!r} was deleted, and its name is still taken",
+            where=store.tracking_uri,
+            do=f"logger.experiment=ANOTHER, or bring it back: {restore}",
+        )
     return found.experiment_id
 
 
