@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import os
 import shlex
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,7 @@ from omegaconf import DictConfig
 from vlakit.cli.configuration import PROVIDER
 from vlakit.cli.errors import as_vlakit_error
 from vlakit.errors import ConfigError, VlakitError
-from vlakit.files import write_atomically
+from vlakit.files import locked, write_atomically
 from vlakit.trees import flat
 
 log = logging.getLogger(__name__)
@@ -30,6 +35,7 @@ PLACES = (  # where, not what
     "data.mixture=null",  # makes room for the one that follows (configuration.whole)
 )
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+_WATCHED: list[threading.Thread] = []  # of this process: it may run several jobs
 
 
 def without(words: Sequence[str], heads: tuple[str, ...]) -> list[str]:
@@ -75,9 +81,14 @@ class Job:
     def run(self, cfg: DictConfig, train: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Train unless this job finished here before; what a killed one left is gone on with.
 
-        A failure is printed, noted and recorded, and the other jobs go on. Raises ConfigError for another sweep's
-        folder.
+        A failure is printed, noted and recorded, and the other jobs go on. Where another process has this job, such as
+        one that its killed sweep left and that has not ended yet, it is waited for. Raises ConfigError for another
+        sweep's folder.
         """
+        with locked(self.folder, wait=True):
+            return self._run(cfg, train)
+
+    def _run(self, cfg: DictConfig, train: Callable[[], dict[str, float]]) -> dict[str, float]:
         before = read_note(self.folder)
         if before.get("overrides", list(self.overrides)) != list(self.overrides):
             raise ConfigError(
@@ -88,9 +99,9 @@ class Job:
         if before.get("status") == FINISHED:
             log.info("finished before: %s in %s", self.name, self.folder)
             return before["metrics"]
-        last = self.folder / "last.ckpt"
-        if before and cfg.ckpt_path is None and last.is_file():
-            cfg.ckpt_path = str(last)
+        left = [file for name in ("last", "interrupted") if (file := self.folder / f"{name}.ckpt").is_file()]
+        if before and cfg.ckpt_path is None and left:
+            cfg.ckpt_path = str(max(left, key=lambda file: file.stat().st_mtime))
         self._note(RUNNING)
         try:
             metrics = train()
@@ -135,6 +146,26 @@ def _params(cfg: DictConfig) -> dict[str, Any]:
         return {"name": cfg.name, "seed": cfg.seed}
 
 
+def die_with_parent() -> None:
+    """In a process that a launcher started: end with the process that the sweep was started in.
+
+    SIGTERM, over and over, lets a training save its checkpoint first, and ends whatever would begin behind it.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or _WATCHED:
+        return
+
+    def watch(above: int) -> None:
+        while os.getppid() == above:
+            time.sleep(0.5)
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1.0)
+
+    _WATCHED.append(threading.Thread(target=watch, args=(os.getppid(),), daemon=True))
+    _WATCHED[0].start()
+
+
 @contextmanager
 def closed_early(cfg: DictConfig, parent: str | None) -> Iterator[None]:
     """Close the sweep's run when it is interrupted: Hydra then calls no callback."""
@@ -151,25 +182,33 @@ def closed_early(cfg: DictConfig, parent: str | None) -> Iterator[None]:
 class SweepRun(Callback):
     """Opens the parent run, closes it, prints the comparison of its children, and ends with 1 when one failed."""
 
+    def __init__(self) -> None:
+        self._alone = ExitStack()
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Open the parent, or the one of a sweep that goes on, and note its id in the sweep's folder."""
+        """Open the parent, or the one of a sweep that goes on, and note its id in the sweep's folder.
+
+        Raises FolderBusy where that sweep is still running.
+        """
+        self._alone.enter_context(locked(Path(config.hydra.sweep.dir), who="another sweep"))
         if config.logger.get("tracking_uri") is None:
             return
-        from vlakit.tracking.mlflow import reopen, start_parent
+        from vlakit.tracking.mlflow import client, reopen, start_parent
 
         folder, to = Path(config.hydra.sweep.dir), config.logger
-        folder.mkdir(parents=True, exist_ok=True)
         before = parent_of(folder)
-        if before is not None and reopen(to.tracking_uri, before):
+        if before is not None and reopen(client(to.tracking_uri), before):
             return
         words = without(config.hydra.overrides.task, PLACES)
-        parent = start_parent(to.tracking_uri, f"sweep {' '.join(words)}", to.experiment, to.artifacts)
+        name, home = f"sweep {' '.join(words)}", str(folder.absolute())
+        parent = start_parent(to.tracking_uri, name, to.experiment, to.artifacts, home)
         (folder / _FILE).write_text(parent)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Close the parent, print its table, and name what failed: other launchers run jobs in other processes, so
         how they ended is read from their folders.
         """
+        self._alone.close()
         folder = Path(config.hydra.sweep.dir)
         notes = [read_note(file.parent) for file in sorted(folder.glob(f"*/{JOB}"))]
         failed = [note for note in notes if note["status"] != FINISHED]

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
+from socket import gethostname
 from sqlite3 import DatabaseError
 from typing import TYPE_CHECKING, Any
 
 from vlakit.errors import ConfigError, VlakitError
+from vlakit.tracking.points import Point
 from vlakit.tracking.store import REMEDIES, REMEDY, SQLITE, ready
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 PARENT = "mlflow.parentRunId"
 EXPERIMENT = "vlakit"
+OUTPUT, HOST = "vlakit.output", "vlakit.host"  # tags: the folder that a run writes, and on which machine
 PROBE_S = 10
 _LONGEST_PARAM = 500
 
@@ -117,27 +120,41 @@ def experiment_id(store: MlflowClient, name: str, artifacts: str | None = None) 
     return found.experiment_id
 
 
-def start_parent(tracking_uri: str, run_name: str, experiment: str, artifacts: str | None) -> str:
-    """Open the run under which the jobs of a sweep are filed; returns its id."""
+def start_parent(tracking_uri: str, run_name: str, experiment: str, artifacts: str | None, folder: str = "") -> str:
+    """Open the run under which the jobs of a sweep are filed; returns its id. folder: where the sweep writes."""
     store = client(tracking_uri)
-    tags = {"mlflow.runName": run_name, "vlakit.kind": "sweep"}
+    tags = {"mlflow.runName": run_name, "vlakit.kind": "sweep", OUTPUT: folder, HOST: gethostname()}
     return store.create_run(experiment_id(store, experiment, artifacts), tags=tags, run_name=run_name).info.run_id
 
 
 def end_run(tracking_uri: str, run_id: str, status: str) -> None:
     """Close a run as FINISHED, FAILED or KILLED."""
-    client(tracking_uri).set_terminated(run_id, status)
+    with answering(tracking_uri):
+        client(tracking_uri).set_terminated(run_id, status)
 
 
-def reopen(tracking_uri: str, run_id: str) -> bool:
+def reopen(store: MlflowClient, run_id: str) -> bool:
     """Mark a run as running again; False when the store does not know it."""
     from mlflow.exceptions import MlflowException
 
     try:
-        client(tracking_uri).update_run(run_id, status="RUNNING")
+        store.update_run(run_id, status="RUNNING")
     except MlflowException:
         return False
     return True
+
+
+def recorded_points(store: MlflowClient, run_id: str) -> set[tuple[str, int]]:
+    """(name, step) of a run's curves, but for the machine's load, which MLflow goes on with itself."""
+    names = [name for name in store.get_run(run_id).data.metrics if not name.startswith("system/")]
+    return {(name, point.step) for name in names for point in store.get_metric_history(run_id, name)}
+
+
+def log_points(store: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
+    """File points of curves in one request."""
+    from mlflow.entities import Metric
+
+    store.log_batch(run_id, metrics=[Metric(name, value, when, step) for name, step, value, when in points])
 
 
 @dataclass(frozen=True)
@@ -159,11 +176,11 @@ def record_failure(
     store = client(tracking_uri)
     home = experiment_id(store, experiment, artifacts)
     said = failure.output.replace("'", "")  # the store's filter language cannot say a quote
-    opened = store.search_runs([home], f"tags.`vlakit.output` = '{said}'", max_results=1)
+    opened = store.search_runs([home], f"tags.`{OUTPUT}` = '{said}'", max_results=1)
     if opened:
         run_id = opened[0].info.run_id
     else:
-        tags = {PARENT: parent, "vlakit.output": failure.output}
+        tags = {PARENT: parent, OUTPUT: failure.output}
         run_id = store.create_run(home, tags=tags, run_name=failure.name).info.run_id
         log_params(store, run_id, failure.params)
     store.log_batch(run_id, tags=[RunTag("vlakit.error", failure.why[:2000])])
@@ -233,7 +250,10 @@ def _row(run: Run) -> RunRow:
 def record_evaluation(
     tracking_uri: str, run_id: str, metrics: Mapping[str, float], files: Iterable[Path], folder: str = "evaluation"
 ) -> bool:
-    """Add metrics, and files in an artefact folder, to a finished run; False when the store does not know it."""
+    """Add metrics, and files in an artefact folder, to a finished run; False when the store does not know it.
+
+    Raises StoreUnreachable.
+    """
     from mlflow.exceptions import MlflowException
 
     store = client(tracking_uri)
@@ -241,8 +261,9 @@ def record_evaluation(
         store.get_run(run_id)
     except MlflowException:
         return False
-    for name, value in metrics.items():
-        store.log_metric(run_id, name, value)
-    for file in files:
-        store.log_artifact(run_id, str(file), folder)
+    with answering(tracking_uri):
+        for name, value in metrics.items():
+            store.log_metric(run_id, name, value)
+        for file in files:
+            store.log_artifact(run_id, str(file), folder)
     return True

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.specs.spec import load_mixture, load_spec, spec_names
-from vlakit.data.stream.loading import MixtureSampler, SampleDataset
+from vlakit.data.stream.loading import MixtureSampler, SampleDataset, deaf
 from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry
 from vlakit.errors import ConfigError, InvalidData
 from vlakit.files import ASSETS
@@ -155,6 +155,7 @@ class VLADataModule(LightningDataModule):
             batch_sampler=sampler,
             collate_fn=processor.collate,
             num_workers=self.num_workers,
+            worker_init_fn=deaf,
             persistent_workers=self.num_workers > 0,
         )
 
