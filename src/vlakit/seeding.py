@@ -17,8 +17,9 @@ def seed_everything(seed: int) -> None:
 
 def random_states(device: torch.device) -> dict[str, Any]:
     """The states of all generators that a training may draw from in this process, as a checkpoint can hold them."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
-    states = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    numbers = [name, np.asarray(keys).tolist(), *rest]  # a checkpoint holds no arrays of NumPy's
+    states = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": numbers}
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 

@@ -22,6 +22,7 @@ from vlakit.cli.resuming import Resumed, compared
 from vlakit.files import content_hash
 from vlakit.tracking.loggers import Begun, MlflowRun, RunLogger
 from vlakit.tracking.mlflow import HOST, OUTPUT
+from vlakit.tracking.params import params_of
 from vlakit.trees import flat
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Record(Callback):
         if self.logger is None or is_helper():  # whose logger is a dummy
             return
         policy.facts[self.logger.ID] = str(self.logger.version)
-        self.logger.record(flat(to_plain(self.cfg)), self._tags(policy), self.data.hashes, [resolved])
+        params = params_of(to_plain(self.cfg), policy.facts[WEIGHTS]) | {"strategy": policy.name}
+        self.logger.record(params, self._tags(policy), self.data.hashes, [resolved])
         self.logger.log_metrics({"params/trainable": trainable, "params/total": total}, step=0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

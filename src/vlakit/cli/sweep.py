@@ -23,10 +23,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from vlakit.cli.configuration import PROVIDER
-from vlakit.cli.errors import as_vlakit_error
+from vlakit.cli.errors import as_vlakit_error, readable_errors
 from vlakit.errors import ConfigError, VlakitError
 from vlakit.files import locked, write_atomically
-from vlakit.trees import flat
 
 log = logging.getLogger(__name__)
 _FILE, JOB = "mlflow_parent", "job.json"
@@ -139,9 +138,10 @@ def read_note(folder: Path) -> dict[str, Any]:
 
 def _params(cfg: DictConfig) -> dict[str, Any]:
     from vlakit.cli.configuration import to_plain
+    from vlakit.tracking.params import params_of
 
     try:
-        return flat(to_plain(cfg))
+        return params_of(to_plain(cfg))
     except VlakitError:  # the failure may be that a value is missing
         return {"name": cfg.name, "seed": cfg.seed}
 
@@ -188,9 +188,13 @@ class SweepRun(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the parent, or the one of a sweep that goes on, and note its id in the sweep's folder.
 
-        Raises FolderBusy where that sweep is still running.
+        Ends the command where that sweep is still running, or no store answers: Hydra makes a warning of an error here.
         """
-        self._alone.enter_context(locked(Path(config.hydra.sweep.dir), who="another sweep"))
+        with readable_errors():
+            self._alone.enter_context(locked(Path(config.hydra.sweep.dir), who="another sweep"))
+            self._open(config)
+
+    def _open(self, config: DictConfig) -> None:
         if config.logger.get("tracking_uri") is None:
             return
         from vlakit.tracking.mlflow import client, reopen, start_parent
@@ -214,7 +218,7 @@ class SweepRun(Callback):
         failed = [note for note in notes if note["status"] != FINISHED]
         parent = parent_of(folder)
         if parent is not None:
-            from vlakit.tracking.mlflow import end_run
+            from vlakit.tracking.mlflow import end_run, record_evaluation
 
             end_run(config.logger.tracking_uri, parent, "FAILED" if failed else "FINISHED")
             if len(failed) < len(notes):
@@ -222,6 +226,9 @@ class SweepRun(Callback):
 
                 table = compare_runs(config.logger.tracking_uri, parent=parent, experiment=config.logger.experiment)
                 print(f"\n{render(table, 'text')}\nagain: vlakit compare parent={parent}")
+                report = folder / "comparison.csv"
+                report.write_text(render(table, "csv") + "\n", encoding="utf-8")
+                record_evaluation(config.logger.tracking_uri, parent, {}, [report], "report")
         if failed:
             lines = [f"  {note['name']}: {note.get('why', note['status'])}" for note in failed]
             again = f"again, these alone: python train.py -m continue={shlex.quote(str(folder))}"

@@ -23,7 +23,7 @@ from vlakit.cli.words import own_folders
 from vlakit.configs import also_in
 
 if TYPE_CHECKING:
-    from lightning import Trainer
+    from lightning import Callback, Trainer
 
     from vlakit.cli.recording import Record
     from vlakit.cli.resuming import Resumed
@@ -55,6 +55,7 @@ def trained(
     import torch
 
     from vlakit.checkpoints.contract import N_FRAMES
+    from vlakit.cli.closing import last_words
     from vlakit.cli.evaluate import check_suite, evaluate_trained
     from vlakit.cli.policies import policy_of
     from vlakit.cli.recording import Record
@@ -89,6 +90,9 @@ def trained(
     if cfg.evaluate.suite is not None and trainer.is_global_zero:
         metrics |= evaluate_trained(to_plain(cfg.evaluate), output, cfg.logger.get("tracking_uri"))
     record.close(metrics)
+    if trainer.is_global_zero:
+        for line in last_words(metrics, data, output, cfg.evaluate.suite):
+            log.info("%s", line)
     return metrics
 
 
@@ -114,7 +118,8 @@ def _check_stopped(trainer: Trainer) -> None:
     """Raise Stopped where a signal has asked for the end, in training or behind its last step."""
     from vlakit.strategies.callbacks import SaveOnInterrupt, Stopped
 
-    asked = [one.number for one in trainer.callbacks if isinstance(one, SaveOnInterrupt) and one.number is not None]
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  set by Trainer
+    asked = [one.number for one in callbacks if isinstance(one, SaveOnInterrupt) and one.number is not None]
     if asked:
         raise Stopped(asked[0])
     if trainer.received_sigterm:

@@ -24,7 +24,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Throughput(Callback):
-    """Logs `time/samples_per_s`, the share of time spent waiting for data, and `memory/peak_bytes`.
+    """Logs `time/samples_per_s`, the share of time spent waiting for data, and `memory/peak_GB`.
 
     The wait is the time between the end of one step and the arrival of the next batch, so it holds whatever the loader
     could not hide.
@@ -60,8 +60,9 @@ class Throughput(Callback):
         pl_module.log_dict(
             {
                 "time/samples_per_s": self.samples * trainer.world_size / elapsed,
+                "time/step_s": elapsed / trainer.log_every_n_steps,  # pyright: ignore[reportAttributeAccessIssue]
                 "time/data_wait_share": self.waited / elapsed,
-                "memory/peak_bytes": float(peak_memory_bytes(pl_module.device)),
+                "memory/peak_GB": peak_memory_bytes(pl_module.device) / 1e9,
             },
             batch_size=len(batch),
         )
@@ -133,7 +134,9 @@ class SaveOnInterrupt(Callback):
             raise KeyboardInterrupt
         self.number = number
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
         """Let Lightning stop all ranks behind this step, where it stops for SIGTERM."""
         if trainer.strategy.reduce_boolean_decision(self.number is not None, all=False):
             trainer._signal_connector.received_sigterm = True
@@ -143,7 +146,9 @@ class SaveOnInterrupt(Callback):
         if trainer.received_sigterm and not _at_end(trainer):
             raise SIGTERMException
 
-    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """The same within one; several ranks, which would have to agree, end it."""
         if self.number is not None and trainer.world_size == 1 and not _at_end(trainer):
             raise SIGTERMException

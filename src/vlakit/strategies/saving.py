@@ -32,10 +32,12 @@ class LastCheckpoint(ModelCheckpoint):
         """Lightning's, which stands in checkpoints of before."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Write where no validation follows."""
         if not trainer.enable_validation:
-            super().on_train_batch_end(trainer, *args)
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, unless it was validated at a step of its own."""

@@ -235,15 +235,22 @@ def histories(
 
 
 def _row(run: Run) -> RunRow:
+    """Under the names that stand in every table: runs of before say bytes, and tags and steps among the parameters."""
+    params, metrics, tags = dict(run.data.params), dict(run.data.metrics), dict(run.data.tags)
+    params |= {name: value for name, value in tags.items() if name.startswith("tags.")}
+    if "memory/peak_GB" in metrics:
+        metrics["memory/peak_bytes"] = float(round(1e9 * metrics["memory/peak_GB"]))
+    if "params/steps" in metrics:  # a parameter has one value for ever, and a resumed run may train longer
+        params["steps"] = str(int(metrics["params/steps"]))
     return RunRow(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
         status=run.info.status,
         start_ms=run.info.start_time or 0,
-        parent=run.data.tags.get(PARENT),
-        params=dict(run.data.params),
-        metrics=dict(run.data.metrics),
-        tags=dict(run.data.tags),
+        parent=tags.get(PARENT),
+        params=params,
+        metrics=metrics,
+        tags=tags,
     )
 
 
