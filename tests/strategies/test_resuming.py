@@ -47,7 +47,12 @@ class Case:
         data = data_of(self.shards, self.processor, num_workers=self.workers)
         module = built(Lora, data.processor, seed=seed, rank=4, dropout=0.3)
         options = {"val_check_interval": 2, "check_val_every_n_epoch": None, "limit_val_batches": 1}
-        options |= {"num_sanity_val_steps": 0, "enable_checkpointing": True, "max_epochs": -1}
+        options |= {
+            "num_sanity_val_steps": 0,
+            "enable_checkpointing": True,
+            "max_epochs": -1,
+            "default_root_dir": self.folder,
+        }
         trainer = trainer_of(6, trace, validated, *callbacks, **options)
         try:
             trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
@@ -86,7 +91,8 @@ def test_a_checkpoint_of_before_resumes_and_the_validation_that_it_lacks_is_run(
     torch.save(old, tmp_path / "old.ckpt")
     second, validated = case.train(ckpt=tmp_path / "old.ckpt")
     assert second.keys == whole.keys[4:]
-    assert validated.seen == all_validated.seen[1:]
+    assert validated.seen[0] == all_validated.seen[1]
+    assert [steps[:2] for steps in validated.seen] == [(4, 3), (6, 5)]
 
 
 def test_a_run_without_held_out_frames_is_saved_all_the_same(
@@ -94,5 +100,7 @@ def test_a_run_without_held_out_frames_is_saved_all_the_same(
 ) -> None:
     data = data_of(bridge_shards, tiny_processor)
     last = LastCheckpoint(dirpath=tmp_path, filename="last", every_n_train_steps=2)
-    trainer_of(2, last, enable_checkpointing=True).fit(built(Lora, data.processor, rank=4), data)
+    trainer_of(2, last, enable_checkpointing=True, default_root_dir=tmp_path).fit(
+        built(Lora, data.processor, rank=4), data
+    )
     assert (tmp_path / "last.ckpt").is_file()
