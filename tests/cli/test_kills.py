@@ -1,4 +1,4 @@
-"""Proofs by killing: whatever ends a training or a sweep, and when, what is on record is what an unbroken one records."""
+"""Proofs by killing: whatever ends a training or a sweep, on record is what an unbroken one records."""
 
 import os
 import random
@@ -26,7 +26,7 @@ EVERY = ("validate_every=5", "trainer.log_every_n_steps=1", "logger.system_metri
 
 
 def curves(uri: str) -> dict[str, list[tuple[int, float]]]:
-    """Name -> every point (step, value) of the train and val curves of the one run of a store, as often as it stands."""
+    """Name -> every point (step, value) of train and val curves of a store's one run, as often as it stands there."""
     (run,) = runs(uri)
     store = MlflowClient(uri)
     names = [name for name in run.metrics if name.startswith(("train/", "val/"))]
@@ -93,7 +93,7 @@ def listening() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT], ids=str)
 @pytest.mark.parametrize("to_group", [False, True])
 def test_a_signal_leaves_a_checkpoint_from_which_the_run_goes_on(
     tmp_path: Path, bridge_shards: Path, number: signal.Signals, to_group: bool
@@ -101,10 +101,8 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_run_goes_on(
     words = [*LORA[:-1], "steps=100000", *EVERY, f"data.root={bridge_shards.parent}", "logger=none"]
     words = [word for word in words if not word.startswith("logger.")]
     begun = command(*words, f"hydra.run.dir={tmp_path}")
-    process = subprocess.Popen(
-        begun, cwd=ROOT, env=environment(tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=listening,
-    )  # fmt: skip
+    own: dict[str, Any] = {"start_new_session": True, "preexec_fn": listening}
+    process = subprocess.Popen(begun, cwd=ROOT, env=environment(tmp_path), stderr=subprocess.PIPE, text=True, **own)
     try:
         until((tmp_path / "last.ckpt").is_file)
         (os.killpg if to_group else os.kill)(process.pid, number)
@@ -118,7 +116,7 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_run_goes_on(
     assert torch.load(checkpoint, weights_only=True)["global_step"] >= 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=str)
 def test_a_killed_sweep_leaves_no_process_and_trains_no_job_twice(
     tmp_path: Path, bridge_shards: Path, number: signal.Signals
 ) -> None:

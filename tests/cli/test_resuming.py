@@ -82,7 +82,7 @@ def test_the_end_of_a_training_is_looked_at_before_it_begins(tmp_path: Path, bri
     with pytest.raises(UnknownName, match="no suite called"):
         train_here(tmp_path, *words, "evaluate.suite=tabeltop")
     for word in ("evaluate.episodes=-1", "evaluate.episodes=abc", "+evaluate.epsodes=3"):
-        with pytest.raises(ConfigError, match="episodes|epsodes"):
+        with pytest.raises(ConfigError, match=r"episodes|epsodes"):
             train_here(tmp_path, *words, "evaluate.suite=tabletop_target", word)
     with pytest.raises(StatisticsMissing):
         train_here(tmp_path, *words, "evaluate.suite=tabletop_target")

@@ -1,5 +1,6 @@
 """A resumed run is the run that was never interrupted: its losses with dropout, its validations, its steps."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ class Validated(Callback):
         self.seen.append((trainer.global_step, logged_as, float(trainer.callback_metrics["val/loss"])))
 
 
+class Killed(Exception):
+    """What nothing catches."""
+
+
 class KilledAt(Callback):
     """Ends the run before this batch, as nothing but a kill would: nothing is saved."""
 
@@ -33,7 +38,7 @@ class KilledAt(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self.step:
-            raise RuntimeError("killed")
+            raise Killed
 
 
 class Case:
@@ -54,10 +59,8 @@ class Case:
             "default_root_dir": self.folder,
         }
         trainer = trainer_of(6, trace, validated, *callbacks, **options)
-        try:
+        with suppress(Killed):
             trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
-        except RuntimeError as error:
-            assert str(error) == "killed"
         return trace, validated
 
     def last(self, kind: type[ModelCheckpoint]) -> ModelCheckpoint:

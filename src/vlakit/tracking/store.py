@@ -17,8 +17,8 @@ SQLITE = "sqlite:///"
 PATIENCE_S = 30  # for another program that holds the file alone
 REMEDY = "check tracking_uri; train.py runs without a record too: logger=none"
 REMEDIES = {  # words of the answer -> what to do
-    "already exists|duplicate column|no such (table|column)|not a database|malformed": "it is damaged, or was left half made: move it away,"
-    " mv '{file}' '{file}.broken', and repeat; checkpoints and config.yaml lie in the runs' own folders",
+    "already exists|duplicate column|no such (table|column)|not a database|malformed": "it is damaged, or was left half"
+    " made: mv '{file}' '{file}.broken', and repeat; checkpoints and config.yaml lie in the runs' own folders",
     "out-of-date|an't locate revision": "another version of MLflow wrote it: copy it, then mlflow db upgrade '{uri}'",
     "is locked": "another program holds it: close that, or wait; train.py runs without a record too: logger=none",
 }
