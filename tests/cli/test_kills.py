@@ -21,7 +21,7 @@ from vlakit.tracking.mlflow import runs
 
 pytestmark = pytest.mark.slow
 KILLS = 20
-LORA = ("experiment=lora_r32", "strategy.rank=4", "strategy.dropout=0.1", "num_workers=1", "steps=400")
+LORA = ("experiment=lora_r32", "strategy.rank=4", "strategy.dropout=0.1", "num_workers=1", "steps=120")
 EVERY = ("validate_every=5", "trainer.log_every_n_steps=1", "logger.system_metrics=false", "logger.checkpoint=none")
 
 
@@ -71,8 +71,8 @@ def test_twenty_kills_leave_no_point_doubled_and_none_lost(tmp_path: Path, bridg
     stores = [f"sqlite:///{folder}/runs/mlflow.db" for folder in (tmp_path / "whole", broken)]
     unbroken, found = (curves(uri) for uri in stores)
     assert found == unbroken
-    assert [step for step, _ in found["train/loss"]] == list(range(400))
-    assert [step for step, _ in found["val/loss"]] == list(range(4, 400, 5))
+    assert [step for step, _ in found["train/loss"]] == list(range(120))
+    assert [step for step, _ in found["val/loss"]] == list(range(4, 120, 5))
 
 
 def environment(folder: Path) -> dict[str, str]:
