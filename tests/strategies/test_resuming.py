@@ -74,12 +74,12 @@ def test_dropout_goes_on_as_if_nothing_had_happened(
 ) -> None:
     case = Case(bridge_shards, tiny_processor, tmp_path, workers)
     whole, all_validated = case.train(case.last(LastCheckpoint))
-    case.train(case.last(LastCheckpoint), KilledAt(5))
+    case.train(case.last(LastCheckpoint), KilledAt(3))
     second, validated = case.train(case.last(LastCheckpoint), ckpt=tmp_path / "last.ckpt", seed=9)
-    assert second.keys == whole.keys[4:]
-    assert second.losses == whole.losses[4:]
+    assert second.keys == whole.keys[2:]
+    assert second.losses == whole.losses[2:]  # behind a validation of its own too, whose workers begin anew
     assert [step for step, _, _ in all_validated.seen] == [2, 4, 6]
-    assert validated.seen == all_validated.seen[2:]
+    assert validated.seen == all_validated.seen[1:]
 
 
 def test_a_checkpoint_of_before_resumes_and_the_validation_that_it_lacks_is_run(

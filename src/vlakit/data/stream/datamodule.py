@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -156,6 +157,8 @@ class VLADataModule(LightningDataModule):
             collate_fn=processor.collate,
             num_workers=self.num_workers,
             worker_init_fn=deaf,
+            # Of its own: a loader draws a seed whenever its workers begin, and a resumed run begins them once more.
+            generator=torch.Generator().manual_seed(self.seed),
             persistent_workers=self.num_workers > 0,
         )
 
