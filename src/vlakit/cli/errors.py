@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from vlakit.errors import ConfigError, DiskFull, PartMissing, VlakitError
 from vlakit.files import FULL
 
-INTERRUPTED = 130  # what a shell expects of a program ended by Ctrl-C
+SIGNALLED = 128  # and the signal's number: what a shell expects of a program that one ended
 
 
 @contextmanager
@@ -20,9 +21,9 @@ def readable_errors() -> Iterator[None]:
     """Turn what a user can mend into a short message and exit status 1; anything else keeps its traceback."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(SIGNALLED + getattr(end, "number", signal.SIGINT))
     except Exception as error:
         known = as_vlakit_error(error)
         if known is None or os.environ.get("VLAKIT_DEBUG", "0") != "0":
@@ -39,6 +40,7 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
     from hydra.errors import InstantiationException
 
     from vlakit.cli.targets import unbuilt_part
+    from vlakit.tracking.mlflow import StoreUnreachable
 
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("vlakit"):
         package = str(error.name).partition(".")[0]
@@ -56,6 +58,12 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
         if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and error.filename:
             return ConfigError(
                 f"cannot use this path: {error.strerror}", where=str(error.filename), do="check the path and its rights"
+            )
+        if type(error).__name__ == "MlflowException":
+            return StoreUnreachable(
+                f"MLflow refused: {str(error).splitlines()[0][:200]}",
+                where="tracking_uri",
+                do="repeat; train.py runs without a record too: logger=none",
             )
         error = error.__cause__ or error.__context__
     return unbuilt

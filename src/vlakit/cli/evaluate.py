@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vlakit.evaluation.records import Row
     from vlakit.evaluation.run import Evaluated
     from vlakit.evaluation.suite import Suite
+    from vlakit.processing.processor import Processor
 
 log = logging.getLogger(__name__)
 OPEN_LOOP = ("split", "data", "batch_size", "max_frames", "plots")  # keys of `vlakit score` since version 0.2
@@ -52,19 +53,39 @@ def refuse_open_loop(given: set[str], suite_words: bool, overrides: Sequence[str
     )
 
 
+def check_suite(settings: Mapping[str, Any], processor: Processor) -> None:
+    """Find out before a training whether the evaluation that is to end it can be run.
+
+    settings: keys of conf/evaluate.yaml. Raises ConfigError, UnknownName, PartMissing, StatisticsMissing.
+    """
+    from vlakit.evaluation.building import build_suite
+    from vlakit.evaluation.run import Request
+
+    cfg = _at_end(settings)
+    suite = build_suite(suite_settings(cfg["suite"]))
+    request_of(Request, cfg, "evaluate").states(suite)
+    processor.statistics_of(suite.dataset)
+
+
 def evaluate_trained(settings: Mapping[str, Any], ckpt: Path, tracking_uri: str | None) -> dict[str, float]:
     """Evaluate the checkpoint of a run that just ended, beside it and in its record; returns eval/success.
 
     settings: keys of conf/evaluate.yaml. Raises ConfigError for others, and what an evaluation refuses.
     """
+    cfg = _at_end(settings)
+    cfg |= {"ckpt": str(ckpt), "tracking_uri": tracking_uri or cfg["tracking_uri"]}
+    evaluated = evaluate_as_configured(cfg)
+    log.info("%s", text(evaluated))
+    return {"eval/success": evaluated.pooled.success}
+
+
+def _at_end(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of conf/evaluate.yaml with those that a training gives. Raises ConfigError for others."""
     cfg = verb_config("evaluate", ["ckpt=null", f"suite={settings['suite']}"])
     for key in settings:
         if key not in cfg:
             raise ConfigError(f"{key!r} is no key of vlakit evaluate", where="evaluate", do=nearest(key, cfg))
-    cfg |= {**settings, "ckpt": str(ckpt), "tracking_uri": tracking_uri or cfg["tracking_uri"]}
-    evaluated = evaluate_as_configured(cfg)
-    log.info("%s", text(evaluated))
-    return {"eval/success": evaluated.pooled.success}
+    return {**cfg, **settings}
 
 
 def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = ()) -> Evaluated:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.specs.spec import load_mixture, load_spec, spec_names
-from vlakit.data.stream.loading import MixtureSampler, SampleDataset
+from vlakit.data.stream.loading import MixtureSampler, SampleDataset, deaf
 from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry
 from vlakit.errors import ConfigError, InvalidData
 from vlakit.files import ASSETS
@@ -162,6 +163,9 @@ class VLADataModule(LightningDataModule):
             batch_sampler=sampler,
             collate_fn=processor.collate,
             num_workers=self.num_workers,
+            worker_init_fn=deaf,
+            # Of its own: a loader draws a seed whenever its workers begin, and a resumed run begins them once more.
+            generator=torch.Generator().manual_seed(self.seed),
             persistent_workers=self.num_workers > 0,
         )
 
