@@ -158,6 +158,15 @@ def _params(cfg: DictConfig) -> dict[str, Any]:
         return {"name": cfg.name, "seed": cfg.seed}
 
 
+def sign_lines(name: str) -> None:
+    """In a process that a launcher started: say in front of each line on the terminal which job it is of."""
+    if multiprocessing.parent_process() is None:
+        return
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:  # not its child for files
+            handler.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+
+
 def die_with_parent() -> None:
     """In a process that a launcher started: end with the process that the sweep was started in.
 
