@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -38,6 +40,18 @@ CHECKPOINTS = ("auto", "last", "best", "none")
 SMALL = 200_000_000  # bytes; checkpoint=auto leaves a larger file where it is
 FOLDER = "checkpoint"
 PATIENCE_S = 60  # for a store that is away when training ends
+
+
+@contextmanager
+def own_environment(name: str) -> Iterator[None]:
+    """Give a variable of the process's environment back as it was."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 @dataclass(frozen=True)
@@ -142,8 +156,9 @@ class MlflowRun(MLFlowLogger):
         if self.system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            self.monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self._tracking_uri)
-            self.monitor.start()
+            with own_environment("MLFLOW_TRACKING_URI"):  # MLflow sets it: the next run's record would go there too
+                self.monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self._tracking_uri)
+                self.monitor.start()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -77,10 +77,11 @@ def client(tracking_uri: str) -> MlflowClient:
 def answering(tracking_uri: str) -> Iterator[None]:
     """What a store answers with in place of an answer, as StoreUnreachable with what to do about it."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, OSError, DatabaseError) as error:
+    except (MlflowException, OSError, DatabaseError, SQLAlchemyError) as error:
         said = str(error)
         raise StoreUnreachable(
             f"MLflow does not answer: {said.splitlines()[0][:200]}",
