@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from vlakit.cli.configuration import PROVIDER, check_run, hydra_root, to_plain, whole
 from vlakit.cli.errors import quiet_libraries, readable_errors
 from vlakit.cli.sweep import PLACES, Job, closed_early, continued, parent_of, without
+from vlakit.cli.typed import as_text
 from vlakit.cli.words import own_folders
 from vlakit.configs import also_in
 
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with readable_errors(), own_folders("train", continued(sys.argv[1:] if argv is None else argv)) as words:
         if not any(word.split("=")[0] in _OF_HYDRA for word in words):
             check_run("train", [word for word in words if not word.startswith("-")])
-        sys.argv = [sys.argv[0], *whole(words)]
+        sys.argv = [sys.argv[0], *whole(as_text("train", words))]
         hydra.main(version_base="1.3", config_path=hydra_root(), config_name="train")(_job)()
 
 
