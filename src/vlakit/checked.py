@@ -27,7 +27,7 @@ Some: TypeAlias = Annotated[int, Strict(), Field(ge=1, le=MANY)]
 Few: TypeAlias = Annotated[int, Strict(), Field(ge=0, le=1024)]
 Rows: TypeAlias = Annotated[int, Strict(), Field(ge=1, le=65_536)]
 Pixels: TypeAlias = Annotated[int, Strict(), Field(ge=8, le=4096)]
-Seed: TypeAlias = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
+Seed: TypeAlias = Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]
 Fraction: TypeAlias = Annotated[float, Strict(), Field(gt=0, lt=1, allow_inf_nan=False)]
 _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 _EXPECTED = {  # pydantic's kind of error -> what was expected, in words of a YAML file

@@ -17,6 +17,7 @@ from vlakit.errors import ConfigError, nearest
 
 OURS = ("vlakit.", "torch.", "lightning.")  # classes whose keys the table knows
 BUILT = ("suite", "data", "strategy", "strategy.optimizer", "strategy.scheduler", "trainer", "logger")
+_SIGNS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of at most", "exclusiveMaximum": "below"}
 _TYPES = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
 
 

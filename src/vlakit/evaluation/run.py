@@ -69,6 +69,12 @@ class Request:
 
     def states(self, suite: Suite) -> list[InitialState]:
         """The initial states that this asks for. Raises UnknownName, ConfigError."""
+        if self.strict and getattr(suite, "split", None) == "train":
+            raise ConfigError(
+                "these starts are those of demonstrations: no rate from them says what was learnt",
+                where="suite.split=train",
+                do="suite.split=test to report, select to choose by; strict=false where it is meant",
+            )
         return shared_states(suite, self.episodes, self.tasks)
 
 
