@@ -160,6 +160,9 @@ LOGGER = {
     "checkpoint": chosen("auto", "last", "best", "none"),
     **dict.fromkeys(("register", "alias", "project", "folder", "group"), maybe(Text)),
 }
+LR = dict.fromkeys(
+    [f"lr.{name}" for name in ["pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora"]], RATE
+)
 PATHS = {"runs": Place, "data": Place, "output": maybe(Place)}
 
 
@@ -201,7 +204,7 @@ def _train() -> dict[str, Any]:
         "validate_every": STEPS,
         "gradient_clip": maybe(real(ge=0)),
         "gpu_precision": Text,
-        "lr": dict[str, RATE],
+        **LR,
         "tags": dict[str, Scalar],
     }
     evaluation = {**_evaluate(), "suite": maybe(SuiteName)}
@@ -210,7 +213,7 @@ def _train() -> dict[str, Any]:
     return own | {key: kind for name, keys in sections.items() for key, kind in below(name, keys).items()}
 
 
-_COUNTED = {"lr": dict[str, RATE], "format": FORMAT, **below("model", MODEL), **below("strategy", STRATEGY)}
+_COUNTED = {**LR, "format": FORMAT, **below("model", MODEL), **below("strategy", STRATEGY)}
 _ROLLED = {"episodes": Some, "tasks": Texts, "workers": Few, "format": FORMAT}
 _FIXED: dict[str, dict[str, Any]] = {
     "suite": below("suite", SUITE),

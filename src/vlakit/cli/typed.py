@@ -126,7 +126,8 @@ def _refused(verb: str, key: str, value: Any, error: ValidationError, where: str
     if problem["type"] == "vlakit":  # of a check of ours
         context = problem.get("ctx", {})
         return ConfigError(f"{shown}: {context['what']}", where=where, do=context["do"])
-    return ConfigError(f"{shown} cannot be used", where=where, do=_instead(verb, key, value))
+    do = _instead(verb, key, value)
+    return ConfigError(f"{shown} {'is unknown' if 'one of' in do else 'cannot be used'}", where=where, do=do)
 
 
 def _instead(verb: str, key: str, value: Any) -> str:
@@ -200,6 +201,8 @@ def _either(schema: Mapping[str, Any]) -> str:
 def _limits(part: Mapping[str, Any]) -> str:
     if "minimum" in part and "maximum" in part:
         return f" from {part['minimum']:,} to {part['maximum']:,}"
+    if part.get("exclusiveMinimum") == 0 and part.get("exclusiveMaximum") == 1:
+        return ", a fraction between 0 and 1"
     signs = {
         "minimum": "of at least",
         "exclusiveMinimum": "above",

@@ -37,19 +37,14 @@ def choose_backend() -> str:
         return chosen
     if "mujoco" in sys.modules:  # too late to choose: it has taken the platform's default
         return "default"
+    why = ""
     for backend in [chosen] if chosen else ["egl", "osmesa"]:
-        trial = subprocess.run(
-            [sys.executable, "-c", _TRIAL], env={**os.environ, "MUJOCO_GL": backend}, capture_output=True, check=False
-        )
-        if trial.returncode == 0:
+        why = _refusal(backend)
+        if not why:
             if backend != (chosen or "egl"):
                 log.warning("no EGL here: drawing with OSMesa, whose pictures differ in a few pixels")
             os.environ["MUJOCO_GL"] = os.environ[TRIED] = backend
             return backend
-        if b"No module named 'mujoco'" in trial.stderr:
-            raise PartMissing("MuJoCo is not installed", do="install the simulator: pip install 'vlakit[sim]'")
-    said = trial.stderr.decode(errors="replace").strip().splitlines()
-    why = said[-1] if said else f"it ended with {trial.returncode}"
     if chosen:
         need = _LIBRARIES.get(chosen.lower(), "to be egl or osmesa, or not to be set")
         raise PartMissing(
@@ -60,3 +55,13 @@ def choose_backend() -> str:
         where=why,
         do="install one of them: apt install libegl1 libgl1-mesa-dri, or apt install libosmesa6",
     )
+
+
+def _refusal(backend: str) -> str:
+    """Why this draws nothing, "" where it draws. Raises PartMissing without MuJoCo."""
+    surroundings = {**os.environ, "MUJOCO_GL": backend}
+    trial = subprocess.run([sys.executable, "-c", _TRIAL], env=surroundings, capture_output=True, check=False)
+    if b"No module named 'mujoco'" in trial.stderr:
+        raise PartMissing("MuJoCo is not installed", do="install the simulator: pip install 'vlakit[sim]'")
+    said = trial.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with {trial.returncode}"]
+    return said[-1] if trial.returncode else ""
