@@ -2,7 +2,7 @@
 
     python experiments/reliability/bad_input.py [--verbs evaluate,score] [--every 1]     # writes bad_input.csv
 
-A case runs in a fork of this process, which has imported vlakit; every 40th runs as a process of its own too and must
+A case runs in a fork of this process, which has imported vlakit; every 100th runs as a process of its own too and must
 end alike. Each command ends in a known error behind the check of its words (`BASE`), so that a word which is accepted
 costs no work. What a key must refuse is judged by the kind of its default, not by vlakit's own table of keys.
 """
@@ -113,7 +113,7 @@ def run_all(work: Path, verbs: list[str], every: int) -> list[Case]:
         for number, case in enumerate(list(cases(verb, names))[::every]):
             run_case(case, base, work, forked=True)
             judge(case, usual)
-            if number % 40 == 7:
+            if number % 100 == 7:
                 twin = run_case(Case(verb, case.word, False), base, work, forked=False)
                 if (twin.rc, twin.said) != (case.rc, case.said):
                     case.verdict = f"OTHERWISE AS A PROCESS: rc {twin.rc} {twin.said}"
@@ -230,27 +230,29 @@ def run_case(case: Case, base: list[str], work: Path, *, forked: bool) -> Case:
     key = case.word.partition("=")[0]
     words = [case.verb, *(word for word in base if word.partition("=")[0] != key), *([case.word] if case.word else [])]
     began, err = time.perf_counter(), work / "stderr"
-    with err.open("w") as stream:
-        case.rc = _forked(words, stream.fileno()) if forked else _process(words, stream.fileno())
+    with err.open("w") as stream, (work / "stdout").open("w") as printed:
+        case.rc = (_forked if forked else _process)(words, stream.fileno(), printed.fileno())
     case.seconds = round(time.perf_counter() - began, 2)
     text = err.read_text(errors="replace").replace(str(work), "WORK")
     lines = [line for line in text.splitlines() if line.strip()]
     traced = "Traceback" in text or "error occurred during Hydra" in text
     told = next((n for n, line in enumerate(lines) if line.startswith("  do: ")), None)
     case.said = "Traceback " + lines[-1] if traced else " | ".join(lines[max(0, told - 2) : told + 1]) if told else ""
+    if case.rc == 1 and not case.said:  # such as what shards verify= found
+        case.said = (work / "stdout").read_text(errors="replace").replace(str(work), "WORK").strip()[-300:]
     return case
 
 
-def _process(words: list[str], stderr: int) -> int:
+def _process(words: list[str], stderr: int, stdout: int) -> int:
     command = [sys.executable, "-m", "vlakit", *words]
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=stderr, check=False, timeout=LIMIT_S).returncode
+    return subprocess.run(command, stdout=stdout, stderr=stderr, check=False, timeout=LIMIT_S).returncode
 
 
-def _forked(words: list[str], stderr: int) -> int:
+def _forked(words: list[str], stderr: int, stdout: int) -> int:
     child = os.fork()
     if child == 0:
         os.dup2(stderr, 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(stdout, 1)
         _child(words)
     end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:

@@ -105,7 +105,7 @@ def verb_config(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
         key = override.key_or_group
         if key not in known:
             raise ConfigError(f"{key!r} is no key of vlakit {verb}", where="command line", do=_nearest_key(key, known))
-        OmegaConf.update(cfg, key, override.value())
+        OmegaConf.update(cfg, key, override.value(), merge=False)
     check_keys(verb, cfg, overrides)
     return to_plain(cfg)
 
