@@ -127,7 +127,12 @@ def warm(words: list[str]) -> None:
     from vlakit.cli.app import main as vlakit
 
     sys.argv = ["vlakit", *words] if words[0] != "train" else ["vlakit", "explain", "model=tiny"]
-    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing), suppress(SystemExit):
+    with (
+        Path(os.devnull).open("w") as nothing,
+        redirect_stdout(nothing),
+        redirect_stderr(nothing),
+        suppress(SystemExit),
+    ):
         vlakit()
     gc.collect()
     gc.freeze()  # what is never looked at again is never copied for a fork
