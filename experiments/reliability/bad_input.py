@@ -13,6 +13,7 @@ import argparse
 import csv
 import gc
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -310,7 +311,8 @@ def read(file: Path) -> dict[str, Any]:
 def write(done: list[Case], file: Path) -> None:
     """One row a case."""
     with file.open("w", newline="", encoding="utf-8") as stream:
-        rows = [asdict(case) for case in done]
+        here = re.compile(re.escape(tempfile.gettempdir()) + r"/tmp\w+")
+        rows = [{**asdict(case), "word": here.sub("WORK", case.word), "said": case.said[:200]} for case in done]
         table = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)

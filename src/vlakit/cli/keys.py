@@ -9,69 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import Field, Strict
+from pydantic import Field
 
-from vlakit.checked import MANY, Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text, also
-from vlakit.errors import ConfigError, nearest
+from vlakit.checked import MANY, Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
+from vlakit.cli.kinds import (
+    FORMAT,
+    RATE,
+    SHARE,
+    TABLE,
+    Device,
+    Place,
+    Scalar,
+    SuiteName,
+    Texts,
+    chosen,
+    maybe,
+    real,
+    whole,
+)
 
-
-def whole(low: int, high: int | None = None) -> Any:
-    """A whole number in [low, high]."""
-    return Annotated[int, Strict(), Field(ge=low, le=high)]
-
-
-def real(**limits: Any) -> Any:
-    """A finite number within pydantic's ge, gt, le, lt."""
-    return Annotated[float, Strict(), Field(allow_inf_nan=False, **limits)]
-
-
-def maybe(kind: Any) -> Any:
-    """This or null."""
-    return kind | None
-
-
-def chosen(*known: Any) -> Any:
-    """One of these values."""
-    return cast("Any", Literal)[known]
-
-
-def _expandable(place: str) -> str:
-    try:
-        Path(place).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(f"no home folder: {place}", do="write the whole path") from error
-    return place
-
-
-def _suite(name: str) -> str:
-    from vlakit.cli.suites import suite_names
-
-    if name not in suite_names():
-        raise ConfigError(f"no suite called {name!r}", do=nearest(name, suite_names()))
-    return name
-
-
-def _device(name: str) -> str:
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and not number.isdecimal()):
-        raise ConfigError(
-            f"unknown device {name!r}", do=f"{nearest(kind, ('cpu', 'cuda', 'mps'))} cuda:1 is the second"
-        )
-    return name
-
-
-Place: Any = Annotated[str, Strict(), Field(min_length=1), also(_expandable)]
-Texts: Any = tuple[Text, ...]
-Device: Any = Annotated[str, Strict(), also(_device)]
-SuiteName: Any = Annotated[str, Strict(), also(_suite)]
-Scalar: Any = str | bool | int | float | None
-FORMAT: Any = chosen("text", "json")
-TABLE: Any = chosen("text", "markdown", "latex", "csv", "json", "html")
-SHARE: Any = real(ge=0, le=1)
-RATE: Any = real(ge=0)
 STORE = {"tracking_uri": Text, "experiment": Text}
 POLICY = {"base": maybe(Place), "trusted": Texts}
 CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": Flag}
@@ -160,9 +118,9 @@ LOGGER = {
     "checkpoint": chosen("auto", "last", "best", "none"),
     **dict.fromkeys(("register", "alias", "project", "folder", "group"), maybe(Text)),
 }
-LR = dict.fromkeys(
-    [f"lr.{name}" for name in ["pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora"]], RATE
-)
+RATES = ("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora")
+LR = {f"lr.{name}": RATE for name in RATES}
+ROWS = ("full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64")  # of Table 1
 PATHS = {"runs": Place, "data": Place, "output": maybe(Place)}
 
 
@@ -235,7 +193,8 @@ _FIXED: dict[str, dict[str, Any]] = {
         "frame_bytes": whole(0),
         "measure": Flag,
         "against": maybe(chosen("table1")),
-        "table1": dict[str, dict[str, real(gt=0)]],
+        **{f"table1.{row}.gb": real(gt=0) for row in ROWS},
+        **{f"table1.{row}.gpus": Rows for row in ROWS},
     },
     "shards": {
         "dataset": maybe(Place),
