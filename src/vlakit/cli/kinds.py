@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, Strict
 
 from vlakit.checked import Text, also
+from vlakit.cli.suite_names import suite_names
 from vlakit.errors import ConfigError, nearest
 
 
@@ -40,8 +41,6 @@ def _expandable(place: str) -> str:
 
 
 def _suite(name: str) -> str:
-    from vlakit.cli.suites import suite_names
-
     if name not in suite_names():
         raise ConfigError(f"no suite called {name!r}", do=nearest(name, suite_names()))
     return name
