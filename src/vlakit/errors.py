@@ -96,14 +96,14 @@ def one_line(word: str) -> str:
     return word if word.isprintable() else printable(word).replace("\t", "").replace("\n", "")
 
 
-def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
-    """Say which of the `known` names come nearest to `name`, or list them all when none is near.
+def nearest(name: str, known: Iterable[str], n: int = 3, cutoff: float = 0.6) -> str:
+    """Say which of the `known` names come nearest to `name`, or list them all when none is near (`cutoff`, in [0, 1]).
 
     >>> nearest("lora_r23", ["full", "lora_r32", "lora_r64"])
     'did you mean lora_r32, lora_r64?'
     """
     known = sorted(set(known))
-    close = get_close_matches(name, known, n=n, cutoff=0.6)
+    close = get_close_matches(name, known, n=n, cutoff=cutoff)
     if close:
         return f"did you mean {', '.join(close)}?"
     return f"known: {', '.join(known)}" if known else "none is known"

@@ -79,6 +79,15 @@ class TrainedPolicy:
                 do="leave it out",
             )
 
+    def __repr__(self) -> str:
+        size = sum(parameter.numel() for parameter in self.network.parameters())
+        settings, datasets = self.processor.settings, ", ".join(sorted(self.processor.statistics)) or "none"
+        return (
+            f"TrainedPolicy({self.network.kind}, {size:,} parameters on {self.device}, strategy {self.card.strategy};"
+            f" cameras {', '.join(settings.cameras)} at {settings.image_size} px, window {settings.window},"
+            f" chunk {settings.chunk}; statistics of {datasets})"
+        )
+
     @classmethod
     def from_checkpoint(
         cls,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlakit.cli.configuration import verb_config
+from vlakit.cli.here import check_writable
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.progress import progress_bar
 from vlakit.errors import ConfigError
@@ -35,7 +36,7 @@ def main(overrides: Sequence[str]) -> None:
     from vlakit.processing.text import words
 
     spec = load_spec(cfg["dataset"])
-    out = Path(cfg["out"] or Path("data") / spec.name)
+    out = check_writable(cfg["out"] or Path("data") / spec.name)
     options = {
         name: cfg[name] for name in ("val_fraction", "image_size", "max_frames_per_shard", "max_bytes_per_shard")
     }

@@ -10,14 +10,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from vlakit.cli.configuration import PROVIDER, check_run, hydra_root, to_plain, whole
+from vlakit.cli.configuration import PROVIDER, to_plain
 from vlakit.cli.errors import quiet_libraries, readable_errors
+from vlakit.cli.hydra_run import run_hydra
 from vlakit.cli.own_data import with_own_data
 from vlakit.cli.sweep import PLACES, Job, closed_early, continued, die_with_parent, parent_of, sign_lines, without
 from vlakit.cli.words import own_folders
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _UNNAMED = (*PLACES, "evaluate.", "callbacks", "trainer.enable", "name=", "model.weights=", "hydra.")  # in the record
-_OF_HYDRA = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p")
 
 
 def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = None) -> dict[str, float]:
@@ -57,7 +56,7 @@ def trained(
 
     from vlakit.checkpoints.contract import N_FRAMES
     from vlakit.cli.closing import last_words
-    from vlakit.cli.evaluate import check_suite, evaluate_trained
+    from vlakit.cli.evaluate import check_ahead, check_units, evaluate_trained
     from vlakit.cli.policies import policy_of
     from vlakit.cli.recording import Record
     from vlakit.cli.resuming import Resumed
@@ -65,6 +64,7 @@ def trained(
     from vlakit.seeding import seed_everything
 
     quiet_libraries()  # behind the import of lightning, whose loggers must exist
+    tested = check_ahead(cfg)
     # Probabilities of a confident model are denormal numbers, over which a CPU takes a hundred times as long. Threads
     # inherit this, so it comes before they are made.
     torch.set_flush_denormal(True)
@@ -72,8 +72,7 @@ def trained(
     processor = build_processor(to_plain(cfg.model.processor), seed=cfg.seed)
     processor.check_files()  # says now, not after building 7B, that the tokenizer's files are missing
     data = instantiate(cfg.data, processor=processor, _convert_="all")
-    if cfg.evaluate.suite is not None:
-        check_suite(to_plain(cfg.evaluate), data.processor)
+    check_units(tested, data.processor)
     policy = policy_of(cfg, data.processor)
     resumed = Resumed.of(cfg, policy, finish=finish)
     record = Record(cfg, run_name or cfg.name, parent, data, resumed)
@@ -129,12 +128,8 @@ def _check_stopped(trainer: Trainer) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `key=value` overrides, `-m` for a sweep, `-m continue=DIR` to go on with one."""
-    with readable_errors(), own_folders("train", continued(sys.argv[1:] if argv is None else argv)) as given:
-        words = with_own_data(given)
-        if not any(word.split("=")[0] in _OF_HYDRA for word in words):
-            check_run("train", [word for word in words if not word.startswith("-")])
-        sys.argv = [sys.argv[0], *whole(words)]
-        hydra.main(version_base="1.3", config_path=hydra_root(), config_name="train")(_job)()
+    with readable_errors(), own_folders("train", continued(sys.argv[1:] if argv is None else argv)) as words:
+        run_hydra(_job, with_own_data(words))
 
 
 def _job(cfg: DictConfig) -> dict[str, float]:

@@ -23,14 +23,16 @@ from vlakit.evaluation.suites.tabletop.tasks import task as rules_of
 from vlakit.schema import Float32, Observation, UInt8
 
 NOISE_M = 0.02  # standard deviation of what disturbs a move of a demonstration
+SPLITS = ("test", "select", "train")
 TASK_ORDER = ("lift", "put_on", "push", "knock_over", "move_near")
 
 
 class TabletopSuite:
     """Tasks of one embodiment. axes: ("none",) for scenes as trained, or others, whose tasks are called AXIS/TASK.
 
-    split: which starts are used: "test" for numbers to report, "select" to choose checkpoints by. dataset: whose action
-    statistics apply; another than the embodiment's own is for a policy that has not seen this robot.
+    split: which starts are used: "test" for numbers to report, "select" to choose checkpoints by, "train" those that
+    demonstrations begin from. dataset: whose action statistics apply; another than the embodiment's own is for a policy
+    that has not seen this robot. Raises UnknownName.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class TabletopSuite:
         dataset: str | None = None,
     ) -> None:
         self.embodiment = load_embodiment(embodiment)
+        if split not in SPLITS:
+            raise UnknownName(f"no split {split!r}", where=f"suite.split={split}", do=nearest(split, SPLITS))
         for axis in axes:
             AXES.get(axis)
         for kind in tasks:
