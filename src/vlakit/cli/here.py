@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -51,7 +52,13 @@ def _exists(place: Path) -> bool:
 
 
 def check_draws(suite: Suite) -> None:
-    """Make one environment, in a process of its own, which an OpenGL library may end. Raises what making it raises."""
+    """See that the suite has what it draws with. Raises PartMissing.
+
+    A library that MUJOCO_GL asks for may end the process that opens it: one environment is then made in another.
+    """
+    if "MUJOCO_GL" not in os.environ:
+        _ = suite.versions  # looks for the package and the library
+        return
     from vlakit.evaluation.worlds import WorkerWorlds
 
     with closing(WorkerWorlds(suite, 1)) as worlds:

@@ -32,7 +32,7 @@ from vlakit.cli.kinds import (
 
 STORE = {"tracking_uri": Text, "experiment": Text}
 POLICY = {"base": maybe(Place), "trusted": Texts}
-CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": Flag}
+CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Flag)}
 BATCHES = {"batch_size": Rows, "num_workers": Few, "seed": Seed}
 
 SUITE = {  # suite.KEY=VALUE, of the suites that vlakit brings
@@ -268,7 +268,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "layout": chosen("hf", "adapter", "ckpt"),
         "dtype": maybe(chosen("fp32", "bf16", "fp16")),
         "shard_bytes": whole(1),
-        "strict": Flag,
+        "strict": maybe(Flag),
         "format": FORMAT,
     },
 }

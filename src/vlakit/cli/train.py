@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from lightning import Callback, Trainer
 
     from vlakit.cli.recording import Record
-    from vlakit.cli.resuming import Resumed
-    from vlakit.data.stream.datamodule import VLADataModule
-    from vlakit.strategies.base import PolicyModule
 
 log = logging.getLogger(__name__)
 _UNNAMED = (*PLACES, "evaluate.", "callbacks", "trainer.enable", "name=", "model.weights=", "hydra.")  # in the record
@@ -79,7 +76,8 @@ def trained(
     trainer = _trainer(cfg, record)
     if resumed is not None:
         resumed.check_devices(cfg, trainer)
-    _fit(trainer, policy, data, resumed)
+    with _stoppable(trainer):
+        trainer.fit(policy, data, ckpt_path=None if resumed is None else resumed.file, weights_only=True)
     output = Path(cfg.paths.output)
     policy.answer_golden(data.golden_samples(N_FRAMES))
     trainer.save_checkpoint(output / "last.ckpt")
@@ -105,11 +103,12 @@ def _trainer(cfg: DictConfig, record: Record) -> Trainer:
     return instantiate(cfg.trainer, callbacks=[*callbacks, record], logger=record.logger or False, _convert_="all")
 
 
-def _fit(trainer: Trainer, policy: PolicyModule, data: VLADataModule, resumed: Resumed | None) -> None:
+@contextmanager
+def _stoppable(trainer: Trainer) -> Iterator[None]:
+    """Lightning calls exit(1) on Ctrl-C, which a shell cannot tell from a failure, and on SIGTERM exit(None)."""
     try:
-        trainer.fit(policy, data, ckpt_path=None if resumed is None else resumed.file, weights_only=True)
+        yield
     except SystemExit as end:
-        # Lightning calls exit(1) on Ctrl-C, which a shell cannot tell from a failure, and on SIGTERM exit(None).
         _check_stopped(trainer)
         raise KeyboardInterrupt from end
 

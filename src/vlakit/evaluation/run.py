@@ -69,7 +69,7 @@ class Request:
 
     def states(self, suite: Suite) -> list[InitialState]:
         """The initial states that this asks for. Raises UnknownName, ConfigError."""
-        if self.strict and getattr(suite, "split", None) == "train":
+        if self.strict is not False and getattr(suite, "split", None) == "train":
             raise ConfigError(
                 "these starts are those of demonstrations: no rate from them says what was learnt",
                 where="suite.split=train",
