@@ -87,6 +87,13 @@ class TableSpec:
         claimed = [(claim.a, claim.b) for claim in self.claims]
         return wanted + [p for p in dict.fromkeys(claimed) if p not in wanted and p[::-1] not in wanted]
 
+    @property
+    def claims_in_print(self) -> list[Claim]:
+        """The claims in the paper's own names, without those about rows that it does not have."""
+        named = {row.name: row.paper for row in self.rows}
+        pairs = [(claim, named[claim.a], named[claim.b]) for claim in self.claims]
+        return [Claim(claim.says, a, b, claim.same) for claim, a, b in pairs if a and b]
+
 
 def table_files() -> dict[str, Path]:
     """Table -> file: experiments/NAME/table.yaml of vlakit and here, table/NAME.yaml of the user's folders.
