@@ -57,6 +57,10 @@ fix: setup
     {{bin}}/ruff check --fix .
     {{bin}}/ruff format .
 
+# results.md, results.csv and the picture of every table, again from its committed runs (10 s)
+tables *names: setup
+    @{{bin}}/python experiments/tables.py {{names}}
+
 # Browse the recorded runs
 ui: setup
     {{bin}}/mlflow ui --backend-store-uri sqlite:///${VLAKIT_RUNS:-runs}/mlflow.db

@@ -23,9 +23,9 @@ from vlakit.compare.grids import (
 )
 from vlakit.compare.pairs import Settings
 from vlakit.compare.versus import ALL, Comparison, Judged
+from vlakit.reports.tables.claims import Claim, declared
 from vlakit.reports.tables.paper import PaperPair, PaperRow, paper_pairs
-from vlakit.reports.tables.spec import Claim
-from vlakit.reports.tables.verdicts import against_claims, declared, judge_by_interval, rule
+from vlakit.reports.tables.verdicts import against_claims, judge_by_interval, rule
 from vlakit.stats.intervals import quantile
 from vlakit.stats.seeds import SPREADS, false_alarms
 
@@ -50,8 +50,14 @@ class Paper:
 
 
 def paper_of(table: str, rows: dict[str, PaperRow], settings: Settings) -> Paper:
-    """A table's rows with its pairs and claims; the claimed pairs are corrected apart from the others."""
-    claims = declared(table, paper_pairs(rows), settings)
+    """A table's rows with its pairs and claims; the claimed pairs are corrected apart from the others.
+
+    Where no file declares the table's claims, what the paper's rollouts separate is taken for them.
+    """
+    claims = declared(table)
+    if claims is None:
+        separate = [pair for pair, p in paper_pairs(rows).items() if p.p_holm <= settings.alpha and p.difference > 0]
+        claims = [Claim(f"{a} is better than {b}", a, b, same=False) for a, b in separate]
     return Paper(table, rows, paper_pairs(rows, {frozenset((claim.a, claim.b)) for claim in claims}), claims)
 
 
@@ -78,7 +84,7 @@ def grids(comparison: Comparison, paper: Paper | None) -> list[Grid]:
     parts = [
         grid("runs", _rate_columns(comparison.score, level, paper), comparison.rates),
         grid(f"pairs, {how}", columns, comparison.pairs),
-        over_tasks(comparison.over_tasks, level),
+        over_tasks(comparison.over_tasks, level, comparison.score),
     ]
     if any(judged.finding.seed_se is not None for judged in comparison.pairs):
         parts.append(grid("where the uncertainty comes from (standard errors)", _SEED_COLUMNS, comparison.pairs))
@@ -90,10 +96,10 @@ def grids(comparison: Comparison, paper: Paper | None) -> list[Grid]:
     return [part for part in parts if part.rows]
 
 
-def over_tasks(pairs: Sequence[Judged], level: str) -> Grid:
+def over_tasks(pairs: Sequence[Judged], level: str, score: str) -> Grid:
     """The same differences with the task as the unit: what other tasks of the kind would show; p not corrected."""
     columns = [*A_AND_B, Column("tasks", at("finding.n")), *tested(level)[:3]]
-    return grid("over other tasks: the task is the unit, each counts once", columns, pairs)
+    return grid(f"{score} over other tasks: the task is the unit, each counts once", columns, pairs)
 
 
 def _rate_columns(score: str, level: str, paper: Paper | None) -> list[Column]:
@@ -258,5 +264,5 @@ def _page(comparison: Comparison, paper: Paper | None, notes: Sequence[str]) -> 
         if printed:
             quoted = printed.difference, (printed.difference - z * printed.se, printed.difference + z * printed.se)
         drawn.append(Difference(j.a, j.b, (j.finding.difference, j.finding.interval), quoted, j))
-    forest = typeset_forest(drawn, comparison.settings)
+    forest = typeset_forest(drawn, comparison.settings, comparison.score)
     return render("compare.html.j2", grids=grids(comparison, paper), forest=forest, notes=notes)

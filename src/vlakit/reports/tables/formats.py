@@ -38,7 +38,7 @@ def report_of(table: TableReport) -> Report:
     else:
         columns = _columns(table, level)
         parts = [grid(f"{table.spec.title} (paper: quoted, not measured here)", columns, table.rows)]
-        parts.append(over_tasks(table.over_tasks, level))
+        parts.append(over_tasks(table.over_tasks, level, table.score))
         lines = plain_lines(columns, table.rows)
     grids = [part for part in [*parts, _claim_grid(table)] if part.rows]
 
@@ -55,12 +55,8 @@ def _columns(table: TableReport, level: str) -> list[Column]:
         Column("n", at("rate.n"), count, ["n_episodes"]),
         *_rate_columns("success", level),
         *(_rate_columns("credit", level) if any("credit" in row.rates for row in table.rows) else []),
-        Column(
-            f"- {spec.reference}{by}",
-            at("judged.finding.difference"),
-            gain,
-            ["difference_fraction"],
-        ),
+        Column("", lambda _: table.score, fields=["score"]),
+        Column(f"- {spec.reference}{by}", at("judged.finding.difference"), gain, ["difference_fraction"]),
         Column(
             level, at("judged.finding.interval"), gain_limits, ["difference_low_fraction", "difference_high_fraction"]
         ),

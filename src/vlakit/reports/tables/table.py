@@ -14,9 +14,10 @@ from vlakit.compare.pairs import Settings
 from vlakit.compare.rates import Rate
 from vlakit.compare.versus import ALL, Comparison, Judged, compare_arms
 from vlakit.reports.paths import public
+from vlakit.reports.tables.claims import Claim
 from vlakit.reports.tables.quoted import Quoted, Scopes, judge_quoted, quoted
 from vlakit.reports.tables.runs import Filled, TableRun
-from vlakit.reports.tables.spec import Claim, Column, TableRow, TableSpec
+from vlakit.reports.tables.spec import Column, TableRow, TableSpec
 from vlakit.reports.tables.verdicts import against_claims, claim_of, judge_by_interval, of_claim, rule
 
 PAPER = "paper"
@@ -121,13 +122,14 @@ def from_runs(
     score: what is compared, success or credit; None: that which is like the paper's, see `score_of`.
     """
     printed = quoted(spec.paper, settings.confidence)
-    score = score or score_of(spec, printed)
+    like = score_of(spec, printed)
+    score = score or like
     comparisons, notes = _compare(spec, filled, settings, paired, score)
     rates = {score: _rates(comparisons)}
     judged = [judged for part in comparisons for judged in part.pairs]
     pairs = judge_by_interval(judged, {(ALL, r.name): r.rate for r in rates[score].values()}, spec.claims, settings)
-    if score == "credit":
-        rates["success"] = _rates(_compare(replace(spec, claims=[]), filled, settings, paired, "success")[0])
+    for other in {"success", like} - {score}:
+        rates[other] = _rates(_compare(replace(spec, claims=[]), filled, settings, paired, other)[0])
     evidence = Evidence(filled, rates, pairs, printed, settings)
     rows = [_row_report(row, spec, evidence) for row in spec.rows]
     of_paper = _of_paper(spec, printed, settings)[0]

@@ -13,9 +13,7 @@ from dataclasses import replace
 
 from vlakit.compare.pairs import Settings
 from vlakit.compare.versus import Judged, judge
-from vlakit.errors import UnknownName
-from vlakit.reports.tables.paper import PaperPair
-from vlakit.reports.tables.spec import Claim, load_table
+from vlakit.reports.tables.claims import Claim
 
 FLOOR, CEILING = 0.10, 0.95
 AT_FLOOR, AT_CEILING = "at the floor: no verdict", "at the ceiling: no verdict"
@@ -76,15 +74,6 @@ def against_claims(judged: Judged, claims: Sequence[Claim], settings: Settings) 
 def claim_of(judged: Judged, claims: Sequence[Claim]) -> Claim | None:
     """The first claim about a pair, either way round."""
     return next((claim for claim in claims if {claim.a, claim.b} == {judged.a, judged.b}), None)
-
-
-def declared(table: str, printed: Mapping[tuple[str, str], PaperPair], settings: Settings) -> list[Claim]:
-    """The claims of a table's file in the paper's names; where it has no file, what the paper's rollouts separate."""
-    try:
-        return load_table(table).claims_in_print
-    except UnknownName:
-        separate = [pair for pair, p in printed.items() if p.p_holm <= settings.alpha and p.difference > 0]
-        return [Claim(f"{a} is better than {b}", a, b, same=False) for a, b in separate]
 
 
 def rule(pairs: Sequence[Judged], claims: Sequence[Claim], settings: Settings) -> str:
