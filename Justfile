@@ -45,6 +45,10 @@ notebooks: setup
 house *args: setup
     @{{bin}}/python tests/house.py --measure {{args}}
 
+# Every results.md, results.csv and picture of experiments/ again, from the committed runs
+tables *names: setup
+    @{{bin}}/python experiments/tables.py {{names}}
+
 # Lint, format, types, layers
 check: setup
     {{bin}}/ruff check .
@@ -56,10 +60,6 @@ check: setup
 fix: setup
     {{bin}}/ruff check --fix .
     {{bin}}/ruff format .
-
-# results.md, results.csv and the picture of every table, again from its committed runs (10 s)
-tables *names: setup
-    @{{bin}}/python experiments/tables.py {{names}}
 
 # Browse the recorded runs
 ui: setup
