@@ -264,17 +264,17 @@ def draw(rows: list[Row], file: Path) -> None:
 
     kinds = ("type I", "coverage")
     parts = [[row for row in rows if row.kind == kind] for kind in kinds]
-    figure, axes = plt.subplots(2, 1, figsize=(8, 11), height_ratios=[len(part) + 2 for part in parts])
+    figure, axes = plt.subplots(2, 1, figsize=(8, 13), height_ratios=[len(part) + 2 for part in parts])
     for kind, part, axis in zip(kinds, parts, axes, strict=True):
         for y, row in enumerate(reversed(part)):
             colour = "tab:blue" if row.rule == "=" else "tab:grey"
             axis.errorbar(row.found, y, xerr=3 * row.error, fmt="o", color=colour if row.fits else "tab:red", ms=4)
         axis.axvline(part[0].nominal, color="black", lw=0.8)
         axis.set_yticks(range(len(part)), [f"{row.method}: {row.case}" for row in reversed(part)], fontsize=7)
-        axis.set_title(f"{kind}: blue meets the line, grey keeps to its safe side", fontsize=8, loc="right")
+        axis.set_title(f"{kind}: blue meets the line, grey keeps to its side, red does not", fontsize=8, loc="right")
         axis.set_xlabel("bars: three Monte-Carlo errors", fontsize=7)
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=110, bbox_inches="tight")
 
 
 def main() -> None:
