@@ -144,8 +144,8 @@ def false_alarm_column(
 
     there = any(map(shares, rows))
     fields = [f"false_alarms_at_{spread:g}_logits_fraction" for spread in SPREADS] if there else []
-    title = "one training: false alarms if seeds spread" if there else ""
-    return Column(title, shares, lambda ends: f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} %", fields)
+    title = "false alarms % (seeds)" if there else ""
+    return Column(title, shares, lambda ends: f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f}", fields)
 
 
 def _pair_columns(level: str, pairs: Sequence[Judged], settings: Settings) -> list[Column]:
