@@ -244,8 +244,8 @@ def _notes(arms: Sequence[Arm], table: Table | None) -> list[str]:
     notes = [note for evaluation in every for note in evaluation.notes]
     if all(len(arm.evaluations) == 1 for arm in arms):
         notes.append(
-            "one training each: the verdicts are on these checkpoints, not on how they were trained; false alarms (seeds): "
-            "how often equal strategies would seem different if trainings differ by chance, with an SD of "
+            "one training each: the verdicts are on these checkpoints, not on how they were trained; false alarms "
+            "(seeds): how often equal strategies would seem different if trainings differ by chance, with an SD of "
             f"{SPREADS[0]:g} to {SPREADS[1]:g} in log odds"
         )
     digests: dict[str, Episodes] = {}

@@ -14,6 +14,7 @@ from vlakit.errors import ConfigError, UnknownName
 from vlakit.reports.tables import claims as table_claims
 from vlakit.reports.tables.claims import Claim
 from vlakit.reports.tables.paper import check_names, paper_pairs, paper_rows, tables
+from vlakit.reports.tables.spec import load_table
 from vlakit.reports.tables.verdicts import against_claims
 from vlakit.reports.versus_tables import paper_of
 
@@ -123,3 +124,22 @@ def test_the_papers_p_is_corrected_over_its_claims_and_over_the_other_pairs_apar
 def test_runs_must_be_called_as_the_papers_rows() -> None:
     with pytest.raises(ConfigError, match="no two runs are called"):
         check_names(paper_rows("table1"), ["full", "mine"], "table1")
+
+
+@pytest.mark.parametrize("name", sorted(table_claims.table_files()))
+def test_claims_read_without_pydantic_are_those_of_the_whole_file(name: str) -> None:
+    assert table_claims.declared(name) == load_table(name).claims_in_print
+
+
+@pytest.mark.parametrize(
+    "text", ["[1", "claims: 3", "claims: [{says: x, better: [a]}]\nrows: {}", "title: x", "claims: []\nrows: 1"]
+)
+def test_a_file_whose_claims_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "table.yaml").write_text(text)
+    monkeypatch.setattr(table_claims, "table_files", lambda: {"t": tmp_path / "table.yaml"})
+    with pytest.raises(ConfigError, match="no table with rows and claims") as caught:
+        table_claims.declared("t")
+    assert str(tmp_path / "table.yaml") in str(caught.value)
+    assert table_claims.declared("other") is None
