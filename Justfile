@@ -45,6 +45,10 @@ notebooks: setup
 house *args: setup
     @{{bin}}/python tests/house.py --measure {{args}}
 
+# Every results.md, results.csv and picture of experiments/ again, from the committed runs
+tables *names: setup
+    @{{bin}}/python experiments/tables.py {{names}}
+
 # Lint, format, types, layers
 check: setup
     {{bin}}/ruff check .

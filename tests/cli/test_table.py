@@ -51,14 +51,14 @@ def test_a_committed_folder_needs_no_store(folder: Path, capsys: Capture) -> Non
 def test_every_format_marks_what_is_quoted(folder: Path, capsys: Capture) -> None:
     for name, mark in (
         ("text", "paper:"),
-        ("markdown", "| paper: success % |"),
-        ("latex", r"paper: success \%"),
+        ("markdown", "| paper: credit % |"),
+        ("latex", r"paper: credit \%"),
     ):
         assert run("table", ["name=table1", f"from={folder}", f"format={name}"]) == 0
         says(capsys.readouterr().out, mark, "agrees", "69.7")
     assert run("table", ["name=table1", f"from={folder}", "format=csv"]) == 0
     rows = {row["row"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
-    assert float(rows["full"]["quoted_success_fraction"]) == pytest.approx(23 / 33)
+    assert float(rows["full"]["quoted_credit_fraction"]) == pytest.approx(23 / 33)
     assert (rows["sandwich"]["success_fraction"], rows["sandwich"]["holes"]) == ("", "no run yet")
 
 
@@ -86,7 +86,7 @@ def test_programs_read_numbers_under_names_with_their_unit(folder: Path, capsys:
     assert set(found["rows"][0]["quoted"]) == {"success", "params/trainable_M", "memory/vram_peak_GB"}
     assert run("table", ["name=table1", f"from={folder}", "format=csv"]) == 0
     header = capsys.readouterr().out.splitlines()[0].split(",")
-    plain = {"row", "seeds", "p", "p_holm", "measured", "verdict", "holes"}
+    plain = {"row", "seeds", "score", "p", "p_holm", "measured", "verdict", "holes"}
     assert [name for name in header if name not in plain and not re.search(r"_(fraction|episodes|M|GB)$", name)] == []
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vlakit.errors import InvalidData
-from vlakit.stats.seeds import Components, compare_seeds
+from vlakit.stats.paired import mcnemar
+from vlakit.stats.seeds import SPREADS, Components, compare_seeds, false_alarms
 
 
 def arms(
@@ -122,3 +123,21 @@ def test_components_are_those_of_the_data() -> None:
     estimates = [compare_seeds(*draw(rng, truth, 0.0, 8, 50)).components for _ in range(200)]
     for name in ("states", "seeds", "residual"):
         assert np.mean([getattr(one, name) for one in estimates]) == pytest.approx(getattr(truth, name), rel=0.1)
+
+
+def test_a_spread_between_single_trainings_makes_false_alarms_and_more_starts_make_more() -> None:
+    assert false_alarms(0.3, 200, 0.0, 0.05) == pytest.approx(0.05)
+    small, usual = (false_alarms(0.3, 200, spread, 0.05) for spread in SPREADS)
+    assert 0.05 < small < usual < 1
+    assert false_alarms(0.3, 500, SPREADS[0], 0.05) > small
+
+
+def test_false_alarms_are_as_many_as_simulated_trainings_make() -> None:
+    rng, n, spread = np.random.default_rng(4), 200, SPREADS[1]
+    state = rng.normal(0, 1.5, (1500, n))
+    wins = [rng.random(state.shape) < 1 / (1 + np.exp(-state - rng.normal(0, spread, (1500, 1)))) for _ in range(2)]
+    only = [(one & ~other).sum(axis=1) for one, other in (wins, wins[::-1])]
+    p = np.array([mcnemar(int(a), int(b)) for a, b in zip(*only, strict=True)])
+    variance = (only[0] + only[1]) / n - ((only[0] - only[1]) / n) ** 2
+    foreseen = np.mean([false_alarms(float(v), n, spread, 0.05) for v in variance])
+    assert np.mean(p <= 0.05) == pytest.approx(foreseen, abs=0.04)

@@ -28,8 +28,8 @@ def compare_episodes(cfg: dict[str, Any]) -> str:
     settings = _settings(cfg)
     from vlakit.compare.gather import gather
     from vlakit.compare.versus import compare_arms
-    from vlakit.reports.tables.paper import check_names, paper_pairs, paper_rows
-    from vlakit.reports.versus_tables import Paper, report_of
+    from vlakit.reports.tables.paper import check_names, paper_rows
+    from vlakit.reports.versus_tables import paper_of, report_of
 
     rows = paper_rows(cfg["against"]) if cfg["against"] else {}
     arms = gather(cfg["runs"])
@@ -43,7 +43,7 @@ def compare_episodes(cfg: dict[str, Any]) -> str:
         reference=cfg["reference"],
         by_task=cfg["by_task"],
     )
-    report = report_of(comparison, Paper(cfg["against"], rows, paper_pairs(rows)) if rows else None)
+    report = report_of(comparison, paper_of(cfg["against"], rows, settings) if rows else None)
     return FORMATS.build(cfg["format"], report=report)
 
 

@@ -47,7 +47,7 @@ def main(overrides: Sequence[str]) -> None:
 def build(cfg: dict[str, Any]) -> TableReport:
     """The table that the keys of conf/table.yaml ask for. Raises UnknownName, ConfigError, InvalidData."""
     from vlakit.compare.pairs import Settings
-    from vlakit.compare.versus import PAIRED
+    from vlakit.compare.versus import PAIRED, SCORES
     from vlakit.reports.tables.spec import load_table
     from vlakit.reports.tables.table import from_paper
 
@@ -60,6 +60,8 @@ def build(cfg: dict[str, Any]) -> TableReport:
     margin = spec.tolerance if cfg["margin"] is None else cfg["margin"]
     check_fractions(margin=margin, confidence=cfg["confidence"])
     check_choice("paired", str(cfg["paired"]).lower(), PAIRED)
+    if cfg["score"] is not None:
+        check_choice("score", str(cfg["score"]), SCORES)
     settings = Settings(confidence=cfg["confidence"], margin=margin)
     if cfg["source"] == "paper":
         return from_paper(spec, settings)
@@ -85,7 +87,7 @@ def _measured(cfg: dict[str, Any], spec: TableSpec, settings: Settings) -> Table
             filled = with_curves(filled, uri)
     if cfg["save"]:
         log.info("outcomes: %s", ", ".join(str(file) for file in save(filled, spec, Path(cfg["save"]))))
-    return from_runs(spec, filled, settings, source, str(cfg["paired"]).lower())
+    return from_runs(spec, filled, settings, source, str(cfg["paired"]).lower(), cfg["score"])
 
 
 def _recorded(cfg: dict[str, Any], spec: TableSpec) -> Filled:

@@ -108,7 +108,8 @@ def text(report: Report) -> str:
             title = [one.title if number == 0 else f"{one.title}, further columns"]
             rule = ["-" * max(map(len, header))]
             parts.append("\n".join([*title, *header, *rows] if one.title else [*header, *rule, *rows]))
-    return "\n\n".join([*parts, *(f"note: {note}" for note in report.notes)])
+    folded = [wrap(f"note: {note}", WIDTH, break_long_words=False, break_on_hyphens=False) for note in report.notes]
+    return "\n\n".join([*parts, *map("\n".join, folded)])
 
 
 @FORMATS.register("markdown")

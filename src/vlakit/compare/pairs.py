@@ -5,7 +5,7 @@ Each method is right for its case alone: outcomes of one training each, half cre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 
 import numpy as np
@@ -23,6 +23,7 @@ from vlakit.stats.paired import (
     mcnemar,
     newcombe_paired,
     sign_flip,
+    t_of_mean,
 )
 from vlakit.stats.power import rollouts_mean, rollouts_paired
 from vlakit.stats.seeds import Components, compare_seeds
@@ -158,6 +159,32 @@ def _several_seeds(a: Float64, b: Float64, settings: Settings) -> Finding:
         seed_se=compared.seed_se,
         p_checkpoints=compared.p_checkpoints,
         components=compared.components,
+    )
+
+
+def compare_tasks(a: Float64, b: Float64, settings: Settings) -> Finding:
+    """Compare success a task (S, T), T tasks, with the task as the unit: what other tasks of the kind would show.
+
+    Each task counts once, however many starts it has; with several trainings they are crossed with the tasks.
+    """
+    d = a.mean(axis=0) - b.mean(axis=0)
+    only = int((d > 1e-9).sum()), int((d < -1e-9).sum())
+    try:
+        if len(a) > 1:
+            return replace(_several_seeds(a, b, settings), method="t over seeds and tasks, crossed")
+        interval, p = t_of_mean(d, settings.confidence)
+    except InvalidData as error:
+        return _untestable(error, d, only, (len(a), len(b)))
+    return Finding(
+        n=len(d),
+        only_a=only[0],
+        only_b=only[1],
+        difference=float(d.mean()),
+        interval=interval,
+        p=p,
+        p_equivalence=credit_equivalence(d, settings.margin),
+        variance=float(d.var(ddof=1)),
+        method="t over tasks",
     )
 
 

@@ -10,19 +10,32 @@ from math import inf
 import numpy as np
 
 from vlakit.compare.episodes import Arm, Episodes, Table, align, check_same_world, scores
-from vlakit.compare.pairs import Finding, Settings, compare_paired, compare_unpaired, more_states, needed
+from vlakit.compare.pairs import (
+    Finding,
+    Settings,
+    compare_paired,
+    compare_tasks,
+    compare_unpaired,
+    more_states,
+    needed,
+)
 from vlakit.compare.rates import Rate, rate_of
 from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.schema import Float64
 from vlakit.stats.multiple import compact_letters, holm
+from vlakit.stats.seeds import SPREADS
 
 PAIRED, SCORES = ("auto", "true", "false", "common"), ("success", "credit")
-ALL = "all"
+ALL, OVER_TASKS = "all", "over other tasks"
+FEWEST_TASKS = 5  # with which the task can be the unit
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One pair in one scope (a task, or ALL). rollouts: of each, after which an answer is likely; inf: no number."""
+    """One pair in one scope (a task, or ALL). rollouts: of each, after which an answer is likely; inf: no number.
+
+    undecided: what the verdict is where nothing is shown: why, and what would show it.
+    """
 
     a: str
     b: str
@@ -33,6 +46,7 @@ class Judged:
     verdict: str
     rollouts: float
     more: float
+    undecided: str = ""
 
     @property
     def winner(self) -> str | None:
@@ -42,7 +56,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All pairs pooled over tasks, and task by task."""
+    """All pairs pooled over tasks, and task by task; over_tasks: with the task as the unit, where there are enough."""
 
     rates: list[Rate]
     pairs: list[Judged]
@@ -51,6 +65,7 @@ class Comparison:
     score: str
     settings: Settings
     notes: list[str] = field(default_factory=list[str])
+    over_tasks: list[Judged] = field(default_factory=list[Judged])
 
 
 def compare_arms(
@@ -82,11 +97,12 @@ def compare_arms(
     return Comparison(
         rates=[rate_of(arm, table, score, settings.confidence, letters[arm.name]) for arm in arms],
         pairs=pooled,
-        tasks=judge({key: f for key, f in findings.items() if key[2] != ALL and by_task}, settings),
+        tasks=judge({k: f for k, f in findings.items() if k[2] not in (ALL, OVER_TASKS) and by_task}, settings),
         paired=table is not None,
         score=score,
         settings=settings,
         notes=_notes(arms, table),
+        over_tasks=judge({key: f for key, f in findings.items() if key[2] == OVER_TASKS}, settings),
     )
 
 
@@ -102,6 +118,9 @@ def _paired(table: Table, pairs: Sequence[tuple[str, str]], settings: Settings) 
         findings[a, b, ALL] = compare_paired(one, other, tasks, settings)
         for name, row in rows.items() if len(rows) > 1 else ():
             findings[a, b, name] = compare_paired(one[:, row], other[:, row], tasks[row], settings)
+        if len(rows) >= FEWEST_TASKS:
+            means = [np.stack([arm[:, row].mean(axis=1) for row in rows.values()], axis=1) for arm in (one, other)]
+            findings[a, b, OVER_TASKS] = compare_tasks(means[0], means[1], settings)
     return findings
 
 
@@ -131,6 +150,9 @@ def _unpaired(arms: Sequence[Arm], pairs: Sequence[tuple[str, str]], score: str,
         findings[a, b, ALL] = compare_unpaired(_whole(one), _whole(other), settings)
         for task, name in zip(shared, _titles(shared), strict=True) if len(shared) > 1 else ():
             findings[a, b, name] = compare_unpaired(one[task], other[task], settings)
+        if len(shared) >= FEWEST_TASKS:
+            means = [np.array([[arm[task].mean() for task in shared]]) for arm in (one, other)]
+            findings[a, b, OVER_TASKS] = compare_tasks(means[0], means[1], settings)
     return findings
 
 
@@ -177,8 +199,9 @@ def judge(findings: Findings, settings: Settings) -> list[Judged]:
         have = finding.n if finding.seeds == (1, 1) else min(finding.seeds)
         more = max(1.0, total - have)
         winner = a if finding.difference > 0 else b
-        verdict = _shown(finding, winner, (p_holm, p_same), settings) or _open(finding, more, settings, len(findings))
-        judged.append(Judged(a, b, scope, finding, p_holm, p_same, verdict, total, more))
+        undecided = _open(finding, more, settings, len(findings))
+        verdict = _shown(finding, winner, (p_holm, p_same), settings) or undecided
+        judged.append(Judged(a, b, scope, finding, p_holm, p_same, verdict, total, more, undecided))
     return judged
 
 
@@ -209,7 +232,8 @@ def _open(finding: Finding, more: float, settings: Settings, family: int) -> str
         return f"cannot tell ({wanted})"
     there, n_states = more_states(finding, settings, family)
     on = {finding.n: more, n_states: max(0.0, there - min(finding.seeds))}
-    ways = [f"{count:,.0f} on {'these ' if n == finding.n else ''}{n:,}" for n, count in on.items() if count < inf]
+    counts = {n: f"{count:,.0f}" if count else "none" for n, count in on.items() if count < inf}
+    ways = [f"{count} on {'these ' if n == finding.n else ''}{n:,}" for n, count in counts.items()]
     if not ways:
         return "cannot tell (more initial states might)"
     return f"cannot tell (more trainings of each would: {' starts, or '.join(ways)} starts)"
@@ -219,7 +243,11 @@ def _notes(arms: Sequence[Arm], table: Table | None) -> list[str]:
     every = [evaluation for arm in arms for evaluation in arm.evaluations]
     notes = [note for evaluation in every for note in evaluation.notes]
     if all(len(arm.evaluations) == 1 for arm in arms):
-        notes.append("one training each: the verdicts are on these checkpoints, not on how they were trained")
+        notes.append(
+            "one training each: the verdicts are on these checkpoints, not on how they were trained; false alarms "
+            "(seeds): how often equal strategies would seem different if trainings differ by chance, with an SD of "
+            f"{SPREADS[0]:g} to {SPREADS[1]:g} in log odds"
+        )
     digests: dict[str, Episodes] = {}
     for evaluation in every:
         twin = digests.setdefault(evaluation.digest, evaluation)

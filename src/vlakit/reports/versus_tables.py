@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isinf
 from typing import Any
@@ -21,54 +21,85 @@ from vlakit.compare.grids import (
     plain_lines,
     points,
 )
-from vlakit.compare.versus import Comparison, Judged
-from vlakit.reports.tables.paper import PaperPair, PaperRow, agreement
+from vlakit.compare.pairs import Settings
+from vlakit.compare.versus import ALL, Comparison, Judged
+from vlakit.reports.tables.claims import Claim, declared
+from vlakit.reports.tables.paper import PaperPair, PaperRow, paper_pairs
+from vlakit.reports.tables.verdicts import against_claims, judge_by_interval, rule
 from vlakit.stats.intervals import quantile
+from vlakit.stats.seeds import SPREADS, false_alarms
 
 
 @dataclass(frozen=True)
 class Paper:
-    """What stands beside: the paper's rows and pairs of one table."""
+    """What stands beside: the paper's rows, pairs and claims of one table."""
 
     table: str
     rows: Mapping[str, PaperRow]
     pairs: Mapping[tuple[str, str], PaperPair]
+    claims: Sequence[Claim]
 
     def of(self, judged: Judged) -> PaperPair | None:
         """The printed pair of the same two."""
         return self.pairs.get((judged.a, judged.b))
 
+    def judged(self, comparison: Comparison) -> list[Judged]:
+        """The pairs that the paper has, by the rule of its table."""
+        rates = {(ALL, rate.name): rate.rate for rate in comparison.rates}
+        return judge_by_interval(list(filter(self.of, comparison.pairs)), rates, self.claims, comparison.settings)
+
+
+def paper_of(table: str, rows: dict[str, PaperRow], settings: Settings) -> Paper:
+    """A table's rows with its pairs and claims; the claimed pairs are corrected apart from the others.
+
+    Where no file declares the table's claims, what the paper's rollouts separate is taken for them.
+    """
+    claims = declared(table)
+    if claims is None:
+        separate = [pair for pair, p in paper_pairs(rows).items() if p.p_holm <= settings.alpha and p.difference > 0]
+        claims = [Claim(f"{a} is better than {b}", a, b, same=False) for a, b in separate]
+    return Paper(table, rows, paper_pairs(rows, {frozenset((claim.a, claim.b)) for claim in claims}), claims)
+
 
 def report_of(comparison: Comparison, paper: Paper | None = None) -> Report:
     """A comparison, ready for any format."""
-    columns = [Column("", at("scope"), fields=["task"]), *_pair_columns("")]
+    columns = [Column("", at("scope"), fields=["task"]), *_pair_columns("", comparison.pairs, comparison.settings)]
+    notes = list(comparison.notes)
+    if paper:
+        notes.append(f"against the paper: {rule(paper.judged(comparison), paper.claims, comparison.settings)}")
     return Report(
         grids=grids(comparison, paper),
         lines=plain_lines(columns, [*comparison.pairs, *comparison.tasks]),
         content=to_json(comparison, paper),
-        notes=comparison.notes,
-        page=lambda: _page(comparison, paper),
+        notes=notes,
+        page=lambda: _page(comparison, paper, notes),
     )
 
 
 def grids(comparison: Comparison, paper: Paper | None) -> list[Grid]:
     """Runs, pairs, where their uncertainty comes from, the paper's pairs, and pairs task by task."""
     level = f"{100 * comparison.settings.confidence:g} %"
-    columns = _pair_columns(level)
+    columns = _pair_columns(level, comparison.pairs, comparison.settings)
     how = "paired on shared initial states" if comparison.paired else "not paired"
     parts = [
         grid("runs", _rate_columns(comparison.score, level, paper), comparison.rates),
         grid(f"pairs, {how}", columns, comparison.pairs),
+        over_tasks(comparison.over_tasks, level, comparison.score),
     ]
     if any(judged.finding.seed_se is not None for judged in comparison.pairs):
         parts.append(grid("where the uncertainty comes from (standard errors)", _SEED_COLUMNS, comparison.pairs))
     if paper:
-        quoted = [judged for judged in comparison.pairs if paper.of(judged)]
         title = f"beside the paper's {paper.table} (quoted, not measured here)"
-        parts.append(grid(title, _paper_columns(paper, comparison.settings.alpha), quoted))
+        parts.append(grid(title, _paper_columns(paper, comparison.settings), paper.judged(comparison)))
     if comparison.tasks:
         parts.append(grid("task by task", [Column("task", at("scope")), *columns], comparison.tasks))
-    return parts
+    return [part for part in parts if part.rows]
+
+
+def over_tasks(pairs: Sequence[Judged], level: str, score: str) -> Grid:
+    """The same differences with the task as the unit: what other tasks of the kind would show; p not corrected."""
+    columns = [*A_AND_B, Column("tasks", at("finding.n")), *tested(level)[:3]]
+    return grid(f"{score} over other tasks: the task is the unit, each counts once", columns, pairs)
 
 
 def _rate_columns(score: str, level: str, paper: Paper | None) -> list[Column]:
@@ -99,7 +130,25 @@ UNITS = {  # of JSON's values
 }
 
 
-def _pair_columns(level: str) -> list[Column]:
+def false_alarm_column(
+    rows: Sequence[Any], settings: Settings, of: Callable[[Any], Judged | None] = lambda row: row
+) -> Column:
+    """What a spread between trainings does to the p of a row's pair of one training each; titled where there is one."""
+
+    def shares(row: Any) -> tuple[float, ...] | None:
+        judged = of(row)
+        if judged is None or judged.finding.seeds != (1, 1) or judged.finding.p is None:
+            return None
+        f = judged.finding
+        return tuple(false_alarms(f.variance, f.n, spread, settings.alpha) for spread in SPREADS)
+
+    there = any(map(shares, rows))
+    fields = [f"false_alarms_at_{spread:g}_logits_fraction" for spread in SPREADS] if there else []
+    title = "false alarms % (seeds)" if there else ""
+    return Column(title, shares, lambda ends: f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f}", fields)
+
+
+def _pair_columns(level: str, pairs: Sequence[Judged], settings: Settings) -> list[Column]:
     return [
         *A_AND_B,
         Column("n", at("finding.n"), fields=["n_episodes"]),
@@ -108,6 +157,7 @@ def _pair_columns(level: str) -> list[Column]:
         *tested(level),
         Column("", lambda judged: None if isinf(judged.rollouts) else judged.rollouts, fields=["needed_of_each"]),
         Column("verdict", at("verdict"), fields=["verdict"]),
+        false_alarm_column(pairs, settings),
     ]
 
 
@@ -132,7 +182,7 @@ _SEED_COLUMNS = [
 ]
 
 
-def _paper_columns(paper: Paper, alpha: float) -> list[Column]:
+def _paper_columns(paper: Paper, settings: Settings) -> list[Column]:
     def printed(name: str) -> Callable[[Judged], Any]:
         return lambda judged: getattr(paper.of(judged), name)
 
@@ -142,13 +192,14 @@ def _paper_columns(paper: Paper, alpha: float) -> list[Column]:
         Column("paper a - b", printed("difference"), gain, quoted=True),
         Column("+-", printed("se"), points, quoted=True),
         Column("paper p Holm", printed("p_holm"), p_text, quoted=True),
-        Column("against the paper", lambda judged: agreement(judged, paper.pairs[judged.a, judged.b], alpha)),
+        Column("against the paper", lambda judged: against_claims(judged, paper.claims, settings)),
     ]
 
 
 def to_json(comparison: Comparison, paper: Paper | None) -> dict[str, Any]:
     """Plain values: runs, pairs (over all tasks), tasks (pairs with their task), paired, settings, notes."""
     score, settings = comparison.score, comparison.settings
+    beside = {(j.a, j.b): j for j in paper.judged(comparison)} if paper else {}
     return {
         "paired": comparison.paired,
         "score": score,
@@ -158,8 +209,9 @@ def to_json(comparison: Comparison, paper: Paper | None) -> dict[str, Any]:
             {"run": r.name, "seeds": r.seeds, "n": r.n, score: r.rate, "interval": r.interval, "letters": r.letters}
             for r in comparison.rates
         ],
-        "pairs": [{**pair_json(judged), **_paper_json(judged, paper, settings.alpha)} for judged in comparison.pairs],
+        "pairs": [{**pair_json(judged), **_paper_json(judged, paper, beside, settings)} for judged in comparison.pairs],
         "tasks": [{"task": judged.scope, **pair_json(judged)} for judged in comparison.tasks],
+        "over_tasks": [pair_json(judged) for judged in comparison.over_tasks],
         "notes": comparison.notes,
         "units": UNITS,
     }
@@ -189,14 +241,17 @@ def pair_json(judged: Judged) -> dict[str, Any]:
     return content
 
 
-def _paper_json(judged: Judged, paper: Paper | None, alpha: float) -> dict[str, Any]:
+def _paper_json(
+    judged: Judged, paper: Paper | None, beside: Mapping[tuple[str, str], Judged], settings: Settings
+) -> dict[str, Any]:
     printed = paper.of(judged) if paper else None
     if paper is None or printed is None:
         return {}
-    return {"paper": {"table": paper.table, **vars(printed), "verdict": agreement(judged, printed, alpha)}}
+    verdict = against_claims(beside[judged.a, judged.b], paper.claims, settings)
+    return {"paper": {"table": paper.table, **vars(printed), "verdict": verdict}}
 
 
-def _page(comparison: Comparison, paper: Paper | None) -> str:
+def _page(comparison: Comparison, paper: Paper | None, notes: Sequence[str]) -> str:
     """One self-contained page: the tables, and the differences as a picture."""
     from vlakit.reports.page.forest import Difference, typeset_forest  # Jinja, which no other format needs
     from vlakit.reports.page.html_page import render
@@ -209,5 +264,5 @@ def _page(comparison: Comparison, paper: Paper | None) -> str:
         if printed:
             quoted = printed.difference, (printed.difference - z * printed.se, printed.difference + z * printed.se)
         drawn.append(Difference(j.a, j.b, (j.finding.difference, j.finding.interval), quoted, j))
-    forest = typeset_forest(drawn, comparison.settings)
-    return render("compare.html.j2", grids=grids(comparison, paper), forest=forest, notes=comparison.notes)
+    forest = typeset_forest(drawn, comparison.settings, comparison.score)
+    return render("compare.html.j2", grids=grids(comparison, paper), forest=forest, notes=notes)

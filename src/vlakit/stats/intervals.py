@@ -128,10 +128,22 @@ def half_credits_behind(successes: float, n: int, printed_percent: float, digits
     >>> half_credits_behind(23, 33, 7.2)
     [6]
     """
-    least, most = round(2 * successes) % 2, round(min(2 * successes, 2 * (n - successes)))
     room = 0.5 * 10.0**-digits + 1e-9
-    possible = range(least, most + 1, 2)
+    possible = _half_credits(successes, n)
     return [h for h in possible if abs(100 * standard_error_of_sum(successes, n, h) - printed_percent) <= room]
+
+
+def errors_possible(successes: float, n: int, digits: int = 1) -> list[float]:
+    """All +- in percent that a paper could have printed for `successes` of n: as many as half credits allow; sorted.
+
+    >>> len(errors_possible(23, 33)), len(errors_possible(120, 170))
+    (11, 17)
+    """
+    return sorted({round(100 * standard_error_of_sum(successes, n, h), digits) for h in _half_credits(successes, n)})
+
+
+def _half_credits(successes: float, n: int) -> range:
+    return range(round(2 * successes) % 2, round(min(2 * successes, 2 * (n - successes))) + 1, 2)
 
 
 def quantile(confidence: float) -> float:

@@ -174,6 +174,19 @@ def credit_equivalence(differences: Float64, margin: float) -> float | None:
     return max(float(stdtr(n - 1, -(mean + margin) / error)), float(stdtr(n - 1, (mean - margin) / error)))
 
 
+def t_of_mean(differences: Float64, confidence: float = 0.95) -> tuple[tuple[float, float], float]:
+    """Student's t interval for the mean of differences (N,), within -1 to 1, and two-sided p of "it is 0".
+
+    Raises InvalidData where they do not vary.
+    """
+    n, mean = len(differences), float(differences.mean())
+    error = float(differences.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    if error < 1e-12:
+        raise InvalidData("no difference varies", where=f"n = {n}", do="more tasks; there is nothing to estimate from")
+    half = error * float(stdtrit(n - 1, 0.5 + confidence / 2))
+    return (max(-1.0, mean - half), min(1.0, mean + half)), min(1.0, 2 * float(stdtr(n - 1, -abs(mean) / error)))
+
+
 def _lattice(differences: Float64) -> npt.NDArray[np.int64]:
     """The differences as whole multiples of the smallest step they share, of steps 1/2 to 1/60."""
     for step in (1, *range(2, 61)):

@@ -15,7 +15,10 @@ from scipy.special import stdtr, stdtrit
 
 from vlakit.errors import InvalidData
 from vlakit.schema import Float64
+from vlakit.stats.intervals import quantile, two_sided
 from vlakit.stats.paired import sign_flip
+
+SPREADS = 0.25, 0.5  # of trainings, SD in log odds: small and usual
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,17 @@ def compare_seeds(a: Float64, b: Float64, confidence: float = 0.95) -> SeedCompa
             residual=twice * a.shape[1] * harmonic_mean((len(a), len(b))),
         ),
     )
+
+
+def false_alarms(variance: float, n_states: int, spread: float, alpha: float) -> float:
+    """How often a test over n_states episodes calls equal strategies different, of one training each, at level alpha.
+
+    spread: SD of trainings in log odds; variance: of one episode's difference. Between equal ones half of it is the
+    mean of p (1 - p), by which a log odd moves a rate, so two trainings add 2 (spread variance / 2)^2 to
+    variance / n_states. Source: the delta method; checked by simulation in experiments/statistics.
+    """
+    inflated = 1 + n_states * spread**2 * variance / 2
+    return two_sided(quantile(1 - alpha) / sqrt(inflated))
 
 
 def mean_interval(arm: Float64, confidence: float = 0.95) -> tuple[float, float]:

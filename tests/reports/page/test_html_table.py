@@ -112,8 +112,8 @@ def test_measured_and_quoted_cells_are_told_apart(fill: Filled) -> None:
         assert f"{100 * own['rate']:.1f}" in plain
     assert len(quoted) == 3 * len(report.rows) + len(report.claims)
     first = formatted(from_paper(load_table("table1"), Settings())).grids[0]
-    theirs = [a["class"].split() for a, _ in Read(paper_page("table1")).all("td")[: len(first.rows) * 8]]
-    assert ["quoted" in kind for kind in theirs] == [False, *[True] * 7] * len(first.rows)
+    theirs = [a["class"].split() for a, _ in Read(paper_page("table1")).all("td")[: len(first.rows) * 9]]
+    assert ["quoted" in kind for kind in theirs] == [False, *[True] * 8] * len(first.rows)
 
 
 def test_a_hole_says_why(fill: Filled, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_forest_draws_the_numbers_of_the_pairs(fill: Filled) -> None:
     report = report_of(fill)
     found = differences(report)
     assert [(d.a, d.b) for d in found] == report.spec.pairs
-    forest = typeset_forest(found, report.settings)
+    forest = typeset_forest(found, report.settings, report.score)
     assert forest is not None
     scale, judged = forest.scale, {(j.a, j.b): j.finding for j in report.pairs}
     drawn = {

@@ -67,7 +67,7 @@ def _quoted(a: Quoted | None, b: Quoted | None, z: float) -> Span | None:
 
 def draw_forest(report: TableReport, file: Path) -> Path:
     """Write the picture of a table. Raises InvalidData when nothing is compared."""
-    forest = typeset_forest(differences(report), report.settings)
+    forest = typeset_forest(differences(report), report.settings, report.score)
     if forest is None:
         raise InvalidData("no difference to draw", where=report.spec.name, do=report.spec.sweep or "run its rows first")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,12 +77,13 @@ def draw_forest(report: TableReport, file: Path) -> Path:
 
 @dataclass(frozen=True)
 class Forest:
-    """Differences on one scale, in points; level: of the intervals; margin: below it a difference counts as none."""
+    """Differences of a score, in points; level: of the intervals; margin: below it a difference counts as none."""
 
     pairs: Sequence[Difference]
     scale: Scale
     level: str
     margin: float
+    score: str
 
     def at(self, fraction: float) -> float:
         """Place of a difference in per cent."""
@@ -94,11 +95,11 @@ class Forest:
         return any(pair.measured for pair in self.pairs)
 
 
-def typeset_forest(pairs: Sequence[Difference], settings: Settings) -> Forest | None:
+def typeset_forest(pairs: Sequence[Difference], settings: Settings, score: str) -> Forest | None:
     """None where nothing is compared."""
     marks = [mark for pair in pairs for mark in pair.marks]
     if not marks:
         return None
     edge = 100 * settings.margin
     ends = [100 * end for _, difference, interval in marks for end in (difference, *(interval or ()))]
-    return Forest(pairs, scale_of([*ends, -edge, edge]), f"{100 * settings.confidence:g} %", settings.margin)
+    return Forest(pairs, scale_of([*ends, -edge, edge]), f"{100 * settings.confidence:g} %", settings.margin, score)

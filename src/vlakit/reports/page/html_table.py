@@ -34,7 +34,7 @@ def table_page(report: TableReport, grids: Sequence[Grid], notes: Sequence[str])
         paper=paper,
         says={row.row.name: row.row.says for row in report.rows if row.row.says != row.row.name},
         grids=grids,
-        forest=typeset_forest(differences(report), report.settings),
+        forest=typeset_forest(differences(report), report.settings, report.score),
         notes=notes,
         slots={row.row.name: slot(i) for i, row in enumerate(report.rows)},
         charts=[] if paper else charts(report),

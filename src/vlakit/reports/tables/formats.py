@@ -21,10 +21,11 @@ from vlakit.compare.grids import (
     plain_lines,
     points,
 )
+from vlakit.compare.rates import Rate
 from vlakit.reports.tables.quoted import Quoted
 from vlakit.reports.tables.spec import Column as Metric
-from vlakit.reports.tables.table import PAPER, Number, RowReport, TableReport
-from vlakit.reports.versus_tables import UNITS, pair_json, tested
+from vlakit.reports.tables.table import PAPER, Number, RowReport, TableReport, score_of
+from vlakit.reports.versus_tables import UNITS, false_alarm_column, over_tasks, pair_json, tested
 
 
 def report_of(table: TableReport) -> Report:
@@ -37,6 +38,7 @@ def report_of(table: TableReport) -> Report:
     else:
         columns = _columns(table, level)
         parts = [grid(f"{table.spec.title} (paper: quoted, not measured here)", columns, table.rows)]
+        parts.append(over_tasks(table.over_tasks, level, table.score))
         lines = plain_lines(columns, table.rows)
     grids = [part for part in [*parts, _claim_grid(table)] if part.rows]
 
@@ -45,27 +47,41 @@ def report_of(table: TableReport) -> Report:
 
 def _columns(table: TableReport, level: str) -> list[Column]:
     """Of measured rows, with what the paper prints."""
-    spec = table.spec
+    spec, like = table.spec, score_of(table.spec, table.printed)
+    by = " (credit)" if table.score == "credit" else ""
     return [
         Column("row", at("row.name"), fields=["row"]),
         Column("seeds", at("rate.seeds"), fields=["seeds"]),
         Column("n", at("rate.n"), count, ["n_episodes"]),
-        Column("success %", at("rate.rate"), points, ["success_fraction"]),
-        Column(level, at("rate.interval"), limits, ["success_low_fraction", "success_high_fraction"]),
-        Column(f"- {spec.reference}", at("judged.finding.difference"), gain, ["difference_fraction"]),
+        *_rate_columns("success", level),
+        *(_rate_columns("credit", level) if any("credit" in row.rates for row in table.rows) else []),
+        Column("", lambda _: table.score, fields=["score"]),
+        Column(f"- {spec.reference}{by}", at("judged.finding.difference"), gain, ["difference_fraction"]),
         Column(
             level, at("judged.finding.interval"), gain_limits, ["difference_low_fraction", "difference_high_fraction"]
         ),
         Column("", at("judged.finding.p"), fields=["p"]),
         Column("p Holm", at("judged.p_holm"), p_text, ["p_holm"]),
+        false_alarm_column(table.rows, table.settings, at("judged")),
         Column("measured", lambda row: _measured(row, table) or None, fields=["measured"]),
         Column("against the paper", lambda row: row.agreement or None, fields=["verdict"]),
         *(column for metric in spec.columns for column in _metric_columns(metric, table)),
-        Column("paper: success %", at("printed"), _plus_minus, quoted=True),
-        Column("", at("printed.rate"), fields=["quoted_success_fraction"]),
+        Column(f"paper: {like} %", at("printed"), _plus_minus, quoted=True),
+        Column("", at("printed.rate"), fields=[f"quoted_{like}_fraction"]),
         Column("", at("printed.printed_se"), fields=["quoted_se_fraction"]),
         *map(_quoted_column, spec.columns),
         Column("what", lambda row: "; ".join(row.holes), fields=["holes"]),
+    ]
+
+
+def _rate_columns(score: str, level: str) -> list[Column]:
+    def rate(row: RowReport) -> Rate | None:
+        return row.rates.get(score)
+
+    fields = [f"{score}_low_fraction", f"{score}_high_fraction"]
+    return [
+        Column(f"{score} %", lambda row: getattr(rate(row), "rate", None), points, [f"{score}_fraction"]),
+        Column(level, lambda row: getattr(rate(row), "interval", None), limits, fields),
     ]
 
 
@@ -127,6 +143,7 @@ def _printed_grid(table: TableReport, level: str) -> Grid:
         Column("success %", at("rate"), points, quoted=True),
         Column("+- printed", at("printed_se"), points, quoted=True),
         Column("+- reproduced", at("se"), lambda se: f"{100 * se:.2f}", quoted=True),
+        Column("+- possible", at("possible"), lambda possible: "{} of {} tenths".format(*possible), quoted=True),
         Column("rule", at("rule"), quoted=True),
         Column("half credits", at("half_credits"), quoted=True),
         Column(level, at("interval"), limits, quoted=True),
@@ -164,9 +181,11 @@ def to_json(report: TableReport) -> dict[str, Any]:
         "reference": report.spec.reference,
         "confidence": report.settings.confidence,
         "margin": report.settings.margin,
+        "score": report.score,
         "rows": [_row_json(row, names) for row in report.rows],
         "pairs": [pair_json(judged) for judged in report.pairs],
         "scopes": [{"scope": judged.scope, **pair_json(judged)} for judged in report.scopes],
+        "over_tasks": [pair_json(judged) for judged in report.over_tasks],
         "claims": [
             {"claim": c.claim.says, "pair": [c.claim.a, c.claim.b], "verdict": c.verdict, "paper": c.paper}
             for c in report.claims
@@ -179,8 +198,8 @@ def to_json(report: TableReport) -> dict[str, Any]:
 
 def _row_json(row: RowReport, names: Mapping[str, str]) -> dict[str, Any]:
     measured: dict[str, Any] = {names[metric]: asdict(number) for metric, number in row.numbers.items()}
-    if row.rate:
-        measured["success"] = {key: getattr(row.rate, key) for key in ("rate", "n", "seeds", "interval")}
+    for score, rate in row.rates.items():
+        measured[score] = {key: getattr(rate, key) for key in ("rate", "n", "seeds", "interval")}
     quoted: dict[str, Any] = {names[metric]: value for metric, value in row.quoted.items()}
     if row.printed:
         quoted["success"] = _printed_json(row.printed)

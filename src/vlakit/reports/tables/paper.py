@@ -1,8 +1,8 @@
-"""The paper's rows beside measured ones, and whether the measured difference agrees with the printed one."""
+"""The paper's rows and their pairs, beside measured ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from vlakit.compare.versus import Judged
 from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.stats.intervals import two_sided
 from vlakit.stats.multiple import holm
@@ -29,7 +28,7 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperPair:
-    """A printed difference a minus b, unpaired, with its normal p alone and among all pairs of the table (Holm)."""
+    """A printed difference a minus b, unpaired, with its normal p alone and among the pairs of its family (Holm)."""
 
     difference: float
     se: float
@@ -68,15 +67,19 @@ def _has_error(row: Any) -> bool:
     return isinstance(row, dict) and {"printed", "se"} <= row.keys()
 
 
-def paper_pairs(rows: dict[str, PaperRow]) -> dict[tuple[str, str], PaperPair]:
-    """All pairs of a table, both ways round; corrected for the number of unordered pairs."""
-    names = list(combinations(rows, 2))
-    differences = [(rows[a].rate - rows[b].rate, hypot(rows[a].se, rows[b].se)) for a, b in names]
-    p = [two_sided(d / se) for d, se in differences]
+def paper_pairs(
+    rows: dict[str, PaperRow], claimed: Collection[frozenset[str]] = ()
+) -> dict[tuple[str, str], PaperPair]:
+    """All pairs of a table, both ways round; corrected for the number of unordered pairs, the claimed ones apart."""
+    every = list(combinations(rows, 2))
     pairs: dict[tuple[str, str], PaperPair] = {}
-    for (a, b), (d, se), raw, corrected in zip(names, differences, p, holm(p), strict=True):
-        pairs[a, b] = PaperPair(d, se, raw, corrected)
-        pairs[b, a] = PaperPair(-d, se, raw, corrected)
+    for apart in (True, False):
+        names = [pair for pair in every if (frozenset(pair) in claimed) is apart]
+        differences = [(rows[a].rate - rows[b].rate, hypot(rows[a].se, rows[b].se)) for a, b in names]
+        p = [two_sided(d / se) for d, se in differences]
+        for (a, b), (d, se), raw, corrected in zip(names, differences, p, holm(p), strict=True):
+            pairs[a, b] = PaperPair(d, se, raw, corrected)
+            pairs[b, a] = PaperPair(-d, se, raw, corrected)
     return pairs
 
 
@@ -88,16 +91,3 @@ def check_names(rows: dict[str, PaperRow], names: Sequence[str], table: str) -> 
             where=f"runs: {', '.join(names)}",
             do=f"runs={{full: PATH, ...}} names them; rows: {', '.join(rows)}",
         )
-
-
-def agreement(judged: Judged, printed: PaperPair, alpha: float) -> str:
-    """ "agrees", "contradicts" or "cannot tell", and why: of the direction that the paper's own data support.
-
-    Either side separates two rows where its p, corrected for all pairs of its table (Holm), is at most alpha.
-    """
-    if printed.p_holm > alpha:
-        return "cannot tell (the paper's rollouts do not separate them)"
-    difference = judged.finding.difference
-    if judged.p_holm is None or judged.p_holm > alpha or not difference:
-        return "cannot tell (these rollouts do not separate them)"
-    return "agrees" if (difference > 0) == (printed.difference > 0) else "contradicts"

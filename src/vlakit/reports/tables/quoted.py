@@ -17,7 +17,7 @@ from vlakit.compare.pairs import Finding, Settings
 from vlakit.compare.versus import ALL, Judged, judge
 from vlakit.errors import UnknownName, nearest
 from vlakit.reports.tables.paper import PaperRow, paper_pairs, tables
-from vlakit.stats.intervals import half_credits_behind, quantile, standard_error_of_sum, wilson
+from vlakit.stats.intervals import errors_possible, half_credits_behind, quantile, standard_error_of_sum, wilson
 
 OFT_ROLLOUTS = 500  # a suite; OpenVLA-OFT (arXiv 2502.19645), Table 1
 
@@ -27,7 +27,8 @@ class Quoted:
     """One printed rate over n rollouts; fractions. printed_se: None where none is printed.
 
     se: as `rule` gives it ("sample" or "binomial"), None where no half credits give what is printed; half_credits:
-    their number in the sum, the least of those that give it. confidence: of the interval.
+    their number in the sum, the least of those that give it. confidence: of the interval. possible: how many values
+    half credits could give the +- at this n and sum, and how many tenths lie between the least and the most of them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Quoted:
     se: float | None
     half_credits: int | None
     confidence: float = 0.95
+    possible: tuple[int, int] | None = None
 
     @property
     def error(self) -> float:
@@ -126,7 +128,9 @@ def _from_counts(name: str, successes: float, n: int, scope: str = ALL, printed_
     halves = whole if printed_se is None else half_credits_behind(successes, n, printed_se)
     se = standard_error_of_sum(successes, n, halves[0]) if halves else None
     error = None if printed_se is None else round(printed_se / 100, 6)
-    return Quoted(name, scope, successes / n, n, "sample", error, se, halves[0] if halves else None)
+    values = errors_possible(successes, n)
+    possible = len(values), round(10 * (values[-1] - values[0])) + 1
+    return Quoted(name, scope, successes / n, n, "sample", error, se, halves[0] if halves else None, possible=possible)
 
 
 def _from_percent(name: str, percent: float, n: int, scope: str, printed_se: float | None = None) -> Quoted:

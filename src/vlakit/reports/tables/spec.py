@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from vlakit.checked import Count, Number, Text, also, first, load
-from vlakit.configs import conf_root, config_file, config_names, shown
-from vlakit.errors import ConfigError, UnknownName, nearest
+from vlakit.errors import ConfigError, nearest
+from vlakit.reports.tables.claims import Claim, find_table, in_print, table_files
 from vlakit.reports.tables.paper import tables
 
 SEEDS = "0,1,2"
@@ -46,16 +46,6 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What a paper says of two rows: a is better than b, or (same) both are equal within the tolerance."""
-
-    says: str
-    a: str
-    b: str
-    same: bool
-
-
-@dataclass(frozen=True)
 class TableSpec:
     """One table. paper: names in paper_tables.yaml; tolerance: a smaller difference of success counts as none.
 
@@ -87,29 +77,17 @@ class TableSpec:
         claimed = [(claim.a, claim.b) for claim in self.claims]
         return wanted + [p for p in dict.fromkeys(claimed) if p not in wanted and p[::-1] not in wanted]
 
-
-def table_files() -> dict[str, Path]:
-    """Table -> file: experiments/NAME/table.yaml of vlakit and here, table/NAME.yaml of the user's folders.
-
-    Raises ConfigError for a name that both have.
-    """
-    roots = [conf_root().parent / "experiments", Path("experiments")]
-    files = {file.parent.name: file for root in roots for file in sorted(root.glob("*/table.yaml"))}
-    for name in config_names("table"):
-        if name in files:
-            where = f"{shown(config_file('table', name))} and {files[name]}"
-            raise ConfigError(f"two tables are called {name!r}", where=where, do="give yours another name")
-    return files | {name: config_file("table", name) for name in config_names("table")}
+    @property
+    def claims_in_print(self) -> list[Claim]:
+        """The claims in the paper's own names, without those about rows that it does not have."""
+        return in_print(self.claims, {row.name: row.paper for row in self.rows})
 
 
 def load_table(name: str) -> TableSpec:
     """A table by its folder's name or the first words of it (table1). Raises UnknownName, ConfigError."""
     known = table_files()
-    chosen = [slug for slug in known if slug == name] or [slug for slug in known if slug.startswith(f"{name}_")]
-    if len(chosen) != 1:
-        short = {slug.partition("_")[0] if slug.startswith("table") else slug for slug in known}
-        raise UnknownName(f"no table called {name!r}", where="experiments/*/table.yaml", do=nearest(name, short))
-    file = known[chosen[0]]
+    slug = find_table(name, known)
+    file = known[slug]
     content = load(_File, file)
     rows = [_row(key, row, content.where, file) for key, row in content.rows.items()]
     claims = [_claim(claim, file) for claim in content.claims]
@@ -117,7 +95,7 @@ def load_table(name: str) -> TableSpec:
         if row not in content.rows:
             raise ConfigError(f"no row {row!r}", where=str(file), do=nearest(row, content.rows))
     return TableSpec(
-        name=chosen[0],
+        name=slug,
         folder=file.parent,
         title=content.title,
         paper=content.paper,

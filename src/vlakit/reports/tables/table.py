@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -15,10 +14,11 @@ from vlakit.compare.pairs import Settings
 from vlakit.compare.rates import Rate
 from vlakit.compare.versus import ALL, Comparison, Judged, compare_arms
 from vlakit.reports.paths import public
-from vlakit.reports.tables.paper import PaperPair, PaperRow, agreement, paper_pairs
-from vlakit.reports.tables.quoted import Quoted, Rows, Scopes, judge_quoted, quoted
+from vlakit.reports.tables.claims import Claim
+from vlakit.reports.tables.quoted import Quoted, Scopes, judge_quoted, quoted
 from vlakit.reports.tables.runs import Filled, TableRun
-from vlakit.reports.tables.spec import Claim, Column, TableRow, TableSpec
+from vlakit.reports.tables.spec import Column, TableRow, TableSpec
+from vlakit.reports.tables.verdicts import against_claims, claim_of, judge_by_interval, of_claim, rule
 
 PAPER = "paper"
 
@@ -34,20 +34,25 @@ class Number:
 
 @dataclass(frozen=True)
 class RowReport:
-    """One row. rate, numbers: measured here; printed, quoted: the paper's; holes: seeds that are absent, and why.
+    """One row. rates (by score), numbers: measured here; printed, quoted: the paper's; holes: absent seeds, and why.
 
-    judged: this row (a) against the reference (b); agreement: whether it agrees with the paper, empty where the paper
-    has no such row.
+    judged: this row (a) against the reference (b); agreement: what that says of the claim about the two, NO_CLAIM where
+    there is none, empty where they were not compared.
     """
 
     row: TableRow
-    rate: Rate | None = None
+    rates: Mapping[str, Rate] = field(default_factory=dict[str, Rate])
     numbers: Mapping[str, Number] = field(default_factory=dict[str, Number])
     printed: Quoted | None = None
     quoted: Mapping[str, float] = field(default_factory=dict[str, float])
     holes: Sequence[str] = ()
     judged: Judged | None = None
     agreement: str = ""
+
+    @property
+    def rate(self) -> Rate | None:
+        """Success; None where nothing was measured."""
+        return self.rates.get("success")
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class ClaimReport:
 class TableReport:
     """A table. source: "paper" (every pair of printed rows), or where the runs came from. scopes: pairs by part.
 
-    runs: what fills it; command: that which printed it, empty where there was none.
+    runs: what fills it; command: that which printed it, empty where there was none; score: what pairs are compared by;
+    over_tasks: the pairs again, with the task as the unit.
     """
 
     spec: TableSpec
@@ -77,36 +83,84 @@ class TableReport:
     notes: list[str]
     runs: Sequence[TableRun] = ()
     command: str = ""
+    score: str = "success"
+    over_tasks: Sequence[Judged] = ()
 
 
 def from_paper(spec: TableSpec, settings: Settings) -> TableReport:
     """The paper's own rollouts, analysed as ours would be: unpaired, from printed means and errors."""
     printed = quoted(spec.paper, settings.confidence)
-    pairs, scopes = judge_quoted(printed, settings)
+    pairs, scopes = _of_paper(spec, printed, settings)
     rows = [RowReport(row, printed=_printed(row, printed), quoted=_quoted(row, spec.columns)) for row in spec.rows]
     claims = [_claim_report(claim, spec, None, pairs, settings) for claim in spec.claims]
-    return TableReport(spec, PAPER, settings, rows, pairs, scopes, claims, printed, _paper_notes(printed, spec))
+    notes = [*_paper_notes(printed), f"rule: {rule(pairs, spec.claims_in_print, settings)}"]
+    return TableReport(
+        spec, PAPER, settings, rows, pairs, scopes, claims, printed, notes, score=score_of(spec, printed)
+    )
 
 
-def from_runs(spec: TableSpec, filled: Filled, settings: Settings, source: str, paired: str = "auto") -> TableReport:
+def _of_paper(spec: TableSpec, printed: Scopes, settings: Settings) -> tuple[list[Judged], list[Judged]]:
+    rates = {(scope, row.name): row.rate for scope, rows in printed.items() for row in rows.values()}
+    pairs, scopes = judge_quoted(printed, settings)
+    return judge_by_interval(pairs, rates, spec.claims_in_print, settings), judge_by_interval(
+        scopes, rates, [], settings
+    )
+
+
+def score_of(spec: TableSpec, printed: Scopes) -> str:
+    """What is like the paper's mean: "credit" where a printed row of the table holds half credits, else "success"."""
+    rows = [_printed(row, printed) for row in spec.rows]
+    return "credit" if any(row and row.half_credits for row in rows) else "success"
+
+
+def from_runs(
+    spec: TableSpec, filled: Filled, settings: Settings, source: str, paired: str = "auto", score: str | None = None
+) -> TableReport:
     """Measured rows: seeds pooled, each against the reference on shared initial states. Raises InvalidData.
 
     Where rows have several trainings a row with one is shown and not tested: the spread between its seeds is unknown.
+    score: what is compared, success or credit; None: that which is like the paper's, see `score_of`.
     """
     printed = quoted(spec.paper, settings.confidence)
-    comparisons, notes = _compare(spec, filled, settings, paired)
-    rates = {rate.name: rate for part in comparisons for rate in part.rates}
-    pairs = [judged for part in comparisons for judged in part.pairs]
-    against = PaperFigures(_paper_pairs(spec, printed.get(ALL, {})), printed, settings)
-    rows = [_row_report(row, spec, filled, rates, pairs, against) for row in spec.rows]
-    paper_judged = judge_quoted(printed, settings)[0]
-    claims = [_claim_report(claim, spec, pairs, paper_judged, settings) for claim in spec.claims]
+    like = score_of(spec, printed)
+    score = score or like
+    comparisons, notes = _compare(spec, filled, settings, paired, score)
+    rates = {score: _rates(comparisons)}
+    judged = [judged for part in comparisons for judged in part.pairs]
+    pairs = judge_by_interval(judged, {(ALL, r.name): r.rate for r in rates[score].values()}, spec.claims, settings)
+    for other in {"success", like} - {score}:
+        rates[other] = _rates(_compare(replace(spec, claims=[]), filled, settings, paired, other)[0])
+    evidence = Evidence(filled, rates, pairs, printed, settings)
+    rows = [_row_report(row, spec, evidence) for row in spec.rows]
+    of_paper = _of_paper(spec, printed, settings)[0]
+    claims = [_claim_report(claim, spec, pairs, of_paper, settings) for claim in spec.claims]
     notes = [*filled.notes, *notes, *(note for part in comparisons for note in part.notes)]
+    notes += [f"rule: {rule(pairs, spec.claims, settings)}"] if pairs else []
     unique = list(dict.fromkeys(map(public, notes)))
-    return TableReport(spec, public(source), settings, rows, pairs, [], claims, printed, unique, filled.runs)
+    over = [judged for part in comparisons for judged in part.over_tasks]
+    return TableReport(
+        spec,
+        public(source),
+        settings,
+        rows,
+        pairs,
+        [],
+        claims,
+        printed,
+        unique,
+        filled.runs,
+        score=score,
+        over_tasks=over,
+    )
 
 
-def _compare(spec: TableSpec, filled: Filled, settings: Settings, paired: str) -> tuple[list[Comparison], list[str]]:
+def _rates(comparisons: Sequence[Comparison]) -> dict[str, Rate]:
+    return {rate.name: rate for part in comparisons for rate in part.rates}
+
+
+def _compare(
+    spec: TableSpec, filled: Filled, settings: Settings, paired: str, score: str
+) -> tuple[list[Comparison], list[str]]:
     """Compare the rows that have most trainings; those with one beside several stand alone."""
     groups = {
         row.name: [run.episodes for run in filled.runs if run.row == row.name and run.episodes] for row in spec.rows
@@ -117,41 +171,37 @@ def _compare(spec: TableSpec, filled: Filled, settings: Settings, paired: str) -
     alone = [arm for arm in arms if arm not in tested]
     names = [arm.name for arm in tested]
     pairs = [(a, b) for a, b in spec.pairs if a in names and b in names]
-    options: dict[str, Any] = {"paired": paired, "by_task": False}
+    options: dict[str, Any] = {"paired": paired, "by_task": False, "score": score}
     comparisons = [compare_arms(tested, settings, pairs=pairs, **options)] if tested else []
     comparisons += [compare_arms([arm], settings, pairs=[], **options) for arm in alone]
     return comparisons, [f"{arm.name}: one training beside several, so it is shown and not tested" for arm in alone]
 
 
 @dataclass(frozen=True)
-class PaperFigures:
-    """What rows are held against: the paper's pairs and rows, and how to judge."""
+class Evidence:
+    """What rows are reported from. rates: score -> row -> rate."""
 
-    pairs: Mapping[tuple[str, str], PaperPair]
+    filled: Filled
+    rates: Mapping[str, Mapping[str, Rate]]
+    pairs: Sequence[Judged]
     printed: Scopes
     settings: Settings
 
 
-def _row_report(
-    row: TableRow,
-    spec: TableSpec,
-    filled: Filled,
-    rates: Mapping[str, Rate],
-    pairs: Sequence[Judged],
-    paper: PaperFigures,
-) -> RowReport:
-    runs = [run for run in filled.runs if run.row == row.name]
-    judged = next((j for j in pairs if (j.a, j.b) == (row.name, spec.reference)), None)
-    printed = paper.pairs.get((row.name, spec.reference))
+def _row_report(row: TableRow, spec: TableSpec, evidence: Evidence) -> RowReport:
+    every = evidence.filled.runs
+    runs = [run for run in every if run.row == row.name]
+    judged = next((j for j in evidence.pairs if (j.a, j.b) == (row.name, spec.reference)), None)
+    confidence = evidence.settings.confidence
     return RowReport(
         row,
-        rates.get(row.name),
-        {c.metric: number for c in spec.columns if (number := _number(c, runs, paper.settings.confidence))},
-        _printed(row, paper.printed),
+        {score: rates[row.name] for score, rates in evidence.rates.items() if row.name in rates},
+        {c.metric: number for c in spec.columns if (number := _number(c, runs, confidence))},
+        _printed(row, evidence.printed),
         _quoted(row, spec.columns),
-        _holes(row, runs, filled.runs),
+        _holes(row, runs, every),
         judged,
-        _agreement(judged, printed, paper.settings) if judged and printed else "",
+        against_claims(judged, spec.claims, evidence.settings) if judged else "",
     )
 
 
@@ -188,81 +238,38 @@ def _quoted(row: TableRow, columns: Sequence[Column]) -> dict[str, float]:
     return {column.metric: column.quoted[row.name] for column in columns if row.name in column.quoted}
 
 
-def _paper_pairs(spec: TableSpec, rows: Rows) -> dict[tuple[str, str], PaperPair]:
-    """The paper's pairs under the names that the table gives its rows."""
-    usable = {
-        row.name: PaperRow(row.name, rows[row.paper].rate, rows[row.paper].error)
-        for row in spec.rows
-        if row.paper in rows and rows[row.paper].error > 0
-    }
-    return paper_pairs(usable) if len(usable) > 1 else {}
-
-
-def _agreement(judged: Judged, printed: PaperPair, settings: Settings) -> str:
-    """ "agrees", "contradicts" or "cannot tell", with what it would take."""
-    verdict = agreement(judged, printed, settings.alpha)
-    if not verdict.startswith("cannot tell (these"):
-        return verdict
-    if judged.verdict.startswith("equivalent"):
-        return _of_equivalent(judged, printed.difference, settings.margin)
-    return judged.verdict if judged.verdict.startswith("cannot") else verdict
-
-
-def _claimed(claim: Claim, spec: TableSpec) -> Claim | None:
-    """The claim in the paper's own names; None where the paper has no such rows."""
-    named = {row.name: row.paper for row in spec.rows}
-    a, b = named[claim.a], named[claim.b]
-    return None if a is None or b is None else Claim(claim.says, a, b, claim.same)
-
-
 def _claim_report(
     claim: Claim, spec: TableSpec, measured: Sequence[Judged] | None, printed: Sequence[Judged], settings: Settings
 ) -> ClaimReport:
     """measured None: only the paper's rollouts are judged."""
-    printed_claim = _claimed(claim, spec)
-    judged = _pair_of(printed_claim, printed) if printed_claim else None
-    claimed = abs(judged.finding.difference) if judged else 0.0
-    paper = (
-        _verdict(printed_claim, judged, claimed, settings) if printed_claim and judged else "not tested in the paper"
-    )
+    in_print = next((c for c in spec.claims_in_print if c.says == claim.says), None)
+    paper = (in_print and _of_pairs(in_print, printed, settings)) or "not tested in the paper"
     if measured is None:
         return ClaimReport(claim, paper, paper)
-    pair = _pair_of(claim, measured)
-    return ClaimReport(claim, _verdict(claim, pair, claimed, settings) if pair else "not measured", paper)
+    return ClaimReport(claim, _of_pairs(claim, measured, settings) or "not measured", paper)
 
 
-def _pair_of(claim: Claim, pairs: Sequence[Judged]) -> Judged | None:
-    return next((j for j in pairs if {j.a, j.b} == {claim.a, claim.b}), None)
+def _of_pairs(claim: Claim, pairs: Sequence[Judged], settings: Settings) -> str | None:
+    judged = next((j for j in pairs if claim_of(j, [claim])), None)
+    return of_claim(claim, judged, settings) if judged else None
 
 
-def _verdict(claim: Claim, judged: Judged, claimed: float, settings: Settings) -> str:
-    """ "agrees", "contradicts" or "cannot tell (N more rollouts would)": of these data, about a claim.
-
-    claimed: the size of the difference that the paper prints, as a fraction.
-    """
-    same = judged.p_equivalence_holm is not None and judged.p_equivalence_holm <= settings.alpha
-    differs = judged.p_holm is not None and judged.p_holm <= settings.alpha and judged.finding.difference != 0
-    if claim.same and (same or differs):
-        return "agrees" if same else "contradicts"
-    if differs:
-        return "agrees" if (judged.finding.difference > 0) == (judged.a == claim.a) else "contradicts"
-    return _of_equivalent(judged, claimed, settings.margin) if same else judged.verdict
-
-
-def _of_equivalent(judged: Judged, claimed: float, margin: float) -> str:
-    """Equal within the margin contradicts a claimed difference only if that is larger."""
-    return f"{'contradicts' if abs(claimed) >= margin else 'cannot tell'} ({judged.verdict})"
-
-
-def _paper_notes(printed: Scopes, spec: TableSpec) -> list[str]:
-    """Which +- come out as printed, and what the tests rest on."""
+def _paper_notes(printed: Scopes) -> list[str]:
+    """Which +- come out as printed, what that is worth, and what the tests rest on."""
     rows = [row for scope in printed.values() for row in scope.values() if row.reproduced is not None]
     wrong = [row for row in rows if not row.reproduced]
     notes = [f"+- reproduced: {len(rows) - len(wrong)} of {len(rows)} printed ones"] if rows else []
+    shares = [row.possible[0] / row.possible[1] for row in rows if row.possible]
+    if shares:
+        worth = (
+            f"half credits could have given {100 * min(shares):.0f} to {100 * max(shares):.0f} % of the tenths between"
+        )
+        notes.append(
+            f"{worth} the least and the largest +- of a row: the nearer to 100 %, the less is a reproduction worth"
+        )
     notes += [
         f"{row.name} ({row.scope}): printed +- {100 * row.error:.1f}, {row.rule} {100 * (row.se or 0):.2f}"
         for row in wrong
     ]
-    n_pairs = len(list(combinations(printed.get(ALL, {}), 2)))
-    notes.append(f"unpaired tests from printed means and +-; Holm over {n_pairs} pairs; one checkpoint a row")
+    notes.append("unpaired tests from printed means and +-; one checkpoint a row")
     return notes

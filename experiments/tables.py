@@ -1,0 +1,50 @@
+"""results.md, results.csv and the picture of every table, from its committed runs: `just tables`."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import chdir
+from pathlib import Path
+
+from vlakit.cli.configuration import verb_config
+from vlakit.cli.table import build
+from vlakit.compare.grids import FORMATS
+from vlakit.files import write_atomically
+from vlakit.reports.page.forest import draw_forest
+from vlakit.reports.rendering import report_of
+
+HERE = Path(__file__).resolve().parent
+FILES = {"results.md": "markdown", "results.csv": "csv"}
+
+
+def tables() -> list[str]:
+    """Names of those that have runs."""
+    return sorted(folder.parent.name for folder in HERE.glob("*/runs") if (folder.parent / "table.yaml").is_file())
+
+
+def picture(name: str) -> str:
+    """table1.svg of table1_finetuning, lora_rank.svg of lora_rank."""
+    return f"{name.partition('_')[0] if name.startswith('table') else name}.svg"
+
+
+def write(name: str, folder: Path) -> list[Path]:
+    """Write a table's files into a folder; returns them."""
+    with chdir(HERE.parent):  # the table says from where it is
+        table = build(verb_config("table", [f"name={name}", f"from=experiments/{name}/runs"]))
+    report = report_of(table)
+    for file, style in FILES.items():
+        write_atomically(folder / file, FORMATS.build(style, report=report) + "\n")
+    return [*(folder / file for file in FILES), draw_forest(table, folder / picture(name))]
+
+
+def main() -> None:
+    """Write all, or those that are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=tables(), help="folders of experiments/; all without")
+    for name in parser.parse_args().names:
+        for file in write(name, HERE / name):
+            print(file.relative_to(HERE.parent))
+
+
+if __name__ == "__main__":
+    main()
