@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 RUNS = Path("runs/demo")
 STRATEGIES = ("full", "lora_r32", "last_layer")
 EPISODES = 200
-BIN = os.path.relpath(Path(sys.executable).parent, ROOT)  # .venv/bin, as the README has it
+BIN = Path(sys.executable).parent.relative_to(ROOT) if Path(sys.executable).is_relative_to(ROOT) else Path(sys.executable).parent
 
 
 def step(title: str, *words: str, capture: bool = False) -> str:
