@@ -138,7 +138,8 @@ def read_episodes(folder: str | Path) -> list[EpisodeRecord]:
 def check_settings(written: Mapping[str, Any], requested: Mapping[str, Any], folder: Path) -> None:
     """Raise ConfigError that names every setting in which a folder's evaluation and the one asked for differ."""
     pairs = changes(flat(written), flat(requested))
-    differing = [f"{key} was {_short(was)}, is {_short(now)}" for key, (was, now) in pairs.items() if key != TARGET]
+    kept = [TARGET, *(key for key, change in pairs.items() if change == ("absent", None))]  # a later vlakit's, unused
+    differing = [f"{key} was {_short(was)}, is {_short(now)}" for key, (was, now) in pairs.items() if key not in kept]
     if differing:
         raise ConfigError(
             f"this folder holds another evaluation: {'; '.join(differing)}",

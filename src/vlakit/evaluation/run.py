@@ -18,7 +18,7 @@ from vlakit.errors import ConfigError, PartMissing
 from vlakit.evaluation.latency import Control
 from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, EvaluationFolder, Row, opened, summary
 from vlakit.evaluation.rollout import Options, rollout
-from vlakit.evaluation.starts import fingerprint, shared_states
+from vlakit.evaluation.starts import fingerprint, shared_states, starts_of, title_of
 from vlakit.evaluation.stopping import PairedStop, Verdict, outcomes_of, settings_of
 from vlakit.evaluation.subject import Subject, subject_of
 from vlakit.evaluation.suite import InitialState, Suite
@@ -69,6 +69,12 @@ class Request:
 
     def states(self, suite: Suite) -> list[InitialState]:
         """The initial states that this asks for. Raises UnknownName, ConfigError."""
+        if self.strict is not False and getattr(suite, "split", None) == "train":
+            raise ConfigError(
+                "these starts are those of demonstrations: no rate from them says what was learnt",
+                where="suite.split=train",
+                do="suite.split=test to report, select to choose by; strict=false where it is meant",
+            )
         return shared_states(suite, self.episodes, self.tasks)
 
 
@@ -76,7 +82,8 @@ class Request:
 class Evaluated:
     """An evaluation that ended: all episodes pooled and a row a task, those that failed by an error, what was written.
 
-    gate: the header's note of the replay gate. verdict: against the other evaluation, where one was named.
+    gate: the header's note of the replay gate. verdict: against the other evaluation, where one was named. starts: of
+    which kind these were, where the suite has several.
     """
 
     subject: str
@@ -88,6 +95,7 @@ class Evaluated:
     failed: list[EpisodeRecord]
     files: list[Path]
     verdict: Verdict | None = None
+    starts: str = "test"
 
     @property
     def records(self) -> list[Path]:
@@ -104,6 +112,7 @@ class Evaluated:
             **asdict(self.pooled),
             "tasks": [asdict(row) for row in self.tasks],
             "files": [str(file) for file in self.files],
+            **({} if title_of(self.suite, self.starts) == self.suite else {"starts": self.starts}),
             **({} if self.verdict is None else {"stopped": asdict(self.verdict)}),
         }
 
@@ -171,6 +180,8 @@ class _Evaluation:
             "suite_settings": dict(suite_settings),
             "policy": dict(self.subject.facts),
         }
+        if title_of(suite.name, starts_of(suite)) != suite.name:
+            settings["starts"] = starts_of(suite)
         if request.against is not None:
             settings["stop"] = settings_of(request.against, len(self.states), request.confidence)
         return settings
@@ -234,7 +245,18 @@ class _Evaluation:
             place = folder.path / EPISODES
             log.error("%d of %d episodes failed by an error, see %s", len(failed), len(records), place)
         gate = folder.header.get("gate")
-        return Evaluated(self.subject.name, self.suite.name, folder.path, gate, pooled, tasks, failed, files, verdict)
+        return Evaluated(
+            self.subject.name,
+            self.suite.name,
+            folder.path,
+            gate,
+            pooled,
+            tasks,
+            failed,
+            files,
+            verdict,
+            starts_of(self.suite),
+        )
 
     def _films(self, records: Sequence[EpisodeRecord], out: Path) -> list[Path]:
         if self.request.videos < 1:

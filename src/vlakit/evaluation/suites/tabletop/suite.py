@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlakit.errors import UnknownName, nearest
+from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.evaluation.renderer import choose_backend
 from vlakit.evaluation.suite import InitialState, Step
 from vlakit.evaluation.suites.tabletop.axes import AXES
@@ -23,14 +23,16 @@ from vlakit.evaluation.suites.tabletop.tasks import task as rules_of
 from vlakit.schema import Float32, Observation, UInt8
 
 NOISE_M = 0.02  # standard deviation of what disturbs a move of a demonstration
+SPLITS = ("test", "select", "fresh", "train")
 TASK_ORDER = ("lift", "put_on", "push", "knock_over", "move_near")
 
 
 class TabletopSuite:
     """Tasks of one embodiment. axes: ("none",) for scenes as trained, or others, whose tasks are called AXIS/TASK.
 
-    split: which starts are used: "test" for numbers to report, "select" to choose checkpoints by. dataset: whose action
-    statistics apply; another than the embodiment's own is for a policy that has not seen this robot.
+    split: which starts are used: "test" for numbers to report, "select" to choose checkpoints by, "fresh" others for
+    each starts_seed, "train" those that demonstrations begin from. dataset: whose action statistics apply; another than
+    the embodiment's own is for a policy that has not seen this robot. Raises UnknownName, ConfigError.
     """
 
     def __init__(
@@ -42,13 +44,15 @@ class TabletopSuite:
         name: str | None = None,
         tasks: Sequence[str] = TASK_ORDER,
         dataset: str | None = None,
+        starts_seed: int | None = None,
     ) -> None:
         self.embodiment = load_embodiment(embodiment)
         for axis in axes:
             AXES.get(axis)
         for kind in tasks:
             TASKS.get(kind)
-        self.axes, self.image_size, self.split, self._tasks = tuple(axes), image_size, split, tuple(tasks)
+        self.axes, self.image_size, self._tasks = tuple(axes), image_size, tuple(tasks)
+        self.split, self.starts = split, starts_of(split, starts_seed)
         self.name = name or f"tabletop_{embodiment}"
         self.dataset = dataset or f"tabletop_{embodiment}"
         self.control_hz = self.embodiment.control_hz
@@ -81,7 +85,7 @@ class TabletopSuite:
         """The first n starts of a task: for tests those on file, and what the file does not hold is drawn."""
         axis, kind = self._split(task)
         stored = stored_states(self.embodiment, axis, task)[:n] if self.split == "test" else []
-        return [*stored, *(draw_state(self.embodiment, axis, kind, i, self.split) for i in range(len(stored), n))]
+        return [*stored, *(draw_state(self.embodiment, axis, kind, i, self.starts) for i in range(len(stored), n))]
 
     def training_states(self, task: str, n: int, seed: int = 0) -> list[InitialState]:
         """n starts for demonstrations; none of them is ever evaluated."""
@@ -146,6 +150,21 @@ class TabletopEnvironment:
 
     def _observe(self) -> Observation:
         return Observation.of(self.painter.paint(self.world), self.instruction, self.dataset)
+
+
+def starts_of(split: str, seed: int | None) -> str:
+    """What the names of a split's starts say: the split, "fresh7" of the seed 7. Raises UnknownName, ConfigError."""
+    if split not in SPLITS:
+        raise UnknownName(f"no split {split!r}", where=f"suite.split={split}", do=nearest(split, SPLITS))
+    if (split == "fresh") != (seed is not None):
+        raise ConfigError(
+            f"split={split} with starts_seed={seed}",
+            where="suite.starts_seed",
+            do="the seed is of fresh starts, and they need one: suite.split=fresh suite.starts_seed=1",
+        )
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise ConfigError(f"starts_seed={seed!r}", where="suite.starts_seed", do="give a whole number, 0 or more")
+    return split if seed is None else f"{split}{seed}"
 
 
 @lru_cache(maxsize=1)
