@@ -104,6 +104,7 @@ def test_the_record_says_which_starts_and_comparisons_know(tmp_path: Path) -> No
     assert any("from fresh7 starts" in note for note in compare_arms(arms, Settings(), paired="false").notes)
 
 
+@pytest.mark.slow
 @pytest.mark.sim
 def test_a_run_keeps_its_usual_numbers_beside_those_of_other_starts(tmp_path: Path) -> None:
     import mlflow

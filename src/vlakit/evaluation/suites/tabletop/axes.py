@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -90,15 +91,16 @@ def semantic(plan: Plan, seed: int) -> Plan:
     """Colours never seen or named, or the same request in other words: half of the seeds each."""
     if seed % 2 == 0:
         return replace(plan, draw=replace(plan.draw, colours=UNSEEN_COLOURS), variant="colours")
+    return replace(plan, phrase=partial(other_words, seed=seed), variant="phrasing")
 
-    def other_words(instruction: str) -> str:
-        for usual, others in PHRASINGS.items():
-            if instruction.startswith(usual):
-                rest = instruction.removeprefix(usual)
-                return others[seed // 2 % 2] + rest.replace(" on ", " onto the ").replace(" near ", " close to the ")
-        return instruction
 
-    return replace(plan, phrase=other_words, variant="phrasing")
+def other_words(instruction: str, seed: int) -> str:
+    """The request in other words, of which there are two for each task."""
+    for usual, others in PHRASINGS.items():
+        if instruction.startswith(usual):
+            rest = instruction.removeprefix(usual)
+            return others[seed // 2 % 2] + rest.replace(" on ", " onto the ").replace(" near ", " close to the ")
+    return instruction
 
 
 @AXES.register("language")
