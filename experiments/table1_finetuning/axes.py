@@ -3,10 +3,10 @@
 python experiments/table1_finetuning/axes.py FOLDER SWEEP...   (a few minutes a run, two at a time; what is there stays)
 python experiments/table1_finetuning/axes.py FOLDER            (the table alone, from the outcomes in FOLDER)
 
-FOLDER, experiments/table1_finetuning, gets two files. axes_outcomes.csv: a row a start, a column a strategy with a digit
-a training (1: success), whose seeds the header lists. axes.csv: a row a strategy and variant: success, its 95 % interval
-over other trainings and starts (crossed; over starts alone where one training was made, or no outcome varies), and the
-least and the most of one training. A pair is right where both starts of its scene are; "single" are all of its starts.
+FOLDER, experiments/table1_finetuning, gets two files. axes_outcomes.csv: a row a start, a column a strategy with one
+digit a training (1: success), whose seeds the header lists. axes.csv: a row a strategy and variant: success, its 95 %
+interval over other trainings and starts (crossed; over starts alone for one training, or where no outcome varies), and
+the least and the most of one training. A pair is right where both starts of its scene are; "single" are all its starts.
 """
 
 import csv
