@@ -50,7 +50,7 @@ def main(file: str) -> None:
                 pictures.append((environment.picture(2 * SIZE), state.instruction))
             shown[variant] = pictures
     size = TITLE + COLUMNS * (SIZE + GAP), len(shown) * (SIZE + CAPTION + GAP)
-    sheet, font = Image.new("RGB", size, "white"), ImageFont.load_default(9)
+    sheet, font = Image.new("RGB", size, "white"), ImageFont.load_default(8)
     draw = ImageDraw.Draw(sheet)
     for row, (variant, pictures) in enumerate(shown.items()):
         top = row * (SIZE + CAPTION + GAP)
