@@ -92,7 +92,7 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
 def text(evaluated: Evaluated) -> str:
     """One line a task and one for all: success with its interval, credit, steps, errors; then what went wrong."""
     header = ["task", "episodes", "success", "95 % interval", "credit", "steps", "errors"]
-    rows = [_cells(row) for row in [*evaluated.tasks, evaluated.pooled]]
+    rows = [_cells(row) for row in [*evaluated.tasks, evaluated.pooled, evaluated.pairs] if row is not None]
     lines = [f"{evaluated.subject} on {title_of(evaluated.suite, evaluated.starts)}", *aligned(Grid("", header, rows))]
     lines += [f"failed by an error: {r.initial_state}, step {r.steps}: {r.error}" for r in evaluated.failed[:5]]
     if evaluated.verdict is not None:

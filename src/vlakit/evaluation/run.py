@@ -16,7 +16,7 @@ from vlakit import __version__
 from vlakit.checked import Count, Flag, Number
 from vlakit.errors import ConfigError, PartMissing
 from vlakit.evaluation.latency import Control
-from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, EvaluationFolder, Row, opened, summary
+from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, EvaluationFolder, Row, opened, pairs_row, summary
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.starts import fingerprint, shared_states, starts_of, title_of
 from vlakit.evaluation.stopping import PairedStop, Verdict, outcomes_of, settings_of
@@ -83,7 +83,7 @@ class Evaluated:
     """An evaluation that ended: all episodes pooled and a row a task, those that failed by an error, what was written.
 
     gate: the header's note of the replay gate. verdict: against the other evaluation, where one was named. starts: of
-    which kind these were, where the suite has several.
+    which kind these were, where the suite has several. pairs: of starts, both right, where the suite has any.
     """
 
     subject: str
@@ -96,6 +96,7 @@ class Evaluated:
     files: list[Path]
     verdict: Verdict | None = None
     starts: str = "test"
+    pairs: Row | None = None
 
     @property
     def records(self) -> list[Path]:
@@ -113,6 +114,7 @@ class Evaluated:
             "tasks": [asdict(row) for row in self.tasks],
             "files": [str(file) for file in self.files],
             **({} if title_of(self.suite, self.starts) == self.suite else {"starts": self.starts}),
+            **({} if self.pairs is None else {"pairs": asdict(self.pairs)}),
             **({} if self.verdict is None else {"stopped": asdict(self.verdict)}),
         }
 
@@ -256,7 +258,13 @@ class _Evaluation:
             files,
             verdict,
             starts_of(self.suite),
+            self._pairs(records),
         )
+
+    def _pairs(self, records: Sequence[EpisodeRecord]) -> Row | None:
+        scored = getattr(self.suite, "pairs", None)
+        both = scored({(record.task, record.seed): record.success for record in records}) if scored else []
+        return None if not both else pairs_row(both, records)
 
     def _films(self, records: Sequence[EpisodeRecord], out: Path) -> list[Path]:
         if self.request.videos < 1:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from vlakit.cli.evaluate import text
 from vlakit.cli.suites import suite_settings
 from vlakit.compare.gather import gather
 from vlakit.compare.pairs import Settings
@@ -132,3 +133,19 @@ def test_a_folder_from_before_there_was_a_seed_of_starts_goes_on(tmp_path: Path)
     nothing(tmp_path)
     with pytest.raises(ConfigError, match="split was test, is fresh"):
         nothing(tmp_path, "suite.split=fresh", "suite.starts_seed=1")
+
+
+@pytest.mark.sim
+def test_an_evaluation_of_listening_counts_pairs_and_no_other_does(tmp_path: Path) -> None:
+    settings = suite_settings("tabletop_listening")
+    suite, asked = build_suite(settings), Request(("language/knock_over",), episodes=5, slots=5)
+    expert = evaluate("expert", suite, asked, tmp_path / "expert", suite_settings=settings)
+    outcomes = [record.success for record in read_episodes(expert.out)]
+    pairs = [outcomes[0] and outcomes[1], outcomes[2] and outcomes[3]]
+    row = expert.to_dict()["pairs"]
+    assert (row["task"], row["episodes"], row["successes"]) == ("pairs both right", 2, sum(pairs))
+    assert sum(pairs) > 0
+    assert text(expert).splitlines()[-2].split()[:4] == ["pairs", "both", "right", "2"]
+    deaf = evaluate("nothing", suite, asked, tmp_path / "nothing", suite_settings=settings)
+    assert deaf.to_dict()["pairs"]["successes"] == 0
+    assert "pairs" not in nothing(tmp_path / "usual").to_dict()

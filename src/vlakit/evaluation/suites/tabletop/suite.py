@@ -11,7 +11,7 @@ import numpy as np
 from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.evaluation.renderer import choose_backend
 from vlakit.evaluation.suite import InitialState, Step
-from vlakit.evaluation.suites.tabletop.axes import AXES
+from vlakit.evaluation.suites.tabletop.axes import AXES, pairs_right
 from vlakit.evaluation.suites.tabletop.embodiment import Embodiment, load_embodiment
 from vlakit.evaluation.suites.tabletop.expert import expert
 from vlakit.evaluation.suites.tabletop.painter import painter
@@ -92,6 +92,10 @@ class TabletopSuite:
         axis, kind = self._split(task)
         first = seed * 1_000_000
         return [draw_state(self.embodiment, axis, kind, first + i, "train") for i in range(n)]
+
+    def pairs(self, outcomes: Mapping[tuple[str, int], bool]) -> list[bool]:
+        """(task, seed) -> success of episodes, to whether both of each pair of the axis "language" succeeded."""
+        return list(pairs_right({key: won for key, won in outcomes.items() if key[0].startswith("language/")}).values())
 
     def environment(self) -> TabletopEnvironment:
         """A new slot."""
