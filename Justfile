@@ -57,6 +57,9 @@ fix: setup
     {{bin}}/ruff check --fix .
     {{bin}}/ruff format .
 
-# Browse the recorded runs
+# Browse the recorded runs: the page of vlakit's own, once MLflow answers
 ui: setup
-    {{bin}}/mlflow ui --backend-store-uri sqlite:///${VLAKIT_RUNS:-runs}/mlflow.db
+    @{{bin}}/python -c 'from vlakit.tracking.mlflow import client; client("sqlite:///'"${VLAKIT_RUNS:-runs}"'/mlflow.db")'
+    @echo "runs: http://127.0.0.1:5000/#/experiments/1/runs"
+    @(sleep 8; {{bin}}/python -m webbrowser "http://127.0.0.1:5000/#/experiments/1/runs" >/dev/null 2>&1 || true) &
+    {{bin}}/mlflow ui --backend-store-uri "sqlite:///${VLAKIT_RUNS:-runs}/mlflow.db"

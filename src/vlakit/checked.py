@@ -20,8 +20,15 @@ from vlakit.errors import ConfigError, VlakitError, nearest
 T = TypeVar("T")
 Text: TypeAlias = Annotated[str, Strict(), Field(min_length=1)]
 Count: TypeAlias = Annotated[int, Strict(), Field(ge=0)]
-Number: TypeAlias = Annotated[float, Strict()]
+Number: TypeAlias = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Flag: TypeAlias = Annotated[bool, Strict()]
+MANY = 1_000_000  # of what a command does one after another: more is a slip of the hand
+Some: TypeAlias = Annotated[int, Strict(), Field(ge=1, le=MANY)]
+Few: TypeAlias = Annotated[int, Strict(), Field(ge=0, le=1024)]
+Rows: TypeAlias = Annotated[int, Strict(), Field(ge=1, le=65_536)]
+Pixels: TypeAlias = Annotated[int, Strict(), Field(ge=8, le=4096)]
+Seed: TypeAlias = Annotated[int, Strict(), Field(ge=0, le=2**32 - 1)]
+Fraction: TypeAlias = Annotated[float, Strict(), Field(gt=0, lt=1, allow_inf_nan=False)]
 _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 _EXPECTED = {  # pydantic's kind of error -> what was expected, in words of a YAML file
     "string_type": "text",
@@ -35,6 +42,9 @@ _EXPECTED = {  # pydantic's kind of error -> what was expected, in words of a YA
     "dataclass_type": "`key: value` pairs",
     "greater_than_equal": "a number of at least {ge}",
     "greater_than": "a number above {gt}",
+    "less_than_equal": "a number of at most {le}",
+    "less_than": "a number below {lt}",
+    "finite_number": "a finite number",
 }
 
 

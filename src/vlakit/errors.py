@@ -4,21 +4,22 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-# Of a foreign file: control characters, which a terminal would obey, and marks that turn text round.
-_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# All but tab and new line: what a terminal would obey, and marks that turn text round.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class VlakitError(Exception):
     """One problem in three lines: `what`, `where` (file, record, key) and `do` (the remedy)."""
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
+        what, where, do = printable(what), printable(where), printable(do)
         self.what, self.where, self.do = what, where, do
         lines = [f"{type(self).__name__}: {what}"]
         if where:
             lines.append(f"  in:    {where}")
         if do:
             lines.append(f"  do:    {do}")
-        super().__init__(_COMMANDS.sub("", "\n".join(lines)))
+        super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the trip from a loader's worker process, which pickles what it raises."""
@@ -81,14 +82,28 @@ class PartMissing(VlakitError):
     """A part that this machine or this installation lacks."""
 
 
-def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
-    """Say which of the `known` names come nearest to `name`, or list them all when none is near.
+def printable(text: str) -> str:
+    r"""Text of a foreign file without control characters, which would write anywhere on a terminal.
+
+    >>> printable("lift\x1b[2J the\tcube\n")
+    'lift[2J the\tcube\n'
+    """
+    return _CONTROL.sub("", text)
+
+
+def one_line(word: str) -> str:
+    """A name of a foreign file: printable, without tabs and new lines."""
+    return word if word.isprintable() else printable(word).replace("\t", "").replace("\n", "")
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3, cutoff: float = 0.6) -> str:
+    """Say which of the `known` names come nearest to `name`, or list them all when none is near (`cutoff`, in [0, 1]).
 
     >>> nearest("lora_r23", ["full", "lora_r32", "lora_r64"])
     'did you mean lora_r32, lora_r64?'
     """
     known = sorted(set(known))
-    close = get_close_matches(name, known, n=n, cutoff=0.6)
+    close = get_close_matches(name, known, n=n, cutoff=cutoff)
     if close:
         return f"did you mean {', '.join(close)}?"
     return f"known: {', '.join(known)}" if known else "none is known"

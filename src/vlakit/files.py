@@ -92,21 +92,33 @@ class FolderBusy(ConfigError):
 
 
 @contextmanager
-def locked(out: Path, wait: bool = False) -> Iterator[None]:
+def locked(out: Path, wait: bool = False, who: str = "another conversion") -> Iterator[None]:
     """Hold a folder, made where it is missing, alone for as long as this process lives.
 
-    wait: until the process that has it lets it go; else FolderBusy is raised.
+    wait: until the process that has it lets it go; else FolderBusy is raised, which says `who` that is.
     """
     with disk_full_as_error(out):
         out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY)  # the folder itself: a lock file could be deleted under a waiting process
+    _held.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             raise FolderBusy(
-                "another conversion is writing this folder", where=str(out), do="wait for it, or give another folder"
+                f"{who} is writing this folder", where=str(out), do="wait for it, or give another folder"
             ) from error
         yield
     finally:
+        _held.discard(descriptor)
         os.close(descriptor)
+
+
+def _let_go() -> None:
+    """A loader's worker may live some seconds longer than a parent that was killed, whose folders are free then."""
+    while _held:
+        os.close(_held.pop())
+
+
+_held: set[int] = set()
+os.register_at_fork(after_in_child=_let_go)

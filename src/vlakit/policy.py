@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,12 @@ from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.errors import PartMissing, StatisticsMissing
 from vlakit.models.cpu import use_onednn
 from vlakit.models.network import HasFeatures, Likelihood, Network, capability, tensors_hash
+from vlakit.processing.pixels import observed_frames
 from vlakit.processing.processor import Processor
 from vlakit.schema import Float32, Inputs, Int64, Observation
+
+log = logging.getLogger(__name__)
+ASPECT_TOLERANCE = 0.02  # what cutting to whole pixels may change
 
 
 class Policy(Protocol):
@@ -63,6 +68,7 @@ class TrainedPolicy:
         self.network, self.processor, self.constrain = network.eval(), processor, constrain
         self.card = card or Card(network.description, processor.description, {})
         self.pad_to = 0  # ids that prompts are padded to at least: the same for all batches keeps answers to the bit
+        self._shape_told = False
         use_onednn(network)
         if hasattr(network, "constrain"):
             network.constrain = constrain  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
@@ -72,6 +78,15 @@ class TrainedPolicy:
                 where="constrain",
                 do="leave it out",
             )
+
+    def __repr__(self) -> str:
+        size = sum(parameter.numel() for parameter in self.network.parameters())
+        settings, datasets = self.processor.settings, ", ".join(sorted(self.processor.statistics)) or "none"
+        return (
+            f"TrainedPolicy({self.network.kind}, {size:,} parameters on {self.device}, strategy {self.card.strategy};"
+            f" cameras {', '.join(settings.cameras)} at {settings.image_size} px, window {settings.window},"
+            f" chunk {settings.chunk}; statistics of {datasets})"
+        )
 
     @classmethod
     def from_checkpoint(
@@ -139,8 +154,23 @@ class TrainedPolicy:
         """Nothing is remembered between observations."""
 
     def observed(self, observations: Sequence[Observation]) -> Inputs:
-        """What the network sees, on its device."""
-        return self.processor.observe(observations, pad_to=self.pad_to).to(self.device)
+        """What the network sees, on its device; warns once where a camera's shape is not that of its training."""
+        inputs = self.processor.observe(observations, pad_to=self.pad_to).to(self.device)
+        if not self._shape_told:
+            self._tell_shape(observations[0], inputs.datasets[0])
+        return inputs
+
+    def _tell_shape(self, observation: Observation, dataset: str) -> None:
+        match self.card.surroundings.get(dataset):
+            case {"picture": [int(width), int(height)]} if width > 0 < height:
+                pass
+            case _:
+                return
+        seen = np.shape(observed_frames(observation.images, self.processor.settings.cameras[0])[-1])
+        if abs(seen[1] * height / (seen[0] * width) - 1) > ASPECT_TOLERANCE:
+            shapes = f"{seen[1]} x {seen[0]}", f"{width} x {height}"
+            log.warning("the camera shows %s pictures, the policy was trained on %s: another aspect ratio", *shapes)
+            self._shape_told = True
 
     @property
     def device(self) -> torch.device:

@@ -28,6 +28,7 @@ class Observation:
     proprio (W, P) float32 in the units of the dataset. window_mask (W,): False where the window begins before the
     episode and repeats its first frame; None: every frame is real. dataset: whose statistics apply; None: the
     checkpoint knows one dataset only.
+    W PIL images or tensors stand for the pictures of a camera too; the processor refuses what is no picture.
     """
 
     images: Mapping[str, UInt8]
@@ -37,9 +38,12 @@ class Observation:
     window_mask: Bool | None = None
 
     @classmethod
-    def of(cls, image: UInt8, instruction: str, dataset: str | None = None, *, camera: str = "primary") -> Observation:
-        """One picture (H, W, 3) of one camera, without a past."""
-        return cls({camera: image[None]}, instruction, dataset)
+    def of(cls, image: Any, instruction: str, dataset: str | None = None, *, camera: str = "primary") -> Observation:
+        """One picture (H, W, 3) of one camera, without a past: an array, a PIL image or a tensor."""
+        frames: Any = [image]
+        if isinstance(image, np.ndarray):
+            frames = cast("UInt8", image)[None]
+        return cls({camera: frames}, instruction, dataset)
 
     @property
     def image(self) -> UInt8:

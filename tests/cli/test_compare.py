@@ -111,7 +111,7 @@ def test_what_cannot_be_compared_is_said_in_three_lines(tmp_path: Path, capsys: 
     says(complaint(capsys, "compare", f"runs=[{a}]"), "one run makes no pair")
     says(complaint(capsys, "compare", both, "paired=flase"), "did you mean false")
     says(complaint(capsys, "compare", both, "margin=5"), "fraction between 0 and 1")
-    says(complaint(capsys, "compare", both, "score=rate"), "known: credit, success")
+    says(complaint(capsys, "compare", both, "score=rate"), "one of success, credit")
     says(complaint(capsys, "compare", "format=latex", "runs=null"), "format=latex is unknown")
 
 

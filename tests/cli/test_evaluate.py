@@ -161,7 +161,7 @@ def test_success_is_filed_in_the_checkpoints_own_run(
         (["suite=fake", "policy=expert", "ckpt=x.ckpt"], ["both given"]),
         (["policy=expert"], ["no suite was named"]),
         (["suite=fake"], ["no value for 'ckpt'"]),
-        (["suite=fake", "policy=expert", "gate=no-thanks"], ["key 'gate'", "true or false"]),
+        (["suite=fake", "policy=expert", "gate=no-thanks"], ["gate=no-thanks", "true or false"]),
         (["suite=fake", "policy=expert", "stop=decided"], ["stop=decided against=None", "against=DIR"]),
         (["suite=fake", "policy=expert", "stop=decided", "against=nowhere"], ["no evaluation.json here", "nowhere"]),
     ],

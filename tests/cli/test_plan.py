@@ -110,8 +110,8 @@ def test_a_real_step_takes_what_was_planned(capsys: pytest.CaptureFixture[str]) 
         ("precision=bf16", "bf16-true"),
         ("logits=most", "labelled"),
         ("against=table2", "table1"),
-        ("batch_size=0", "positive"),
-        ("sharding=0", "1 or more"),
+        ("batch_size=0", "from 1 to"),
+        ("sharding=0", "from 1 to"),
         ("format=yaml", "json"),
     ],
 )

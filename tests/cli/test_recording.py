@@ -10,6 +10,7 @@ from tiny_runs import built, data_of, saved, trainer_of
 from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.file import read_checkpoint
 from vlakit.cli.recording import Record
+from vlakit.cli.resuming import Resumed
 from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.files import content_hash
 from vlakit.processing.tokens import TokenProcessor
@@ -21,8 +22,10 @@ def begun(module: PolicyModule, data: VLADataModule, output: Path, last: Path | 
     """The facts of a run that took one step."""
     paths = {"output": str(output)}
     cfg = OmegaConf.create({"name": "run", "logger": {}, "paths": paths})
-    card = None if last is None else Card.from_dict(read_checkpoint(last)[CARD], where=str(last))
-    record = Record(cfg, "run", None, data, card)
+    resumed = None
+    if last is not None:
+        resumed = Resumed(last, Card.from_dict(read_checkpoint(last)[CARD], where=str(last)), 1, {})
+    record = Record(cfg, "run", None, data, resumed)
     trainer_of(1, record).fit(module, data)
     assert record.logger is None
     return module.facts

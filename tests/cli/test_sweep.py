@@ -1,8 +1,11 @@
 """A multirun: one MLflow parent, a child for each job, one table at the end; failures stay alone, and it goes on."""
 
+import io
+import logging
 import os
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from places import ROOT
 
 from vlakit.cli.configuration import whole
-from vlakit.cli.sweep import Job, SweepRun, closed_early, continued, parent_of, read_note
+from vlakit.cli.sweep import Job, SweepRun, closed_early, continued, parent_of, read_note, sign_lines
 from vlakit.cli.train import _run_name
 from vlakit.errors import ConfigError, LossNotFinite
 from vlakit.tracking import mlflow
@@ -152,3 +155,17 @@ def test_a_sweep_goes_on_with_the_words_it_began_with(tmp_path: Path) -> None:
         continued([f"continue={tmp_path}", "seed=3"])
     with pytest.raises(ConfigError, match="no sweep here"):
         continued([f"continue={tmp_path / 'x'}"])
+
+
+def signed(name: str) -> str:
+    """What a job's process writes to its terminal."""
+    terminal = io.StringIO()
+    logging.getLogger().handlers = [logging.StreamHandler(terminal)]
+    sign_lines(name)
+    logging.getLogger("vlakit").warning("checkpoint: last.ckpt")
+    return terminal.getvalue()
+
+
+def test_lines_of_jobs_side_by_side_say_whose_they_are() -> None:
+    with get_context("fork").Pool(1) as launched:
+        assert launched.apply(signed, ["full[seed=0]"]) == "[full[seed=0]] checkpoint: last.ckpt\n"

@@ -45,7 +45,7 @@ def run(recorded: SimpleNamespace) -> SimpleNamespace:
 
 def test_training_returns_and_records_the_metrics(recorded: SimpleNamespace, run: SimpleNamespace) -> None:
     assert {"train/loss", "val/loss", "val/token_accuracy", "val/l1"} <= recorded.metrics.keys()
-    wanted = {"train/loss", "val/loss", "time/samples_per_s", "time/data_wait_share", "memory/peak_bytes"}
+    wanted = {"train/loss", "val/loss", "time/samples_per_s", "time/data_wait_share", "memory/peak_GB"}
     assert wanted <= run.data.metrics.keys()
     assert 0 < run.data.metrics["params/trainable"] < run.data.metrics["params/total"]
     assert run.info.status == "FINISHED"

@@ -65,7 +65,7 @@ def trained_at_5_hz(tiny_processor: TokenProcessor, tmp_path: Path) -> dict[str,
 
 
 def test_a_checkpoint_carries_the_rate_of_its_data_and_another_rate_is_refused(trained_at_5_hz: dict[str, Any]) -> None:
-    assert trained_at_5_hz == {"tabletop_target": {"camera": "primary", "control_hz": 5}}
+    assert trained_at_5_hz == {"tabletop_target": {"camera": "primary", "picture": [64, 64], "control_hz": 5}}
     slow, quick = (
         FakeSuite(dataset="tabletop_target", surroundings={"camera": "primary", "control_hz": rate})
         for rate in (5.0, 16.0)
@@ -78,4 +78,4 @@ def test_a_checkpoint_carries_the_rate_of_its_data_and_another_rate_is_refused(t
 
 def test_a_dataset_whose_spec_says_no_rate_carries_none(tiny_processor: TokenProcessor, bridge_shards: Path) -> None:
     data = VLADataModule(tiny_processor, {"bridge_orig": 1.0}, str(bridge_shards.parent), batch_size=4, seed=0)
-    assert data.surroundings == {"bridge_orig": {"camera": "primary"}}
+    assert data.surroundings == {"bridge_orig": {"camera": "primary", "picture": [64, 64]}}

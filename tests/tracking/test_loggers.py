@@ -1,5 +1,6 @@
 """What a run leaves in its record besides metrics: the same run on resuming, a checkpoint, a registered model."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -122,6 +123,7 @@ def test_system_metrics_are_recorded_until_the_run_ends(uri: str, monkeypatch: p
     run = MlflowRun(uri, Begun("run"))
     run.record({}, {}, {}, [])
     assert run.monitor is not None
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # or the next run would be filed in this one's store
     thread, deadline = run.monitor._process, time.monotonic() + 20
     while run.monitor._logging_step < 2 and time.monotonic() < deadline:
         time.sleep(0.05)

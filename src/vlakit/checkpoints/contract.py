@@ -18,6 +18,7 @@ import torch
 from vlakit.errors import CheckpointMismatch, InvalidData, PartMissing, StatisticsMissing, VlakitError
 from vlakit.models.network import Network
 from vlakit.processing.images import decode_jpeg
+from vlakit.processing.normalizer import with_constants
 from vlakit.processing.processor import Processor
 from vlakit.schema import DatasetStatistics, Float32, Observation, Sample
 
@@ -168,6 +169,7 @@ def _broken(frames: Sequence[Mapping[str, Any]], answered: Float32 | VlakitError
         if recorded.shape != answer.shape:
             return f"the policy answers with {answer.size} numbers, not {recorded.size}"
         statistics = processor.statistics_of(frame["dataset"])
+        recorded = with_constants(recorded, statistics)  # as 0.1.0 did not answer them
         physical = processor.physical(answer[None], [frame["dataset"]])[0].astype(np.float64)
         # In normalised units of today's statistics: so other statistics, which change what an answer means, show too.
         half_span = np.where(statistics.mask, (statistics.q99 - statistics.q01) / 2, 1.0)

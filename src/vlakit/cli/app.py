@@ -34,17 +34,16 @@ VERBS = {
 def main() -> None:
     """Dispatch to `vlakit.cli.<verb>:main`; logs go to standard error, reports to standard output."""
     words = sys.argv[1:]
-    if not words or words[0] in {"-h", "--help"}:
-        print(usage())
-        return
-    if words[0] == "--version":
-        print(f"vlakit {__version__}")
-        return
     with readable_errors():
+        if not words or words[0] in {"-h", "--help"}:
+            print(usage())
+            return
+        if words[0] == "--version":
+            print(f"vlakit {__version__}")
+            return
         if words[0] not in VERBS:
-            raise UnknownName(
-                f"no verb called {words[0]!r}", do=f"{nearest(words[0], VERBS)} (vlakit alone lists them)"
-            )
+            near = nearest(words[0], VERBS, cutoff=0.0, n=1)
+            raise UnknownName(f"no verb called {words[0]!r}", do=f"{near} (vlakit alone lists them)")
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         run_verb(words[0], words[1:])
 

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from vlakit.cli.configuration import compose_config, to_plain
+from vlakit.cli.here import check_device
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.policies import policy_of
 
@@ -23,6 +24,7 @@ def main(overrides: Sequence[str]) -> None:
     """Measure the loader alone and the step alone; their ratio says whether the loader will keep up."""
     cfg = compose_config("bench", overrides)
     check_format(cfg.format)
+    check_device(cfg.device)
     import torch
 
     from vlakit.accounting.throughput import frames_per_second
@@ -33,7 +35,9 @@ def main(overrides: Sequence[str]) -> None:
     loader = data.train_dataloader()
     loading = frames_per_second(loader, cfg.batches)
     stepping = step_rate(cfg, data, next(iter(loader)))
-    device = torch.cuda.get_device_name() if cfg.device == "cuda" else platform.processor() or platform.machine()
+    device = (
+        torch.cuda.get_device_name() if cfg.device.startswith("cuda") else platform.processor() or platform.machine()
+    )
     report = {
         "loader_frames_per_s": loading,
         "step_samples_per_s": stepping,
@@ -67,7 +71,7 @@ def step_rate(cfg: DictConfig, data: VLADataModule, batch: Batch) -> float:
         optimizer.zero_grad()
         model(batch).loss.backward()
         optimizer.step()
-        if cfg.device == "cuda":
+        if cfg.device.startswith("cuda"):
             torch.cuda.synchronize()
 
     return batches_per_second(repeat(batch), cfg.batches, warm_up=3, use=step) * len(batch)

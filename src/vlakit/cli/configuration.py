@@ -13,8 +13,6 @@ from typing import Any, cast
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -22,7 +20,9 @@ from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from vlakit.cli.overrides import parse_overrides, single_runs
 from vlakit.cli.targets import OPEN, check_modules
+from vlakit.cli.typed import as_text, check_keys, refuse_commas
 from vlakit.configs import conf_root, config_file, config_names, config_roots, shown, shown_folders
 from vlakit.errors import ConfigError, nearest
 
@@ -65,15 +65,17 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 def compose_chosen(name: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     """The same, and group -> the file chosen in it, for every group with one."""
-    parse_overrides(overrides)
+    verb = name.partition("/")[0]
+    refuse_commas(verb, overrides)
     try:
         with _composing():
-            cfg = compose(name, whole(overrides), return_hydra_config=True)
+            cfg = compose(name, whole(as_text(verb, overrides)), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise explained(name, overrides, error) from error
     with open_dict(cfg):
         choices = cfg.pop("hydra").runtime.choices
     check_modules(cfg)
+    check_keys(verb, cfg, overrides)
     return cfg, {group: str(choice) for group, choice in choices.items() if str(choice) not in {"None", "null"}}
 
 
@@ -95,13 +97,15 @@ def verb_config(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     Hydra is not asked: `dataset=bridge_orig` would mean the folder conf/dataset to it.
     """
-    cfg = OmegaConf.load(conf_root() / f"{verb}.yaml")
+    cfg = cast(DictConfig, OmegaConf.load(conf_root() / f"{verb}.yaml"))
     known = set(leaves(cfg))
-    for override in parse_overrides(overrides):
+    refuse_commas(verb, overrides)
+    for override in parse_overrides(as_text(verb, overrides)):
         key = override.key_or_group
         if key not in known:
             raise ConfigError(f"{key!r} is no key of vlakit {verb}", where="command line", do=_nearest_key(key, known))
-        OmegaConf.update(cfg, key, override.value())
+        OmegaConf.update(cfg, key, override.value(), merge=False)
+    check_keys(verb, cfg, overrides)
     return to_plain(cfg)
 
 
@@ -122,38 +126,6 @@ def leaves(node: Node | None, prefix: str = "") -> Iterator[str]:
             yield from leaves(child, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix
-
-
-def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Hydra's reading of `key=value` words; ConfigError for what is not one."""
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"cannot read an override: {str(error).splitlines()[0]}",
-            where="command line",
-            do="write key=value; a text with spaces, commas, = or brackets needs quotes in quotes: \"key='a[b]'\"",
-        ) from error
-
-
-def single_runs(overrides: Sequence[str]) -> list[list[str]]:
-    """The override lists in which every value of every sweep occurs once, the other sweeps at their first value."""
-    choices = [
-        [f"{o.get_key_element()}={value}" for value in _swept(o)] if o.is_sweep_override() else [line]
-        for o, line in zip(parse_overrides(overrides), overrides, strict=True)
-    ]
-    first = [values[0] for values in choices]
-    others = [[*first[:i], value, *first[i + 1 :]] for i, values in enumerate(choices) for value in values[1:]]
-    return [first, *others]
-
-
-def _swept(override: Override) -> Iterable[Any]:
-    value = override.value()
-    if isinstance(value, IntervalSweep):  # some sweepers draw from it; its ends stand for what lies between
-        return [value.start, value.end]
-    if isinstance(value, Glob):
-        return value.filter(config_names(override.key_or_group))
-    return override.sweep_string_iterator()
 
 
 def check_run(name: str, overrides: Sequence[str]) -> None:

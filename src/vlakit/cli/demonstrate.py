@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlakit.cli.configuration import verb_config
+from vlakit.cli.here import check_writable
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.progress import progress_bar
 from vlakit.cli.suites import split_words, suite_settings
@@ -28,7 +29,7 @@ def main(overrides: Sequence[str]) -> None:
 
     build = partial(build_suite, suite_settings(cfg["suite"], suite_words))
     plan = DemonstrationPlan(cfg["episodes"], cfg["seed"], cfg["noise"], tuple(cfg["tasks"]))
-    out = Path(cfg["out"] or Path(cfg["root"]) / build().dataset)
+    out = check_writable(cfg["out"] or Path(cfg["root"]) / build().dataset)
     with progress_bar("demonstrations") as progress:
         record = write_demonstrations(Demonstrator(build, plan, cfg["workers"]), out, progress=progress)
     emit({"out": str(out), **record}, table(record, out), cfg["format"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,7 +14,8 @@ from contextlib import contextmanager
 from vlakit.errors import ConfigError, DiskFull, PartMissing, VlakitError
 from vlakit.files import FULL
 
-INTERRUPTED = 130  # what a shell expects of a program ended by Ctrl-C
+SIGNALLED = 128  # and the signal's number: what a shell expects of a program that one ended
+CLOSED = 141  # of one whose reader is gone, as `head` is after its lines
 
 
 @contextmanager
@@ -20,10 +23,14 @@ def readable_errors() -> Iterator[None]:
     """Turn what a user can mend into a short message and exit status 1; anything else keeps its traceback."""
     try:
         yield
-    except KeyboardInterrupt:
+        sys.stdout.flush()  # here, not when Python ends, where a closed pipe makes a traceback
+    except KeyboardInterrupt as end:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(SIGNALLED + getattr(end, "number", signal.SIGINT))
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left goes nowhere
+            sys.exit(CLOSED)
         known = as_vlakit_error(error)
         if known is None or os.environ.get("VLAKIT_DEBUG", "0") != "0":
             raise
@@ -39,6 +46,7 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
     from hydra.errors import InstantiationException
 
     from vlakit.cli.targets import unbuilt_part
+    from vlakit.tracking.mlflow import StoreUnreachable
 
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("vlakit"):
         package = str(error.name).partition(".")[0]
@@ -53,12 +61,25 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
             return DiskFull(
                 "no space left on the device", where=str(error.filename or "output"), do="free some space, then repeat"
             )
-        if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and error.filename:
+        if isinstance(error, OSError) and error.filename:  # read-only, absent, a file for a folder, no rights, too long
             return ConfigError(
                 f"cannot use this path: {error.strerror}", where=str(error.filename), do="check the path and its rights"
             )
+        if type(error).__name__ == "MlflowException":
+            return StoreUnreachable(
+                f"MLflow refused: {str(error).splitlines()[0][:200]}",
+                where="tracking_uri",
+                do="repeat; train.py runs without a record too: logger=none",
+            )
         error = error.__cause__ or error.__context__
     return unbuilt
+
+
+def _unread() -> bool:
+    """Whether nobody reads what this process prints."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def quiet_libraries() -> None:

@@ -8,19 +8,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlakit.cli.configuration import parse_overrides, verb_config
+from vlakit.cli.configuration import parse_overrides, to_plain, verb_config
+from vlakit.cli.here import check_device, check_draws, check_writable
 from vlakit.cli.output import check_format, emit, request_of
 from vlakit.cli.policies import home_of, load_policy
 from vlakit.cli.progress import success_bar
 from vlakit.cli.suites import split_words, suite_settings
 from vlakit.compare.grids import Grid, aligned
+from vlakit.compare.records import read_header
 from vlakit.errors import ConfigError, nearest
 from vlakit.evaluation.starts import starts_of, title_of
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from vlakit.evaluation.records import Row
-    from vlakit.evaluation.run import Evaluated
+    from vlakit.evaluation.run import Evaluated, Request
     from vlakit.evaluation.suite import Suite
+    from vlakit.processing.processor import Processor
 
 log = logging.getLogger(__name__)
 OPEN_LOOP = ("split", "data", "batch_size", "max_frames", "plots")  # keys of `vlakit score` since version 0.2
@@ -58,30 +63,69 @@ def evaluate_trained(settings: Mapping[str, Any], ckpt: Path, tracking_uri: str 
 
     settings: keys of conf/evaluate.yaml. Raises ConfigError for others, and what an evaluation refuses.
     """
-    cfg = verb_config("evaluate", ["ckpt=null", f"suite={settings['suite']}"])
-    for key in settings:
-        if key not in cfg:
-            raise ConfigError(f"{key!r} is no key of vlakit evaluate", where="evaluate", do=nearest(key, cfg))
-    cfg |= {**settings, "ckpt": str(ckpt), "tracking_uri": tracking_uri or cfg["tracking_uri"]}
+    cfg = _trained(settings)
+    cfg |= {"ckpt": str(ckpt), "tracking_uri": tracking_uri or cfg["tracking_uri"]}
     evaluated = evaluate_as_configured(cfg)
     log.info("%s", text(evaluated))
     return {"eval/success": evaluated.pooled.success}
 
 
-def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = ()) -> Evaluated:
-    """Evaluate as the keys of conf/evaluate.yaml say. Raises ConfigError, GateClosed, CheckpointMismatch."""
+def check_ahead(cfg: DictConfig) -> Suite | None:
+    """The suite in which a training will end, None where it does not.
+
+    What that evaluation would refuse in days is raised now: a GPU, a suite, a number, a package, a library that draws.
+    """
+    check_device({"gpu": "cuda"}.get(cfg.trainer.accelerator, "cpu"), "trainer.accelerator")
+    if cfg.evaluate.suite is None:
+        return None
+    settings = _trained(to_plain(cfg.evaluate))
+    suite, request = _asked(settings, suite_settings(settings["suite"]))
+    check_draws(suite)
+    if request.against is not None:
+        read_header(request.against)
+    return suite
+
+
+def check_units(suite: Suite | None, processor: Processor) -> None:
+    """Raise StatisticsMissing where the data of a training has no statistics for the suite in which it ends."""
+    if suite is not None:
+        from vlakit.evaluation.subject import statistics_for
+
+        statistics_for(suite, processor)
+
+
+def _trained(settings: Mapping[str, Any]) -> dict[str, Any]:
+    cfg = verb_config("evaluate", ["ckpt=null", f"suite={settings['suite']}"])
+    for key in settings:
+        if key not in cfg:
+            raise ConfigError(f"{key!r} is no key of vlakit evaluate", where="evaluate", do=nearest(key, cfg))
+    return cfg | {**settings}
+
+
+def _asked(cfg: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Suite, Request]:
+    """Suite and request of the keys of conf/evaluate.yaml, without reading weights. Raises ConfigError, UnknownName."""
     from vlakit.evaluation.building import build_suite
-    from vlakit.evaluation.run import Request, evaluate
-    from vlakit.evaluation.tracked import record_success
+    from vlakit.evaluation.run import Request
 
     request = request_of(Request, cfg, "evaluate")
+    check_device(cfg["device"])
+    suite = build_suite(settings)
+    request.states(suite)
+    return suite, request
+
+
+def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = ()) -> Evaluated:
+    """Evaluate as the keys of conf/evaluate.yaml say. Raises ConfigError, GateClosed, CheckpointMismatch."""
+    from vlakit.evaluation.run import evaluate
+    from vlakit.evaluation.tracked import record_success
+
     settings = suite_settings(cfg["suite"], suite_words)
     if cfg["policy"] is not None and cfg["ckpt"] is not None:
         raise ConfigError("ckpt and policy are both given", where="command line", do="give one of them")
-    suite = build_suite(settings)
-    request.states(suite)  # a task that it lacks is said before weights are read
+    suite, request = _asked(cfg, settings)
+    out = check_writable(cfg["out"] or _default_out(cfg, suite))
     policy = load_policy(cfg) if cfg["policy"] is None else str(cfg["policy"])
-    name, out = str(cfg["ckpt"] or policy), Path(cfg["out"]) if cfg["out"] else _default_out(cfg, suite)
+    name = str(cfg["ckpt"] or policy)
     with success_bar() as progress:
         evaluated = evaluate(policy, suite, request, out, name=name, suite_settings=settings, progress=progress)
     if not isinstance(policy, str):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlakit.cli.configuration import verb_config
+from vlakit.cli.here import check_writable
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.policies import load_policy
 from vlakit.errors import ConfigError, nearest
@@ -26,6 +27,7 @@ def main(overrides: Sequence[str]) -> None:
 
     out = Path(cfg["out"])
     check_target(out, cfg["layout"])
+    check_writable(out)
     policy = load_policy({**cfg, "device": "cpu", "constrain": True})
     dtype = None if cfg["dtype"] is None else getattr(torch, DTYPES[cfg["dtype"]])
     export(

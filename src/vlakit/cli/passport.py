@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlakit.cli.configuration import verb_config
+from vlakit.cli.here import check_writable
 from vlakit.cli.output import check_format, emit
 from vlakit.errors import InvalidData, UnknownName
 
@@ -21,8 +22,9 @@ def main(overrides: Sequence[str]) -> None:
 
     card = Card(**cfg["card"])
     place = _located(cfg)
+    out = check_writable(cfg["out"] or place / "passport")
     passport = describe(place, LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"])), verify=cfg["verify"])
-    files = write_passport(passport, card, Path(cfg["out"]) if cfg["out"] else place / "passport")
+    files = write_passport(passport, card, out)
     rows = [e["success"] for e in passport["evaluations"]]
     report = {
         "name": passport["name"],

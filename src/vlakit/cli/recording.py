@@ -6,7 +6,8 @@ import logging
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from socket import gethostname
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
@@ -15,12 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlakit import __version__
 from vlakit.accounting.parameters import count_parameters
-from vlakit.checkpoints.card import CARD, Card
-from vlakit.checkpoints.file import WEIGHTS, read_checkpoint, weights_file
+from vlakit.checkpoints.file import WEIGHTS, weights_file
 from vlakit.cli.configuration import to_plain
-from vlakit.errors import CheckpointMismatch
+from vlakit.cli.resuming import Resumed, compared
 from vlakit.files import content_hash
-from vlakit.tracking.loggers import Begun, RunLogger
+from vlakit.tracking.loggers import Begun, MlflowRun, RunLogger
+from vlakit.tracking.mlflow import HOST, OUTPUT
+from vlakit.tracking.params import params_of
 from vlakit.trees import flat
 
 if TYPE_CHECKING:
@@ -33,20 +35,22 @@ log = logging.getLogger(__name__)
 class Record(Callback):
     """The run's record: opened when the network stands, for its name and numbers belong to it.
 
-    logger: None for logger=none; card: of the checkpoint that the run goes on from, and in whose record it does.
+    logger: None for logger=none; resumed: the checkpoint that the run goes on from, in whose record it does.
     """
 
     def __init__(
-        self, cfg: DictConfig, run_name: str, parent: str | None, data: VLADataModule, card: Card | None = None
+        self, cfg: DictConfig, run_name: str, parent: str | None, data: VLADataModule, resumed: Resumed | None = None
     ) -> None:
-        self.cfg, self.data, self.card = cfg, data, card
+        self.cfg, self.data = cfg, data
+        self.card = None if resumed is None else resumed.card
+        self.devices = 1
         begun = Begun(run_name, parent, {} if self.card is None else self.card.facts)
         recorded = cfg.logger.get("_target_") is not None
         self.logger: RunLogger | None = instantiate(cfg.logger, begun=begun) if recorded else None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the resolved configuration beside the checkpoints and file everything that says what this run is."""
-        policy = cast("PolicyModule", pl_module)
+        policy, self.devices = cast("PolicyModule", pl_module), trainer.world_size
         trainable, total = count_parameters(policy.model)
         log.info("trainable %s of %s (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
         if policy.weights is None and policy.needs_base and self.card is None:
@@ -64,8 +68,25 @@ class Record(Callback):
         if self.logger is None or is_helper():  # whose logger is a dummy
             return
         policy.facts[self.logger.ID] = str(self.logger.version)
-        self.logger.record(flat(to_plain(self.cfg)), self._tags(policy), self.data.hashes, [resolved])
+        params = params_of(to_plain(self.cfg), policy.facts[WEIGHTS]) | {"strategy": policy.name}
+        self.logger.record(params, self._tags(policy), self.data.hashes, [resolved])
         self.logger.log_metrics({"params/trainable": trainable, "params/total": total}, step=0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """How long this is to train: a number that may have grown since the run began."""
+        if self.logger is not None:
+            self.logger.log_metrics({"params/steps": self.cfg.steps}, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What one that goes on from a checkpoint must share, and points that no store has taken yet."""
+        waiting = list(self.logger.points.waiting) if isinstance(self.logger, MlflowRun) else []
+        same = {"config": compared(to_plain(self.cfg)), "devices": self.devices, "version": __version__}
+        return {**same, "waiting": waiting}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Bring the points along."""
+        if isinstance(self.logger, MlflowRun):
+            self.logger.points.bring(tuple(point) for point in state_dict["waiting"])
 
     def keep(self, output: Path) -> None:
         """File the checkpoint."""
@@ -96,29 +117,14 @@ class Record(Callback):
         return {
             "vlakit.version": __version__,
             "vlakit.strategy": policy.name,
-            "vlakit.output": str(Path(self.cfg.paths.output)),
+            OUTPUT: str(Path(self.cfg.paths.output)),
+            HOST: gethostname(),
+            **{f"tags.{name}": str(value) for name, value in flat(to_plain(self.cfg.tags)).items()},
             "mlflow.source.git.commit": commit,
             "mlflow.source.git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
             "git.dirty": dirty,
             **{f"shards.{name}": digest for name, digest in self.data.hashes.items()},
         }
-
-
-def resumed_card(policy: PolicyModule, file: Path) -> Card:
-    """The card of the checkpoint that a run is to go on from, before anything is recorded or built.
-
-    Raises CheckpointMismatch for one of another strategy, and for one without a training to go on with.
-    """
-    content = read_checkpoint(file)
-    card = Card.from_dict(content[CARD], where=str(file))
-    policy.check_resumed(card, where=str(file))
-    if "loops" not in content:  # exported, or shipped
-        raise CheckpointMismatch(
-            "the checkpoint holds weights alone, and no training to go on with",
-            where=str(file),
-            do="to start from its weights: model.weights=CKPT in place of ckpt_path",
-        )
-    return card
 
 
 def is_helper() -> bool:

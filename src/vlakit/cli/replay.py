@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import verb_config
+from vlakit.cli.here import check_device
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.policies import load_policy
 from vlakit.cli.suites import split_words, suite_settings
@@ -23,6 +24,7 @@ def main(overrides: Sequence[str]) -> None:
     words, suite_words = split_words(overrides)
     cfg = verb_config("replay", words)
     check_format(cfg["format"])
+    check_device(cfg["device"])
     from vlakit.evaluation.building import build_suite
     from vlakit.evaluation.demonstration_replay import replay_demonstrations
     from vlakit.evaluation.gate import replay_gate, training_path

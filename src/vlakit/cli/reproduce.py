@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from vlakit.cli.configuration import verb_config
+from vlakit.cli.here import check_device, check_writable
 from vlakit.cli.output import check_format, check_fractions, emit
 from vlakit.cli.suites import recorded_settings, split_words
 from vlakit.cli.targets import check_keys, known_targets, own_targets
@@ -31,6 +32,7 @@ def main(overrides: Sequence[str]) -> None:
     words, suite_words = split_words(overrides)
     cfg = verb_config("reproduce", words)
     check_format(cfg["format"])
+    check_device(cfg["device"])
     from vlakit.compare.pairs import Settings
     from vlakit.files import write_atomically
     from vlakit.reports.passport.check import REPRODUCED, compare
@@ -136,7 +138,7 @@ def _target(out: str) -> Path:
     folder = Path(out).expanduser()
     if folder.exists() and any(folder.iterdir()) and not is_helper():
         raise ConfigError("the target is there already", where=out, do="choose another out=DIR")
-    return folder.absolute()
+    return check_writable(folder).absolute()
 
 
 def _stored(cfg: Mapping[str, Any], evaluation: Mapping[str, Any], file: Path) -> Path | str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlakit.cli.configuration import verb_config
+from vlakit.cli.here import check_device, check_writable
 from vlakit.cli.output import check_format, emit, request_of
 from vlakit.cli.policies import home_of, load_policy
 from vlakit.cli.progress import progress_bar
@@ -23,8 +24,10 @@ def main(overrides: Sequence[str]) -> None:
     from vlakit.evaluation.scoring import ScoreRequest, score_policy
     from vlakit.evaluation.tracked import record_scores
 
-    request, policy = request_of(ScoreRequest, cfg, "score"), load_policy(cfg)
-    out = Path(cfg["out"]) if cfg["out"] else (home_of(cfg["ckpt"]) or Path(cfg["ckpt"]).parent) / "evaluation"
+    request = request_of(ScoreRequest, cfg, "score")
+    check_device(cfg["device"])
+    out = check_writable(cfg["out"] or (home_of(cfg["ckpt"]) or Path(cfg["ckpt"]).parent) / "evaluation")
+    policy = load_policy(cfg)
     with progress_bar("frames") as progress:
         scored = score_policy(policy, request, out, progress=progress)
     record_scores(scored, policy.card.facts, cfg["tracking_uri"])

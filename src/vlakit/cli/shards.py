@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlakit.cli.configuration import verb_config
+from vlakit.cli.here import check_writable
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.progress import progress_bar
 from vlakit.errors import ConfigError
@@ -29,11 +30,13 @@ def main(overrides: Sequence[str]) -> None:
             do="vlakit shards dataset=bridge_orig source=DIR out=DIR",
         )
     from vlakit.data.shards.convert import convert
+    from vlakit.data.shards.reader import ShardFolder
     from vlakit.data.specs.spec import load_spec
     from vlakit.data.stream.datamodule import source_folder
+    from vlakit.processing.text import words
 
     spec = load_spec(cfg["dataset"])
-    out = Path(cfg["out"] or Path("data") / spec.name)
+    out = check_writable(cfg["out"] or Path("data") / spec.name)
     options = {
         name: cfg[name] for name in ("val_fraction", "image_size", "max_frames_per_shard", "max_bytes_per_shard")
     }
@@ -47,13 +50,18 @@ def main(overrides: Sequence[str]) -> None:
             progress=progress,
             **options,
         )
+    unknown = sorted({word for text in ShardFolder.open(out).instructions() for word in words().unknown(text)})
+    if unknown:
+        log.warning("words that the tokenizer words (model=tiny) does not know: %s", ", ".join(unknown[:20]))
     counts = index.counts()
     report = {"out": str(out), "dataset": spec.name, "splits": counts, "skipped": dict(index.skipped)}
+    report["notes"] = list(index.notes)
     lines = [
         f"{split}: {c['episodes']:,} episodes, {c['frames']:,} frames in {c['shards']:,} shards"
         for split, c in counts.items()
     ]
     lines += [f"skipped: {n:,} episodes ({why})" for why, n in index.skipped.items()]
+    lines += [f"note: {note}" for note in index.notes]
     emit(report, "\n".join([*lines, f"shards and statistics in {out}"]), cfg["format"])
 
 

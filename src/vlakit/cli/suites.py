@@ -10,16 +10,12 @@ from inspect import signature
 from typing import Any
 
 from vlakit.cli.configuration import compose_config, parse_overrides, to_plain
+from vlakit.cli.suite_names import on_robots, suite_names
 from vlakit.cli.targets import own_targets
 from vlakit.configs import config_file, config_names, shown, shown_folders
 from vlakit.errors import ConfigError, UnknownName, nearest
 
 EMBODIMENT = "suite.embodiment="
-
-
-def suite_names() -> list[str]:
-    """Names of all suites, sorted; of a suite for any robot also those with the robot's name behind."""
-    return sorted({*config_names("suite"), *_on_robots()})
 
 
 def split_words(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -34,7 +30,7 @@ def suite_settings(name: str, words: Sequence[str] = ()) -> dict[str, Any]:
     if name not in suite_names():
         where = shown_folders("suite")
         raise UnknownName(f"no suite called {name!r}", where=where, do=nearest(str(name), suite_names()))
-    file, robot = (name, "") if name in config_names("suite") else _on_robots()[name]
+    file, robot = (name, "") if name in config_names("suite") else on_robots()[name]
     chosen = next((word.removeprefix(EMBODIMENT) for word in reversed(words) if word.startswith(EMBODIMENT)), robot)
     named = [f"{EMBODIMENT}{chosen}", f"suite.name={file}_{chosen}"] if chosen else []
     settings = to_plain(compose_config(f"suite/{file}", [*named, *words])).get("suite", {})
@@ -42,21 +38,6 @@ def suite_settings(name: str, words: Sequence[str] = ()) -> dict[str, Any]:
         where = shown(config_file("suite", file))
         raise ConfigError("the suite's file has no _target_", where=where, do="add _target_:")
     return settings
-
-
-def _on_robots() -> dict[str, tuple[str, str]]:
-    """SUITE_ROBOT -> (suite, robot) for every suite that is built for any robot, but for names that files have."""
-    suites = config_names("suite")
-    open_to_any = [suite for suite in suites if {"_target_", "embodiment"} <= _keys(suite)]
-    pairs = [(suite, robot) for suite in open_to_any for robot in config_names("embodiment")]
-    return {f"{suite}_{robot}": (suite, robot) for suite, robot in pairs if f"{suite}_{robot}" not in suites}
-
-
-def _keys(suite: str) -> set[str]:
-    from vlakit.checked import read_yaml
-
-    content = read_yaml(config_file("suite", suite))
-    return set(content) if isinstance(content, dict) else set()
 
 
 def recorded_settings(name: str, recorded: Mapping[str, Any], words: Sequence[str], where: str) -> dict[str, Any]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import os
 import shlex
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +23,26 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from vlakit.cli.configuration import PROVIDER
-from vlakit.cli.errors import as_vlakit_error
+from vlakit.cli.errors import as_vlakit_error, readable_errors
 from vlakit.errors import ConfigError, VlakitError
-from vlakit.files import write_atomically
-from vlakit.trees import flat
+from vlakit.files import locked, write_atomically
 
 log = logging.getLogger(__name__)
 _FILE, JOB = "mlflow_parent", "job.json"
 PLACES = (  # where, not what
-    *("paths.", "logger", "data.root=", "data.sources", "model.processor.tokenizer_path=", "evaluate.videos="),
+    *(
+        "paths.",
+        "logger",
+        "data.root=",
+        "data.sources",
+        "data.specs",
+        "model.processor.tokenizer_path=",
+        "evaluate.videos=",
+    ),
     "data.mixture=null",  # makes room for the one that follows (configuration.whole)
 )
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+_WATCHED: list[threading.Thread] = []  # of this process: it may run several jobs
 
 
 def without(words: Sequence[str], heads: tuple[str, ...]) -> list[str]:
@@ -79,9 +92,14 @@ class Job:
     def run(self, cfg: DictConfig, train: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Train unless this job finished here before; what a killed one left is gone on with.
 
-        A failure is printed, noted and recorded, and the other jobs go on. Raises ConfigError for another sweep's
-        folder.
+        A failure is printed, noted and recorded, and the other jobs go on. Where another process has this job, such as
+        one that its killed sweep left and that has not ended yet, it is waited for. Raises ConfigError for another
+        sweep's folder.
         """
+        with locked(self.folder, wait=True):
+            return self._run(cfg, train)
+
+    def _run(self, cfg: DictConfig, train: Callable[[], dict[str, float]]) -> dict[str, float]:
         before = read_note(self.folder)
         if before.get("overrides", list(self.overrides)) != list(self.overrides):
             raise ConfigError(
@@ -92,9 +110,9 @@ class Job:
         if before.get("status") == FINISHED:
             log.info("finished before: %s in %s", self.name, self.folder)
             return before["metrics"]
-        last = self.folder / "last.ckpt"
-        if before and cfg.ckpt_path is None and last.is_file():
-            cfg.ckpt_path = str(last)
+        left = [file for name in ("last", "interrupted") if (file := self.folder / f"{name}.ckpt").is_file()]
+        if before and cfg.ckpt_path is None and left:
+            cfg.ckpt_path = str(max(left, key=lambda file: file.stat().st_mtime))
         self._note(RUNNING)
         try:
             metrics = train()
@@ -132,11 +150,41 @@ def read_note(folder: Path) -> dict[str, Any]:
 
 def _params(cfg: DictConfig) -> dict[str, Any]:
     from vlakit.cli.configuration import to_plain
+    from vlakit.tracking.params import params_of
 
     try:
-        return flat(to_plain(cfg))
+        return params_of(to_plain(cfg))
     except VlakitError:  # the failure may be that a value is missing
         return {"name": cfg.name, "seed": cfg.seed}
+
+
+def sign_lines(name: str) -> None:
+    """In a process that a launcher started: say in front of each line on the terminal which job it is of."""
+    if multiprocessing.parent_process() is None:
+        return
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:  # not its child for files
+            handler.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+
+
+def die_with_parent() -> None:
+    """In a process that a launcher started: end with the process that the sweep was started in.
+
+    SIGTERM, over and over, lets a training save its checkpoint first, and ends whatever would begin behind it.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or _WATCHED:
+        return
+
+    def watch(above: int) -> None:
+        while os.getppid() == above:
+            time.sleep(0.5)
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1.0)
+
+    _WATCHED.append(threading.Thread(target=watch, args=(os.getppid(),), daemon=True))
+    _WATCHED[0].start()
 
 
 @contextmanager
@@ -155,31 +203,43 @@ def closed_early(cfg: DictConfig, parent: str | None) -> Iterator[None]:
 class SweepRun(Callback):
     """Opens the parent run, closes it, prints the comparison of its children, and ends with 1 when one failed."""
 
+    def __init__(self) -> None:
+        self._alone = ExitStack()
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Open the parent, or the one of a sweep that goes on, and note its id in the sweep's folder."""
+        """Open the parent, or the one of a sweep that goes on, and note its id in the sweep's folder.
+
+        Ends the command where that sweep is still running, or no store answers: Hydra makes a warning of an error here.
+        """
+        with readable_errors():
+            self._alone.enter_context(locked(Path(config.hydra.sweep.dir), who="another sweep"))
+            self._open(config)
+
+    def _open(self, config: DictConfig) -> None:
         if config.logger.get("tracking_uri") is None:
             return
-        from vlakit.tracking.mlflow import reopen, start_parent
+        from vlakit.tracking.mlflow import client, reopen, start_parent
 
         folder, to = Path(config.hydra.sweep.dir), config.logger
-        folder.mkdir(parents=True, exist_ok=True)
         before = parent_of(folder)
-        if before is not None and reopen(to.tracking_uri, before):
+        if before is not None and reopen(client(to.tracking_uri), before):
             return
         words = without(config.hydra.overrides.task, PLACES)
-        parent = start_parent(to.tracking_uri, f"sweep {' '.join(words)}", to.experiment, to.artifacts)
+        name, home = f"sweep {' '.join(words)}", str(folder.absolute())
+        parent = start_parent(to.tracking_uri, name, to.experiment, to.artifacts, home)
         (folder / _FILE).write_text(parent)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Close the parent, print its table, and name what failed: other launchers run jobs in other processes, so
         how they ended is read from their folders.
         """
+        self._alone.close()
         folder = Path(config.hydra.sweep.dir)
         notes = [read_note(file.parent) for file in sorted(folder.glob(f"*/{JOB}"))]
         failed = [note for note in notes if note["status"] != FINISHED]
         parent = parent_of(folder)
         if parent is not None:
-            from vlakit.tracking.mlflow import end_run
+            from vlakit.tracking.mlflow import end_run, record_evaluation
 
             end_run(config.logger.tracking_uri, parent, "FAILED" if failed else "FINISHED")
             if len(failed) < len(notes):
@@ -187,6 +247,9 @@ class SweepRun(Callback):
 
                 table = compare_runs(config.logger.tracking_uri, parent=parent, experiment=config.logger.experiment)
                 print(f"\n{render(table, 'text')}\nagain: vlakit compare parent={parent}")
+                report = folder / "comparison.csv"
+                report.write_text(render(table, "csv") + "\n", encoding="utf-8")
+                record_evaluation(config.logger.tracking_uri, parent, {}, [report], "report")
         if failed:
             lines = [f"  {note['name']}: {note.get('why', note['status'])}" for note in failed]
             again = f"again, these alone: python train.py -m continue={shlex.quote(str(folder))}"

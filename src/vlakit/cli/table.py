@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import verb_config
+from vlakit.cli.here import check_writable
 from vlakit.cli.output import check_choice, check_format, check_fractions
 from vlakit.compare.grids import FORMATS
 from vlakit.errors import ConfigError
@@ -29,6 +30,10 @@ def main(overrides: Sequence[str]) -> None:
     cfg = verb_config("table", overrides)
     check_format(cfg["format"], FORMATS.names())
     check_choice("source", cfg["source"], SOURCES)
+    if cfg["save"]:
+        check_writable(cfg["save"])
+    if cfg["svg"]:
+        check_writable(Path(cfg["svg"]).parent)
     report = replace(build(cfg), command=shlex.join(["vlakit", "table", *overrides]))
     from vlakit.reports.rendering import report_of
 

@@ -3,50 +3,68 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from vlakit.cli.configuration import PROVIDER, check_run, hydra_root, to_plain, whole
+from vlakit.cli.configuration import PROVIDER, to_plain
 from vlakit.cli.errors import quiet_libraries, readable_errors
+from vlakit.cli.hydra_run import run_hydra
 from vlakit.cli.own_data import with_own_data
-from vlakit.cli.sweep import PLACES, Job, closed_early, continued, parent_of, without
+from vlakit.cli.sweep import PLACES, Job, closed_early, continued, die_with_parent, parent_of, sign_lines, without
 from vlakit.cli.words import own_folders
 from vlakit.configs import also_in
 
 if TYPE_CHECKING:
-    from lightning import Trainer
+    from lightning import Callback, Trainer
 
+    from vlakit.cli.recording import Record
+    from vlakit.cli.resuming import Resumed
+    from vlakit.data.stream.datamodule import VLADataModule
+    from vlakit.strategies.base import PolicyModule
 
 log = logging.getLogger(__name__)
 _UNNAMED = (*PLACES, "evaluate.", "callbacks", "trainer.enable", "name=", "model.weights=", "hydra.")  # in the record
-_OF_HYDRA = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p")
 
 
 def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = None) -> dict[str, float]:
     """Run one experiment; return the last value of every logged metric, and leave `last.ckpt` in paths.output.
 
-    With evaluate.suite=NAME it ends in closed loop: eval/success, and the episodes beside the checkpoint.
+    With evaluate.suite=NAME it ends in closed loop: eval/success, and the episodes beside the checkpoint. Raises
+    FolderBusy where another training has that folder.
     """
+    from vlakit.cli.recording import is_helper
+    from vlakit.files import locked
+
+    with nullcontext() if is_helper() else locked(Path(cfg.paths.output), who="another training"):
+        return trained(cfg, run_name=run_name, parent=parent)
+
+
+def trained(
+    cfg: DictConfig, *, run_name: str | None = None, parent: str | None = None, finish: bool = False
+) -> dict[str, float]:
+    """The same in a folder that this process holds. finish: whether a checkpoint that has done all steps is fine."""
     import torch
-    from lightning.pytorch.callbacks import ProgressBar
 
     from vlakit.checkpoints.contract import N_FRAMES
-    from vlakit.checkpoints.file import checkpoint_file
-    from vlakit.cli.evaluate import evaluate_trained
+    from vlakit.cli.closing import last_words
+    from vlakit.cli.evaluate import check_ahead, check_units, evaluate_trained
     from vlakit.cli.policies import policy_of
-    from vlakit.cli.recording import Record, resumed_card
+    from vlakit.cli.recording import Record
+    from vlakit.cli.resuming import Resumed
     from vlakit.processing.processor import build_processor
     from vlakit.seeding import seed_everything
 
     quiet_libraries()  # behind the import of lightning, whose loggers must exist
+    tested = check_ahead(cfg)
     # Probabilities of a confident model are denormal numbers, over which a CPU takes a hundred times as long. Threads
     # inherit this, so it comes before they are made.
     torch.set_flush_denormal(True)
@@ -54,40 +72,64 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     processor = build_processor(to_plain(cfg.model.processor), seed=cfg.seed)
     processor.check_files()  # says now, not after building 7B, that the tokenizer's files are missing
     data = instantiate(cfg.data, processor=processor, _convert_="all")
+    check_units(tested, data.processor)
     policy = policy_of(cfg, data.processor)
-    resumed = None if cfg.ckpt_path is None else checkpoint_file(cfg.ckpt_path)
-    card = None if resumed is None else resumed_card(policy, resumed)
-    record = Record(cfg, run_name or cfg.name, parent, data, card)
-    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
-    if not cfg.trainer.enable_progress_bar:  # with which Lightning refuses a bar
-        callbacks = [one for one in callbacks if not isinstance(one, ProgressBar)]
-    trainer: Trainer = instantiate(
-        cfg.trainer, callbacks=[*callbacks, record], logger=record.logger or False, _convert_="all"
-    )
-    try:
-        trainer.fit(policy, data, ckpt_path=resumed, weights_only=True)
-    except SystemExit as end:
-        raise KeyboardInterrupt from end  # Lightning calls exit(1) on Ctrl-C, which a shell cannot tell from a failure
+    resumed = Resumed.of(cfg, policy, finish=finish)
+    record = Record(cfg, run_name or cfg.name, parent, data, resumed)
+    trainer = _trainer(cfg, record)
+    if resumed is not None:
+        resumed.check_devices(cfg, trainer)
+    _fit(trainer, policy, data, resumed)
     output = Path(cfg.paths.output)
     policy.answer_golden(data.golden_samples(N_FRAMES))
     trainer.save_checkpoint(output / "last.ckpt")
     log.info("checkpoint: %s", output / "last.ckpt")
     record.keep(output)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    _check_stopped(trainer)
     if cfg.evaluate.suite is not None and trainer.is_global_zero:
         metrics |= evaluate_trained(to_plain(cfg.evaluate), output, cfg.logger.get("tracking_uri"))
     record.close(metrics)
+    if trainer.is_global_zero:
+        for line in last_words(metrics, data, output, cfg.evaluate.suite):
+            log.info("%s", line)
     return metrics
+
+
+def _trainer(cfg: DictConfig, record: Record) -> Trainer:
+    from lightning.pytorch.callbacks import ProgressBar
+
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    if not cfg.trainer.enable_progress_bar:  # with which Lightning refuses a bar
+        callbacks = [one for one in callbacks if not isinstance(one, ProgressBar)]
+    return instantiate(cfg.trainer, callbacks=[*callbacks, record], logger=record.logger or False, _convert_="all")
+
+
+def _fit(trainer: Trainer, policy: PolicyModule, data: VLADataModule, resumed: Resumed | None) -> None:
+    try:
+        trainer.fit(policy, data, ckpt_path=None if resumed is None else resumed.file, weights_only=True)
+    except SystemExit as end:
+        # Lightning calls exit(1) on Ctrl-C, which a shell cannot tell from a failure, and on SIGTERM exit(None).
+        _check_stopped(trainer)
+        raise KeyboardInterrupt from end
+
+
+def _check_stopped(trainer: Trainer) -> None:
+    """Raise Stopped where a signal has asked for the end, in training or behind its last step."""
+    from vlakit.strategies.callbacks import SaveOnInterrupt, Stopped
+
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  set by Trainer
+    asked = [one.number for one in callbacks if isinstance(one, SaveOnInterrupt) and one.number is not None]
+    if asked:
+        raise Stopped(asked[0])
+    if trainer.received_sigterm:
+        raise Stopped(signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: `key=value` overrides, `-m` for a sweep, `-m continue=DIR` to go on with one."""
-    with readable_errors(), own_folders("train", continued(sys.argv[1:] if argv is None else argv)) as given:
-        words = with_own_data(given)
-        if not any(word.split("=")[0] in _OF_HYDRA for word in words):
-            check_run("train", [word for word in words if not word.startswith("-")])
-        sys.argv = [sys.argv[0], *whole(words)]
-        hydra.main(version_base="1.3", config_path=hydra_root(), config_name="train")(_job)()
+    with readable_errors(), own_folders("train", continued(sys.argv[1:] if argv is None else argv)) as words:
+        run_hydra(_job, with_own_data(words))
 
 
 def _job(cfg: DictConfig) -> dict[str, float]:
@@ -99,10 +141,12 @@ def _job(cfg: DictConfig) -> dict[str, float]:
     if config.mode != RunMode.MULTIRUN:
         with readable_errors():
             return train(cfg, run_name=name)
+    die_with_parent()
+    sign_lines(name)
     parent = parent_of(Path(config.sweep.dir))
     with readable_errors(), also_in(folders), closed_early(cfg, parent):
         job = Job(Path(config.runtime.output_dir), overrides, name, parent)
-        return job.run(cfg, lambda: train(cfg, run_name=name, parent=parent))
+        return job.run(cfg, lambda: trained(cfg, run_name=name, parent=parent, finish=True))
 
 
 def _run_name(cfg: DictConfig, overrides: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vlakit.errors import CorruptRecord, InvalidData
+from vlakit.errors import CorruptRecord, InvalidData, one_line
 from vlakit.schema import Float64
 
 
@@ -75,13 +74,8 @@ def columns(outcomes: Iterable[Outcome]) -> tuple[list[Start], npt.NDArray[np.bo
     """Starts, success (N,) and credit (N,)."""
     rows = list(outcomes)
     success = np.array([row.success for row in rows], bool)
-    starts = [Start(*map(printable, row.start)) for row in rows]
+    starts = [Start(*map(one_line, row.start)) for row in rows]
     return starts, success, np.array([row.credit for row in rows], np.float64)
-
-
-def printable(word: str) -> str:
-    """Without the control characters of a foreign file, which a terminal would obey, and marks that turn text round."""
-    return word if word.isprintable() else re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", "", word)
 
 
 def digest_of(contents: Iterable[bytes]) -> str:

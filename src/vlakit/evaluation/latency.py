@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
 
+from pydantic import Field, Strict
+
+from vlakit.checked import Flag, Some
 from vlakit.errors import ConfigError
 
 MEASURED = "measured"
+Milliseconds: TypeAlias = (
+    Annotated[int, Strict(), Field(ge=0)] | Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+)
 
 
 @dataclass(frozen=True)
@@ -19,9 +26,9 @@ class Control:
     counts. execute: actions of a chunk that are carried out before the policy is asked again; None: all.
     """
 
-    latency_ms: int | float | str = 0.0
-    blocking: bool = True
-    execute: int | None = None
+    latency_ms: Milliseconds | Literal["measured"] = 0.0
+    blocking: Flag = True
+    execute: Some | None = None
 
     def __post_init__(self) -> None:
         number = isinstance(self.latency_ms, int | float) and 0 <= self.latency_ms < math.inf

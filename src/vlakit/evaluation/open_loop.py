@@ -16,7 +16,7 @@ from vlakit.errors import InvalidData
 from vlakit.models.network import Likelihood
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.images import decode_jpeg
-from vlakit.processing.normalizer import normalize
+from vlakit.processing.normalizer import distance, normalize
 from vlakit.processing.processor import Processor
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics, Float32, Int64, Observation, Sample
@@ -106,10 +106,9 @@ def score(statistics: DatasetStatistics, episodes: Sequence[EpisodeResult], name
     recorded = np.concatenate([episode.recorded for episode in episodes])
     answered = np.concatenate([episode.answers[name] for episode in episodes])
     same = [episode.ids[name] == episode.recorded_ids for episode in episodes if episode.recorded_ids is not None]
-    distance = np.abs(normalize(answered, statistics) - normalize(recorded, statistics))
     return Scores(
         token_accuracy=float(np.concatenate(same).mean()) if same else None,
-        l1=float(distance.mean()),
+        l1=float(distance(answered, recorded, statistics).mean()),
         l1_per_dimension=[float(value) for value in np.abs(answered - recorded).mean(axis=0)],
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from vlakit import __version__
-from vlakit.checked import Count, Flag, Number
+from vlakit.checked import Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
 from vlakit.errors import ConfigError, PartMissing
 from vlakit.evaluation.latency import Control
 from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, EvaluationFolder, Row, opened, pairs_row, summary
@@ -39,20 +39,20 @@ class Request:
     with `episodes` as the budget. Raises ConfigError.
     """
 
-    tasks: tuple[str, ...] = ()
-    episodes: Count = 200
-    slots: Count = 32
-    workers: Count = 0
-    seed: Count = 0
+    tasks: tuple[Text, ...] = ()
+    episodes: Some = 200
+    slots: Rows = 32
+    workers: Few = 0
+    seed: Seed = 0
     control: Control = field(default_factory=Control)
     strict: Flag | None = None
     gate: Flag = True
-    gate_episodes: Count = 8
-    videos: Count = 0
-    picture_size: Count = 160
+    gate_episodes: Some = 8
+    videos: Few = 0
+    picture_size: Pixels = 160
     stop: Literal["decided"] | None = None
     against: Path | None = None
-    confidence: Number = 0.95
+    confidence: Fraction = 0.95
 
     def __post_init__(self) -> None:
         Options(self.slots, self.workers, self.control)  # refuses what cannot be run before a checkpoint is loaded

@@ -7,9 +7,11 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vlakit.checked import Count
+from pydantic import Field, Strict
+
+from vlakit.checked import Rows, Text
 from vlakit.data.shards.reader import ShardFolder
 from vlakit.errors import CheckpointMismatch, ConfigError, nearest
 from vlakit.evaluation.open_loop import OpenLoopResult, open_loop
@@ -26,17 +28,11 @@ class ScoreRequest:
     plots: trajectories drawn.
     """
 
-    split: str = "val"
+    split: Text = "val"
     data: Path | None = None
-    batch_size: Count = 64
-    max_frames: Count | None = None
-    plots: Count = 3
-
-    def __post_init__(self) -> None:
-        if min(self.batch_size, self.plots) < 1:
-            raise ConfigError(
-                f"batch_size={self.batch_size} plots={self.plots}", where="command line", do="give at least 1 of each"
-            )
+    batch_size: Rows = 64
+    max_frames: Annotated[int, Strict(), Field(ge=1)] | None = None
+    plots: Annotated[int, Strict(), Field(ge=1, le=1000)] = 3
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vlakit.errors import CheckpointMismatch, PartMissing
+from vlakit.errors import CheckpointMismatch, PartMissing, StatisticsMissing
 from vlakit.evaluation.actors import CONTROLS, Actor, Bounds, action_bounds
 from vlakit.evaluation.suite import InitialState, Suite
 from vlakit.evaluation.surroundings import check_surroundings, differences
 
 if TYPE_CHECKING:
     from vlakit.policy import Policy, TrainedPolicy
+    from vlakit.processing.processor import Processor
+    from vlakit.schema import DatasetStatistics
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ def checkpoint(
     policy: TrainedPolicy, name: str, suite: Suite, states: Sequence[InitialState], *, strict: bool
 ) -> Subject:
     """A checkpoint's policy, its prompts padded alike. Raises StatisticsMissing, CheckpointMismatch."""
-    statistics = policy.processor.statistics_of(suite.dataset)  # fails before the first episode
+    statistics = statistics_for(suite, policy.processor)  # fails before the first episode
     if strict:
         check_surroundings(policy.card.surroundings, suite, where=name)
     overridden = sorted(differences(policy.card.surroundings, suite))
@@ -101,3 +103,16 @@ def check_observation(policy: TrainedPolicy, suite: Suite, state: InitialState, 
             where=f"{where}; the suite's cameras: {', '.join(observation.images)}",
             do="choose the suite that its data came from, or train on what this one shows",
         )
+
+
+def statistics_for(suite: Suite, processor: Processor) -> DatasetStatistics:
+    """The action statistics of a suite's dataset. Raises StatisticsMissing that names a dataset to take instead."""
+    try:
+        return processor.statistics_of(suite.dataset)
+    except StatisticsMissing as error:
+        known = sorted(processor.statistics)
+        if not known:
+            raise
+        others = f" (or {', '.join(known[1:])})" if known[1:] else ""
+        do = f"fine-tune on {suite.dataset} first, or act in the units of another: suite.dataset={known[0]}{others}"
+        raise StatisticsMissing(error.what, where=error.where, do=do) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.evaluation.starts import title_of
-from vlakit.tracking.mlflow import record_evaluation
+from vlakit.tracking.mlflow import StoreUnreachable, record_evaluation
 
 if TYPE_CHECKING:
     from vlakit.evaluation.run import Evaluated
@@ -48,5 +48,10 @@ def _file(
     run_id = facts.get("mlflow_run_id")
     if run_id is None or tracking_uri is None:
         return
-    if not record_evaluation(tracking_uri, run_id, metrics, files, folder):
+    try:
+        recorded = record_evaluation(tracking_uri, run_id, metrics, files, folder)
+    except StoreUnreachable as error:  # what took hours to evaluate is in its files
+        log.warning("%s", error)
+        recorded = False
+    if not recorded:
         log.warning("run %s is not in %s: the numbers are in the files only", run_id, tracking_uri)

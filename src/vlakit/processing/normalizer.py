@@ -1,4 +1,9 @@
-"""Physical units to [-1, 1] and back by the 1 % and 99 % quantiles; the gripper passes through unchanged."""
+"""Physical units to [-1, 1] and back by the 1 % and 99 % quantiles; the gripper passes through unchanged.
+
+A column that never changes is learnt as 0, as in OpenVLA, and comes back as the constant that it is.
+"""
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +36,21 @@ def normalize_proprio(values: npt.ArrayLike, statistics: DatasetStatistics) -> F
 
 
 def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
-    """Map (..., A) in [-1, 1] back to physical units where the mask says so."""
+    """Map (..., A) in [-1, 1] back to physical units where the mask says so; constants whatever was predicted."""
     values = _checked(normalized, "an action", len(statistics.q01))
     physical = 0.5 * (values + 1) * (statistics.q99 - statistics.q01) + statistics.q01
-    return np.where(statistics.mask, physical, values).astype(np.float32)
+    return with_constants(np.where(statistics.mask, physical, values), statistics).astype(np.float32)
+
+
+def with_constants(actions: npt.NDArray[Any], statistics: DatasetStatistics) -> npt.NDArray[Any]:
+    """Physical actions (..., A) with the columns that never change (min == max) at their one value."""
+    return np.where(statistics.min == statistics.max, statistics.min, actions)
+
+
+def distance(actions: Float32, others: Float32, statistics: DatasetStatistics) -> Float32:
+    """How far physical actions (..., A) are apart in normalised units; in physical ones where a column is constant."""
+    apart = np.abs(normalize(actions, statistics) - normalize(others, statistics))
+    return np.where(statistics.min == statistics.max, np.abs(actions - others), apart).astype(np.float32)
 
 
 def _checked(numbers: npt.ArrayLike, what: str, size: int) -> npt.NDArray[np.float64]:

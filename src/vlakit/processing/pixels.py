@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias
+from pathlib import PurePath
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vlakit.errors import InvalidData
 from vlakit.processing.augment import ImageAugmentation
 from vlakit.processing.images import (
     GREY,
@@ -24,6 +26,42 @@ from vlakit.processing.settings import ProcessorSettings
 from vlakit.schema import Float32, UInt8
 
 ImageChange: TypeAlias = Callable[[UInt8], UInt8]
+
+
+def observed_frames(images: Any, camera: str) -> Sequence[UInt8]:
+    """The pictures of one camera of an observation as arrays, PIL images and tensors among them.
+
+    Raises InvalidData for a camera that is not there, and for what is no picture: a path, bytes, a tensor on a GPU.
+    """
+    if not isinstance(images, Mapping):
+        what = f"images is a {type(images).__name__}, not camera -> pictures"
+        raise InvalidData(what, where="observation", do="write Observation.of(image, instruction)")
+    shown = cast("Mapping[str, Any]", images)
+    if camera not in shown:
+        raise InvalidData(
+            f"no camera {camera!r}",
+            where=f"observation has {', '.join(shown) or 'none'}",
+            do="give the policy the cameras that it was trained with",
+        )
+    frames = shown[camera]
+    if isinstance(frames, np.ndarray):
+        return cast("Sequence[UInt8]", frames)
+    try:
+        if isinstance(frames, list | tuple):
+            return [_picture(one) for one in cast("Sequence[Any]", frames)]
+        return cast("Sequence[UInt8]", _picture(frames))
+    except (ValueError, TypeError, RuntimeError) as error:
+        remedy = "give (height, width, 3) uint8 RGB, a PIL image or a tensor on the CPU"
+        raise InvalidData(f"camera {camera!r} shows no picture: {error}", where="observation", do=remedy) from error
+
+
+def _picture(value: Any) -> UInt8:
+    if isinstance(value, str | bytes | bytearray | PurePath):
+        raise TypeError(f"{type(value).__name__}, a file or its bytes: open it with PIL.Image.open first")
+    pixels = np.asarray(value)
+    if pixels.dtype == object:
+        raise TypeError(f"this is a {type(value).__name__}")
+    return pixels
 
 
 class PictureChain:

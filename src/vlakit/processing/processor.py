@@ -17,7 +17,7 @@ from vlakit.errors import ActionNotFinite, CheckpointMismatch, InvalidData, Stat
 from vlakit.processing.augment import ImageAugmentation
 from vlakit.processing.images import decode_jpeg
 from vlakit.processing.normalizer import normalize, normalize_proprio, unnormalize
-from vlakit.processing.pixels import PictureChain
+from vlakit.processing.pixels import PictureChain, observed_frames
 from vlakit.processing.settings import ProcessorSettings
 from vlakit.registry import Registry
 from vlakit.schema import Batch, DatasetStatistics, Example, Float32, Inputs, Int64, Observation, Sample, TextBatch
@@ -55,6 +55,9 @@ class Processor(PictureChain):
 
     def check_files(self) -> None:
         """Raise PartMissing now, not in the middle of a run, when a file that preparation needs is not here."""
+
+    def check_instructions(self, instructions: Iterable[str]) -> None:
+        """Of a dataset: raise InvalidData where the network could not tell two of them apart; it may read none."""
 
     def for_validation(self) -> Self:
         """The same processor, preparing samples as the policy will see them; statistics are shared."""
@@ -131,6 +134,9 @@ class Processor(PictureChain):
                 where=where,
                 do="give one row for each frame of the window, oldest first",
             )
+        if not np.isfinite(values).all():
+            remedy = "mend the sensor or the recording: vlakit shards verify=DIR"
+            raise InvalidData(f"proprio is not finite: {values.tolist()}", where=where, do=remedy)
         return normalize_proprio(values, self.statistics_of(dataset))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -179,13 +185,7 @@ class Processor(PictureChain):
 
     def _observed_window(self, observation: Observation, camera: str) -> Tensor:
         """(W, 3 k, S, S)."""
-        if camera not in observation.images:
-            raise InvalidData(
-                f"no camera {camera!r}",
-                where=f"observation has {', '.join(observation.images) or 'none'}",
-                do="give the policy the cameras that it was trained with",
-            )
-        frames = observation.images[camera]
+        frames = observed_frames(observation.images, camera)
         if len(frames) != self.settings.window:
             raise InvalidData(
                 f"camera {camera!r} shows {len(frames)} frames, the policy takes {self.settings.window}",
@@ -245,7 +245,15 @@ class Processor(PictureChain):
     def physical(self, normalized: Float32, datasets: Sequence[str | None]) -> Float32:
         """Normalised actions (B, H, A) in the physical units of each row's dataset."""
         pairs = zip(normalized, datasets, strict=True)
-        return np.stack([unnormalize(actions, self.statistics_of(dataset)) for actions, dataset in pairs])
+        actions = np.stack([unnormalize(actions, self.statistics_of(dataset)) for actions, dataset in pairs])
+        if not np.isfinite(actions).all():
+            row = int(np.argwhere(~np.isfinite(actions))[0, 0])
+            raise ActionNotFinite(
+                f"the policy's answer is not a number: {actions[row].tolist()}",
+                where=f"answer {row}, dataset {datasets[row] or next(iter(self.statistics))!r}",
+                do="do not move the robot; check the weights and the statistics of the checkpoint",
+            )
+        return actions
 
     def spelled(self, normalized: Float32) -> dict[str, Any]:
         """An answer (H, A) in the policy's own form, where that is another; plain values for records."""

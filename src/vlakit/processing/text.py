@@ -42,6 +42,16 @@ class TextTokenizer:
         """Token ids of `text` without BOS or EOS."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
+    def unknown(self, text: str) -> list[str]:
+        """The words of `text` that become the one unknown id, so that no others can be told from them."""
+        encoding, unknown = self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.token_to_id("<unk>")
+        spans = [span for span, id_ in zip(encoding.offsets, encoding.ids, strict=True) if id_ == unknown]
+        words: list[str] = []
+        for number, (start, stop) in enumerate(spans):
+            joined = number > 0 and spans[number - 1][1] == start  # writing without spaces is cut at every character
+            words[-1:] = [words[-1] + text[start:stop]] if joined else [*words[-1:], text[start:stop]]
+        return words
+
     def decode(self, ids: list[int]) -> str:
         """Text of token ids, for people to read."""
         return self.tokenizer.decode(ids)

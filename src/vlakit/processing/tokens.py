@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from vlakit.errors import CheckpointMismatch
+from vlakit.errors import CheckpointMismatch, InvalidData
 from vlakit.processing.action_tokenizer import ActionTokenizer
 from vlakit.processing.normalizer import normalize, unnormalize
 from vlakit.processing.processor import Processor
@@ -19,6 +20,8 @@ from vlakit.processing.settings import ProcessorSettings, TokenSettings
 from vlakit.processing.text import TextTokenizer, build_tokenizer
 from vlakit.schema import NO_LOSS, Batch, Example, Float32, Inputs, Int64, Observation, Sample, TextBatch
 
+log = logging.getLogger(__name__)
+WORDS_SHOWN = 20  # of those that a warning names
 PROMPTS_KEPT = 100_000  # a bound for endless streams of new instructions
 
 
@@ -34,6 +37,8 @@ class TokenProcessor(Processor):
         super().__init__(settings, *further, **options)
         self.build_prompt = prompt_builder(settings.prompt)
         self._prompt_ids: dict[str, list[int]] = {}
+        self._asked: set[str] = set()
+        self._named: set[str] = set()  # unknown words that a warning has named
 
     @cached_property
     def text(self) -> TextTokenizer:
@@ -66,6 +71,38 @@ class TokenProcessor(Processor):
             self._prompt_ids[instruction] = ids
         return self._prompt_ids[instruction]
 
+    def check_instructions(self, instructions: Iterable[str]) -> None:
+        """Warn of words that the tokenizer lacks; InvalidData where two instructions differ in such words alone."""
+        doubtful = {text for text in set(instructions) if self.text.unknown(text)}
+        self._name_unknown(doubtful)
+        alike: dict[tuple[int, ...], str] = {}
+        for text in sorted(doubtful):
+            other = alike.setdefault(tuple(self.prompt_ids(text)), text)
+            if other.lower().split() != text.lower().split():
+                raise InvalidData(
+                    f"the instructions {other!r} and {text!r} become the same ids: the policy cannot tell them apart",
+                    where=f"tokenizer {self.settings.tokenizer}",
+                    do="write the instructions in words it knows, or train a model whose tokenizer knows these",
+                )
+
+    def _name_unknown(self, instructions: Iterable[str]) -> None:
+        words = {word for text in instructions for word in self.text.unknown(text)} - self._named
+        self._named |= words
+        if words:
+            shown = ", ".join(sorted(words)[:WORDS_SHOWN]) + (", ..." if len(words) > WORDS_SHOWN else "")
+            log.warning("words that the tokenizer %s does not know: %s", self.settings.tokenizer, shown)
+
+    def _check_asked(self, instruction: object) -> None:
+        """Once for each instruction that the policy is asked about."""
+        if not isinstance(instruction, str) or not instruction.strip():
+            what = f"the instruction is {instruction!r}"
+            raise InvalidData(what, where="observation", do="say in words what to do, as text (bytes: decode them)")
+        if instruction not in self._asked:
+            if len(self._asked) > PROMPTS_KEPT:
+                self._asked.clear()
+            self._asked.add(instruction)
+            self._name_unknown([instruction])
+
     def text_width(self, instructions: Iterable[str]) -> int:
         """Ids of the longest prompt."""
         return max((len(self.prompt_ids(instruction)) for instruction in set(instructions)), default=0)
@@ -87,6 +124,8 @@ class TokenProcessor(Processor):
 
     def observe(self, observations: Sequence[Observation], *, pad_to: int = 0) -> Inputs:
         """As any processor does, with the prompts."""
+        for one in observations:
+            self._check_asked(one.instruction)
         nothing = np.zeros(0, np.int64)
         rows = [(np.array(self.prompt_ids(one.instruction)), nothing) for one in observations]
         text = padded_text(rows, self.text.padding_id, width=pad_to)

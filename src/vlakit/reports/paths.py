@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlakit.compare.episodes import printable
+from vlakit.errors import one_line
 
 ELSEWHERE = "<elsewhere>"
 # In quotes, where it may hold spaces; else what no word comes before, also behind the :// of an address.
@@ -22,7 +22,7 @@ def public(text: str) -> str:
     >>> public("http" + "://me:secret@host/x"), public("sqlite:////home/me/runs/mlflow.db and/or /z")
     ('http://host/x', 'sqlite:///mlflow.db and/or /z')
     """
-    text = re.sub(r"(?<=://)[^/@\s]*@", "", printable(text))
+    text = re.sub(r"(?<=://)[^/@\s]*@", "", one_line(text))
     return _PLACE.sub(lambda place: place[0] if place[0].count("/") == 1 else place[0].rpartition("/")[2], text)
 
 

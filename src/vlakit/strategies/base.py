@@ -25,6 +25,7 @@ from vlakit.schema import Batch, Sample
 from vlakit.strategies.feature_cache import FeatureCache, check_frozen, opened
 from vlakit.strategies.metrics import ActionMetrics
 from vlakit.strategies.optim import parameter_groups
+from vlakit.strategies.resuming import Continuation
 from vlakit.strategies.trainable import train_only
 
 
@@ -62,6 +63,7 @@ class PolicyModule(LightningModule):
         self.known_features: FeatureCache | None = None
         self.facts: dict[str, Any] = {}  # plain facts of the run for the card: MLflow's id, shard hashes
         self.surroundings: dict[str, Any] = {}  # dataset -> camera and control rate, for the card
+        self.continuation = Continuation()
         self.contract: dict[str, Any] | None = None  # golden frames with answers, once the run has been closed
 
     @property
@@ -119,6 +121,14 @@ class PolicyModule(LightningModule):
             self.known_features.close()
             self.known_features = None
 
+    def on_train_start(self) -> None:
+        """Catch up with what the checkpoint that this goes on from still lacks."""
+        self.continuation.on_train_start(self.trainer, self.device)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Go on where the checkpoint was written."""
+        self.continuation.on_train_batch_start(self.trainer, self.device)
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch; a loss that is not finite stops the run with the batch's ids."""
         if self.known_features is not None:
@@ -126,7 +136,9 @@ class PolicyModule(LightningModule):
         output: Output = self.model(batch)
         loss = self.logged_loss(output.loss, batch)
         means = {name: rows.nanmean() for name, rows in self.validation.batch_values(output, batch).items()}
-        self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=len(batch))
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        values = {f"train/{name}": value for name, value in {**means, "learning_rate": rate}.items()}
+        self.log_dict(values, batch_size=len(batch))
         return loss
 
     def logged_loss(self, loss: Tensor, batch: Batch) -> Tensor:
@@ -151,6 +163,7 @@ class PolicyModule(LightningModule):
         """Log the means over all held-out batches."""
         self.log_dict({f"val/{name}": value for name, value in self.validation.compute().items()}, sync_dist=True)
         self.validation.reset()
+        self.continuation.validated = self.global_step
 
     def answer_golden(self, samples: Sequence[Sample]) -> None:
         """Let later checkpoints carry these frames with the answers of now: when a run closes, not at each checkpoint.
@@ -172,10 +185,12 @@ class PolicyModule(LightningModule):
             surroundings=self.surroundings,
             facts=self.facts,
         ).to_dict()
+        self.continuation.save(checkpoint, self._trainer, self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on from a checkpoint of another network or strategy. Raises CheckpointMismatch."""
         self.check_resumed(Card.from_dict(checkpoint[CARD], where="ckpt_path"), where="ckpt_path")
+        self.continuation.load(checkpoint)
 
     def check_resumed(self, card: Card, *, where: str) -> None:
         """Refuse a checkpoint of another strategy and, once this run's is built, network. Raises CheckpointMismatch."""

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vlakit.files import atomic_writer
 
@@ -20,3 +22,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_writer(target) as stream:
             torch.save(checkpoint, stream)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """The newest state, every so many steps, behind the validation of its step: its points are on record by then."""
+
+    @property
+    def state_key(self) -> str:
+        """Lightning's, which stands in checkpoints of before."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write where no validation follows."""
+        if not trainer.enable_validation:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write, unless it was validated at a step of its own."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))

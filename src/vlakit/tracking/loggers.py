@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,7 +17,20 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vlakit.errors import ConfigError, PartMissing, nearest
-from vlakit.tracking.mlflow import EXPERIMENT, PARENT, StoreUnreachable, client, experiment_id, log_params, reopen
+from vlakit.tracking.dead import close_dead, leave_behind
+from vlakit.tracking.mlflow import (
+    EXPERIMENT,
+    PARENT,
+    StoreUnreachable,
+    answering,
+    client,
+    experiment_id,
+    log_params,
+    log_points,
+    recorded_points,
+    reopen,
+)
+from vlakit.tracking.points import Points
 
 if TYPE_CHECKING:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -24,6 +39,19 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = ("auto", "last", "best", "none")
 SMALL = 200_000_000  # bytes; checkpoint=auto leaves a larger file where it is
 FOLDER = "checkpoint"
+PATIENCE_S = 60  # for a store that is away when training ends
+
+
+@contextmanager
+def own_environment(name: str) -> Iterator[None]:
+    """Give a variable of the process's environment back as it was."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 @dataclass(frozen=True)
@@ -58,18 +86,23 @@ class MlflowRun(MLFlowLogger):
         alias: str = "newest",
     ) -> None:
         _check_checkpoint(checkpoint)
-        experiment_id(client(tracking_uri), experiment, artifacts)
-        run_id = begun.card.get(self.ID)
-        if run_id is not None and not reopen(tracking_uri, run_id):
-            log.warning("run %s is not in %s: this one goes on in a new record", run_id, tracking_uri)
-            run_id = None
+        store = client(tracking_uri)
+        run_id, known = begun.card.get(self.ID), set[tuple[str, int]]()
+        with answering(tracking_uri):
+            close_dead(store, experiment_id(store, experiment, artifacts))
+            if run_id is not None and reopen(store, run_id):
+                known = recorded_points(store, run_id)
+            elif run_id is not None:
+                log.warning("run %s is not in %s: this one goes on in a new record", run_id, tracking_uri)
+                run_id = None
         super().__init__(
             experiment_name=experiment,
             run_name=begun.name,
-            tracking_uri=tracking_uri,
+            tracking_uri=store.tracking_uri,
             tags={PARENT: begun.parent} if begun.parent else None,
             run_id=run_id,
         )
+        self.points = Points(lambda points: log_points(store, str(self.run_id), points), known)
         self.checkpoint, self.register, self.alias = checkpoint, register, alias
         self.system_metrics = system_metrics
         self.monitor: SystemMetricsMonitor | None = None
@@ -123,8 +156,14 @@ class MlflowRun(MLFlowLogger):
         if self.system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            self.monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self._tracking_uri)
-            self.monitor.start()
+            with own_environment("MLFLOW_TRACKING_URI"):  # MLflow sets it: the next run's record would go there too
+                self.monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self._tracking_uri)
+                self.monitor.start()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """File a step's values, each once; a store that is away gets them when it is back."""
+        self.points.add(metrics, step or 0)
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
@@ -132,27 +171,42 @@ class MlflowRun(MLFlowLogger):
         if self.monitor is not None:
             self.monitor.finish()
             self.monitor = None
-        super().finalize(status)
+        if self._initialized and self.points.flush(PATIENCE_S):
+            self._kept(lambda: super(MlflowRun, self).finalize(status))
 
     @rank_zero_only
     def keep(self, output: Path) -> None:
-        """File the checkpoint that training left in `output`."""
+        """File the checkpoint that training left in `output`, or in its folder the points of a store that is away."""
+        if self.points.waiting:
+            leave_behind(output, self.points.waiting)
+            return
         file = chosen(output, "last" if self.checkpoint == "auto" and self.register else self.checkpoint)
         if file is not None:
-            self.experiment.log_artifact(str(self.run_id), str(file), FOLDER)
-            self.kept = True
+            self.kept = self._kept(lambda: self.experiment.log_artifact(str(self.run_id), str(file), FOLDER))
 
     @rank_zero_only
     def close(self, metrics: Mapping[str, float]) -> None:
         """Register what `keep` filed; its evaluation becomes tags of the version."""
-        if self.register is None or not self.kept:
-            return
+        if self.register is not None and self.kept:
+            self._kept(lambda: self._register(str(self.register), metrics))
+
+    def _register(self, name: str, metrics: Mapping[str, float]) -> None:
         store, run_id = self.experiment, str(self.run_id)
         source = f"{store.get_run(run_id).info.artifact_uri}/{FOLDER}"
         tags = {name: f"{value:.4g}" for name, value in metrics.items() if name.startswith("eval/")}
-        version = store.create_model_version(self.register, source, run_id, tags=tags).version
-        store.set_registered_model_alias(self.register, self.alias, version)
-        log.info("registered: models:/%s@%s, version %s", self.register, self.alias, version)
+        version = store.create_model_version(name, source, run_id, tags=tags).version
+        store.set_registered_model_alias(name, self.alias, version)
+        log.info("registered: models:/%s@%s, version %s", name, self.alias, version)
+
+    def _kept(self, call: Callable[[], object]) -> bool:
+        """Whether the store took what ends a run; one that is away is warned of: the training is there without it."""
+        try:
+            with answering(self._tracking_uri):
+                call()
+        except StoreUnreachable as error:
+            log.warning("the record lacks how this run ended: %s", error.what)
+            return False
+        return True
 
 
 class WandbRun(WandbLogger):

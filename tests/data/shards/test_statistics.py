@@ -8,6 +8,7 @@ import pytest
 
 from vlakit.data.shards.statistics import NAMES, compute_statistics, load_statistics, proprio_columns, save_statistics
 from vlakit.errors import InvalidData, StatisticsMissing
+from vlakit.schema import DatasetStatistics
 
 RNG = np.random.default_rng(0)
 ACTIONS = RNG.normal(size=(1000, 7)).astype(np.float32)
@@ -52,10 +53,41 @@ def test_layout_is_that_of_openvla(tmp_path: Path) -> None:
     assert entry["proprio"] == {name: [0.0] * 7 for name in NAMES}
 
 
-def test_foreign_file_without_mask_leaves_the_gripper(tmp_path: Path) -> None:
-    action = {name: [0.5, 1.0, 2.0] for name in NAMES}
-    (tmp_path / "s.json").write_text(json.dumps({"old": {"action": action}}))
-    assert load_statistics(tmp_path / "s.json")["old"].mask.tolist() == [True, True, False]
+def foreign(tmp_path: Path, **changes: object) -> DatasetStatistics:
+    numbers = {"mean": 0.5, "std": 0.5, "max": 1.0, "min": 0.0, "q01": 0.0, "q99": 1.0}
+    action = {name: [value] * 3 for name, value in numbers.items()} | {"mask": [True, True, False]} | changes
+    (tmp_path / "s.json").write_text(json.dumps({"old": {"action": {k: v for k, v in action.items() if v != []}}}))
+    return load_statistics(tmp_path / "s.json")["old"]
+
+
+def test_without_a_mask_every_column_is_normalised_as_in_the_original_and_a_warning_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert foreign(tmp_path, mask=[]).mask.tolist() == [True, True, True]
+    assert "has no mask: every column is normalised" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"q99": [1.0, float("nan"), 1.0]}, "q99 of column 1 is nan"),
+        ({"q01": [0.0, 0.0, float("-inf")]}, "q01 of column 2 is -inf"),
+        ({"mean": [0.0, None, 0.0]}, "mean of column 1 is nan"),
+        ({"q01": [0.0, 2.0, 0.0]}, "q01 2.0 is above q99 1.0 in column 1"),
+        ({"min": [0.0, 0.0, 3.0]}, "min 3.0 is above max 1.0 in column 2"),
+        ({"min": [1.0, 0.0, 0.0]}, "min = max = 1.0 in column 0, and q01, q99 are others"),
+        ({"mask": [1, 1, 0]}, "mask holds 1"),
+        ({"mask": ["true", True, False]}, "mask holds 'true'"),
+        ({"mask": [True, False]}, "different lengths"),
+        ({"mask": True}, "garble"),
+    ],
+)
+def test_statistics_from_outside_are_finite_in_order_and_have_a_mask_of_booleans(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    assert foreign(tmp_path).mask.tolist() == [True, True, False]
+    with pytest.raises(InvalidData, match=message):
+        foreign(tmp_path, **changes)
 
 
 @pytest.mark.parametrize("content", ["[]", "nope", '{"a": {}}', '{"a": {"action": {"mean": [1]}}}', '{"a": 3}'])

@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from vlakit.compare.episodes import Episodes, printable
-from vlakit.errors import InvalidData, UnknownName
+from vlakit.compare.episodes import Episodes
+from vlakit.errors import InvalidData, UnknownName, one_line
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def _printable(episodes: Episodes) -> Episodes:
     """Starts are clean already (columns); so are then all words that a report shows."""
     return replace(
         episodes,
-        run=printable(episodes.run),
-        seed=None if episodes.seed is None else printable(episodes.seed),
-        versions={printable(key): printable(value) for key, value in episodes.versions.items()},
-        states=printable(episodes.states),
-        notes=[printable(note) for note in episodes.notes],
+        run=one_line(episodes.run),
+        seed=None if episodes.seed is None else one_line(episodes.seed),
+        versions={one_line(key): one_line(value) for key, value in episodes.versions.items()},
+        states=one_line(episodes.states),
+        notes=[one_line(note) for note in episodes.notes],
     )

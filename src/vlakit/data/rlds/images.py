@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -13,6 +14,7 @@ from vlakit.errors import CorruptRecord, InvalidData
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY = b"\0"  # colour type of a PNG
 _UNDECODABLE = (ValueError, OSError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
+_GREYSCALE, _COLOUR = 2, 3  # dimensions of raw pixels
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -37,6 +39,20 @@ def decode_image(data: bytes, dtype: str = "uint8", channels: int = 3) -> np.nda
     if dtype == "uint8":
         return (pixels >> 8).astype(np.uint8)
     return pixels.astype(np.uint16) * np.uint16(257)
+
+
+def encode_png(pixels: Any) -> bytes:
+    """PNG of raw pixels (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8; raises InvalidData for anything else."""
+    array = np.asarray(pixels)
+    if array.ndim == _COLOUR and array.shape[-1] == 1:
+        array = array[..., 0]
+    sound = array.ndim == _GREYSCALE or (array.ndim == _COLOUR and array.shape[-1] in (3, 4))
+    if array.dtype != np.uint8 or not sound or 0 in array.shape:
+        what = f"an image of raw values of shape {array.shape} and type {array.dtype}"
+        raise InvalidData(what, do="store (height, width, 3) uint8, or an encoded JPEG or PNG")
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
 
 
 def _decode(data: bytes, channels: int) -> np.ndarray:

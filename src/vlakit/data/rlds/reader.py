@@ -57,7 +57,7 @@ def parse_episode(
         spans = index_example(payload)
     except CorruptRecord as error:
         raise _located(error, where) from None
-    wanted = features.steps if only is None else _chosen(features.steps, only, where)
+    wanted = features.steps if only is None else _chosen(features, only, where)
     known: dict[str, Any] = {}
     n_steps: int | None = None
     for path, leaf in wanted.items():
@@ -97,8 +97,9 @@ def _count_steps(leaves: Iterable[Leaf], spans: Spans, where: str) -> int:
     return 0
 
 
-def _chosen(leaves: dict[str, Leaf], only: Collection[str], where: str) -> dict[str, Leaf]:
+def _chosen(features: Features, only: Collection[str], where: str) -> dict[str, Leaf]:
     for path in only:
-        if path not in leaves:
-            raise UnknownName(f"the dataset's steps have no {path!r}", where=where, do=nearest(path, leaves))
-    return {path: leaf for path, leaf in leaves.items() if path in only}
+        if path not in features.steps:
+            known = [*features.steps, *features.metadata]
+            raise UnknownName(f"the dataset's steps have no {path!r}", where=where, do=nearest(path, known))
+    return {path: leaf for path, leaf in features.steps.items() if path in only}

@@ -12,6 +12,7 @@ import numpy as np
 from vlakit.data.rlds.folder import RldsFolder, open_rlds
 from vlakit.data.rlds.reader import parse_episode
 from vlakit.data.rlds.tfrecord import RecordHeader, read_record, record_headers
+from vlakit.errors import CorruptRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,29 @@ class RldsSource:
         return {"name": self.folder.name, "file_sizes": {file.name: file.stat().st_size for file in files}}
 
     def headers(self, split: str) -> Iterator[RecordHeader]:
-        """The records of a split, file after file."""
-        for file in self.folder.splits[split]:
-            yield from record_headers(file)
+        """The records of a split, file after file; CorruptRecord when a file holds not as many as are declared."""
+        files = self.folder.splits[split]
+        for file in files:
+            n_records, declared = 0, self.folder.lengths.get(file)
+            for header in record_headers(file):
+                n_records += 1
+                yield header
+            # Of a split that nobody declared, an empty file among others is an aborted copy.
+            if n_records != declared if declared is not None else not n_records and len(files) > 1:
+                said = "" if declared is None else f", and dataset_info.json declares {declared}"
+                raise CorruptRecord(
+                    f"the file holds {n_records} records{said}",
+                    where=str(file),
+                    do="finish the download, or fetch file and dataset_info.json again",
+                )
 
     def read(self, header: RecordHeader, fields: Collection[str]) -> dict[str, np.ndarray | list[Any]]:
-        """The named step fields of one record, its checksum checked."""
-        return parse_episode(read_record(header), self.folder.features, where=str(header), only=fields).steps
+        """The named step fields of one record, its checksum checked; a field of its metadata is the same every step."""
+        features, where = self.folder.features, str(header)
+        once = [field for field in fields if field in features.metadata and field not in features.steps]
+        of_steps = [field for field in fields if field not in once]
+        episode = parse_episode(read_record(header), features, where=where, only=of_steps)
+        return {**episode.steps, **{field: [episode.metadata[field]] * episode.n_steps for field in once}}
 
     def same(self, header: RecordHeader, other: RecordHeader) -> bool:
         """Whether two records hold the same bytes."""

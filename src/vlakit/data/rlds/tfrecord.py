@@ -17,6 +17,7 @@ from vlakit.errors import CorruptRecord, InvalidData
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
+_COMPRESSED = {b"\x1f\x8b": "GZIP", b"\x78\x01": "ZLIB", b"\x78\x5e": "ZLIB", b"\x78\x9c": "ZLIB", b"\x78\xda": "ZLIB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ def read_record(header: RecordHeader) -> bytes:
 
 def _opened(path: Path) -> BinaryIO:
     try:
+        if not path.is_file() and path.exists():
+            raise InvalidData("this is no file", where=str(path), do="fetch it again")
         return path.open("rb")
     except OSError as error:
         raise InvalidData(f"the file cannot be opened: {error.strerror}", where=str(path)) from None
@@ -113,10 +116,17 @@ def _opened(path: Path) -> BinaryIO:
 
 def _read_length(file: BinaryIO, path: Path, index: int, offset: int, size: int) -> int:
     head = file.read(_HEADER.size)
+    length, crc = _HEADER.unpack(head.ljust(_HEADER.size, b"\0"))
+    sound = len(head) == _HEADER.size and masked_crc(head[:8]) == crc
+    if not sound and index == 0 and head[:2] in _COMPRESSED:
+        raise CorruptRecord(
+            f"the file is compressed ({_COMPRESSED[head[:2]]}), which RLDS files are not",
+            where=str(path),
+            do="decompress every file under its own name (gunzip for GZIP), then convert again",
+        )
     if len(head) < _HEADER.size:
         raise _cut_off(f"{path}, record {index}, byte {offset}")
-    length, crc = _HEADER.unpack(head)
-    if masked_crc(head[:8]) != crc:
+    if not sound:
         raise CorruptRecord(
             "the length of a record fails its checksum: the file is damaged, or no TFRecord",
             where=f"{path}, record {index}, byte {offset}",

@@ -27,8 +27,10 @@ from vlakit.data.shards.frames import (
 from vlakit.data.shards.index import ShardEntry
 from vlakit.data.shards.statistics import proprio_columns
 from vlakit.errors import CorruptRecord
+from vlakit.files import content_hash, write_atomically
 from vlakit.schema import Float32
 
+NAMES = ("action", "proprio", "places", "instruction")
 Columns = npt.NDArray[Any]  # (n,) of action (A,), proprio (P,), places (C, 2): offset and size, instruction: UTF-8
 
 
@@ -45,15 +47,38 @@ def open_columns(folder: Path, entry: ShardEntry, cameras: Sequence[str], propri
         partial = folder / f"{entry.name}.{os.getpid()}.partial.npy"  # several workers may come here at the same time
         with suppress(OSError):  # a folder that cannot be written: they are made each time
             np.save(partial, columns)
+            _digest_path(folder, entry).unlink(missing_ok=True)
             partial.rename(columns_path(folder, entry))
+            keep_digest(folder, entry)
     return columns
+
+
+def keep_digest(folder: Path, entry: ShardEntry) -> None:
+    """Write the sha256 of the columns beside them, by which `check_columns` knows them again."""
+    write_atomically(_digest_path(folder, entry), content_hash(columns_path(folder, entry)) + "\n")
+
+
+def check_columns(folder: Path, entry: ShardEntry) -> None:
+    """Raise CorruptRecord where columns are not those that were written; older ones have no hash and pass."""
+    path, digest = columns_path(folder, entry), _digest_path(folder, entry)
+    if path.is_file() and digest.is_file() and content_hash(path) != digest.read_text().strip():
+        raise CorruptRecord(
+            "its sha256 is not that beside it: at least one byte has changed",
+            where=str(path),
+            do="delete it and the .sha256 beside it: both are made again from the tar",
+        )
+
+
+def _digest_path(folder: Path, entry: ShardEntry) -> Path:
+    return columns_path(folder, entry).with_suffix(".npy.sha256")
 
 
 def load_columns(folder: Path, entry: ShardEntry) -> Columns | None:
     """The columns beside a tar; None where there are none, or a broken file."""
+    path = columns_path(folder, entry)
     with suppress(OSError, ValueError):
-        columns = np.load(columns_path(folder, entry), mmap_mode="r").view(np.ndarray)
-        return columns if len(columns) == entry.nsamples else None
+        columns = np.load(path, mmap_mode="r").view(np.ndarray) if path.is_file() else np.zeros(0)
+        return columns if len(columns) == entry.nsamples and columns.dtype.names == NAMES else None
     return None
 
 

@@ -17,7 +17,8 @@ from typing import Any, Unpack
 import numpy as np
 
 from vlakit import __version__
-from vlakit.data.shards.columns import Columns, columns_path, open_columns, scan
+from vlakit.data.shards.checks import notes
+from vlakit.data.shards.columns import Columns, columns_path, keep_digest, open_columns, scan
 from vlakit.data.shards.frames import episode_members
 from vlakit.data.shards.index import INDEX_NAME, SPLITS, STATISTICS_NAME, ShardEntry, ShardIndex, load_index, save_index
 from vlakit.data.shards.journal import Journal, already_finished
@@ -103,6 +104,7 @@ def make_shard(
         columns = scan(writer.partial, entry, options.cameras, recipe.spec.proprio)
         with atomic_writer(columns_path(journal.out, entry)) as stream:
             np.save(stream, columns)
+        keep_digest(journal.out, entry)
         return entry
     except BaseException:
         writer.abandon()
@@ -169,6 +171,7 @@ class _Conversion:
         action, proprio = ([one[kind].T for one in columns] for kind in ("action", "proprio"))  # (D, n) each
         n_episodes = sum(len(shard.episodes) for shard in shards)
         mask = np.array(spec.mask) if spec.mask else default_mask(len(action[0]))
+        statistics = compute_statistics(action, proprio, n_episodes, mask)
         index = ShardIndex(
             dataset=spec.name,
             shards=tuple(shards),
@@ -180,8 +183,9 @@ class _Conversion:
             proprio=spec.proprio,
             skipped=skipped,
             plan=settings,
+            notes=notes(statistics),
         )
-        save_statistics(out / STATISTICS_NAME, {spec.name: compute_statistics(action, proprio, n_episodes, mask)})
+        save_statistics(out / STATISTICS_NAME, {spec.name: statistics})
         save_index(out, index)
         return index
 

@@ -18,6 +18,7 @@ INDEX_NAME = "shardindex.json"
 STATISTICS_NAME = "statistics.json"
 JOURNAL_NAME = ".conversion"
 SPLITS = ("train", "val")
+MEMBER_BYTES = 512  # the least that a member takes in a tar: its header
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,14 @@ class ShardEntry:
     def name(self) -> str:
         """The url without its ending."""
         return self.url.removesuffix(".tar")
+
+    def check(self, n_cameras: int, where: Path) -> None:
+        """Raise InvalidData where it claims more frames than its bytes can hold: before anything is made of them."""
+        n_frames = [self.nsamples, *(n_frames for _, n_frames in self.episodes)]
+        claimed = max(self.nsamples, sum(n_frames[1:]))
+        if min(n_frames) < 0 or claimed * (n_cameras + 2) * MEMBER_BYTES > self.filesize:
+            message = f"{self.url} claims {claimed:,} frames in {self.filesize:,} bytes, which cannot be"
+            raise InvalidData(message, where=str(where), do="restore the file, or convert the source again")
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> ShardEntry:
@@ -58,6 +67,7 @@ class ShardIndex:
     split_rule: str
     skipped: dict[str, int]
     plan: dict[str, Any]
+    notes: tuple[str, ...] = ()  # what a person should know before training on it
 
     @property
     def splits(self) -> list[str]:
@@ -91,6 +101,7 @@ class ShardIndex:
             "split_rule": self.split_rule,
             "counts": self.counts(),
             "skipped": self.skipped,
+            **({"notes": list(self.notes)} if self.notes else {}),
             "plan": self.plan,
             "shardlist": [asdict(shard) for shard in self.shards],
         }
@@ -110,10 +121,13 @@ def load_index(folder: Path) -> ShardIndex:
     if not path.is_file():
         raise _not_a_shard_folder(folder)
     try:
-        return _from_json(json.loads(path.read_text(encoding="utf-8")))
+        index = _from_json(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"no shard index of this kit: {type(error).__name__} {error}"
         raise InvalidData(message, where=str(path), do="restore the file, or convert the source again") from error
+    for entry in index.shards:
+        entry.check(len(index.cameras), path)
+    return index
 
 
 def _not_a_shard_folder(folder: Path) -> NotAShardFolder:
@@ -137,4 +151,5 @@ def _from_json(content: Mapping[str, Any]) -> ShardIndex:
         split_rule=str(content["split_rule"]),
         skipped={str(reason): int(count) for reason, count in content["skipped"].items()},
         plan=dict(content["plan"]),
+        notes=tuple(map(str, content.get("notes", ()))),
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlakit.data.shards.checks import check_trajectory
 from vlakit.data.shards.frames import episode_id, planned_bytes
 from vlakit.data.shards.options import ConversionOptions
 from vlakit.data.source import Header, Source
@@ -37,12 +38,16 @@ class Recipe:
         return standardize(steps, self.spec, where=where, metadata=dict(header.metadata), cameras=cameras)
 
     def sizes(self, split: str, headers: Iterable[Header]) -> Int64:
-        """What the plan must know of each episode, (n, 2): its frames, or why it is skipped, and its bytes in a tar."""
-        return np.array([self._size(split, self.trajectory(header)) for header in headers], np.int64)
+        """What the plan must know of each episode, (n, 2): its frames, or why it is skipped, and its bytes in a tar.
 
-    def _size(self, split: str, trajectory: Trajectory) -> tuple[int, int]:
+        Raises InvalidData for an episode that must not be trained on (vlakit.data.shards.checks).
+        """
+        return np.array([self._size(split, self.trajectory(header), str(header)) for header in headers], np.int64)
+
+    def _size(self, split: str, trajectory: Trajectory, where: str) -> tuple[int, int]:
         if not any(text.strip() for text in trajectory.instructions):
             return UNLABELED if len(trajectory) else EMPTY, 0
+        check_trajectory(trajectory, self.spec, where)
         return len(trajectory), planned_bytes(trajectory, split, self.options.cameras)
 
 

@@ -5,8 +5,10 @@ Past the end of an episode a relative action is zero and an absolute one, the gr
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
 from itertools import accumulate
@@ -15,10 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vlakit.data.rlds.images import decode_image
+from vlakit.data.shards.columns import open_columns
 from vlakit.data.shards.index import STATISTICS_NAME, ShardIndex, load_index
 from vlakit.data.shards.statistics import load_statistics
-from vlakit.data.shards.table import ShardTable
-from vlakit.errors import ConfigError, InvalidData, StatisticsMissing, UnknownName, nearest
+from vlakit.data.shards.table import ShardTable, check_content, check_size
+from vlakit.errors import ConfigError, InvalidData, StatisticsMissing, UnknownName, nearest, printable
 from vlakit.schema import DatasetStatistics, Float32, Int64, Sample
 
 OPEN_SHARDS = 24  # 1.5 shuffle groups of 16; each costs a file descriptor and 0.3 MB per 2,000 frames
@@ -50,13 +54,15 @@ class ShardFolder:
     ) -> None:
         self.path, self.index, self.statistics, self.open_shards = path, index, statistics, open_shards
         self._tables: OrderedDict[int, ShardTable] = OrderedDict()
+        self._sound: set[int] = set()  # shards whose hash was checked; worker processes are told of them
 
     @classmethod
     def open(cls, path: str | Path, *, open_shards: int = OPEN_SHARDS) -> ShardFolder:
         """Read index and statistics of a folder that `convert` wrote; at most `open_shards` tars stay open a process.
 
-        Fewer open shards than a shuffle group has make every read scan a tar again.
-        Raises NotAShardFolder (an unfinished one says so), InvalidData, StatisticsMissing.
+        Fewer open shards than a shuffle group has make every read scan a tar again. Each shard has the size that the
+        index says; its hash is checked when it is first read, or by `check`.
+        Raises NotAShardFolder (an unfinished one says so), InvalidData, StatisticsMissing, CorruptRecord.
         """
         folder = Path(path)
         index = load_index(folder)
@@ -67,7 +73,20 @@ class ShardFolder:
                 where=f"{folder / STATISTICS_NAME} (has: {', '.join(statistics) or 'none'})",
                 do="convert the dataset again",
             )
+        for entry in index.shards:
+            check_size(folder, entry)
         return cls(folder, index, statistics[index.dataset], open_shards)
+
+    def check(self) -> None:
+        """Hash all shards, several at a time, so that a flipped byte is known before training. Raises CorruptRecord."""
+        waiting = [number for number in range(len(self.index.shards)) if number not in self._sound]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for number in pool.map(self._checked, waiting):
+                self._sound.add(number)
+
+    def _checked(self, shard: int) -> int:
+        check_content(self.path, self.index.shards[shard])
+        return shard
 
     @property
     def dataset(self) -> str:
@@ -109,6 +128,21 @@ class ShardFolder:
                 rows.append(EpisodeRow(episode, number, first, n_frames))
                 first += n_frames
         return rows
+
+    def picture_size(self, camera: str) -> list[int] | None:
+        """Width and height of a camera's pictures, by the first; None where the conversion made them square."""
+        if self.index.plan.get("options", {}).get("image_size") is not None:
+            return None
+        first = next(number for number, shard in enumerate(self.index.shards) if shard.nsamples)
+        height, width, _ = decode_image(self._table(first).image(camera, 0)).shape
+        return [width, height]
+
+    def instructions(self) -> set[str]:
+        """All that differ, of all splits."""
+        index, texts = self.index, set[bytes]()
+        for entry in index.shards:
+            texts |= set(open_columns(self.path, entry, index.cameras, index.proprio)["instruction"].tolist())
+        return {printable(text.decode()) for text in texts}
 
     def read_sample(
         self, ref: SampleRef, *, window: int = 1, chunk: int = 1, cameras: Sequence[str] | None = None
@@ -173,6 +207,8 @@ class ShardFolder:
         while len(self._tables) >= max(self.open_shards, 1):
             self._tables.popitem(last=False)[1].close()
         entry = self.index.shards[shard]
+        if shard not in self._sound:
+            self._sound.add(self._checked(shard))
         table = self._tables[shard] = ShardTable(self.path, entry, self.index)
         return table
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vlakit.errors import InvalidData, StatisticsMissing
 from vlakit.files import write_atomically
 from vlakit.schema import DatasetStatistics, Float32, Float64
 
+log = logging.getLogger(__name__)
 NAMES = ("mean", "std", "max", "min", "q01", "q99")
 EMPTY_PROPRIO_SIZE = 7  # what OpenVLA writes when it loads no proprio
 
@@ -90,10 +92,10 @@ def load_statistics(path: Path) -> dict[str, DatasetStatistics]:
 
     Raises StatisticsMissing when there is no such file, InvalidData when an entry is not of this layout.
     """
+    if not path.is_file():
+        raise StatisticsMissing("no statistics file", where=str(path), do="convert the dataset to shards")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StatisticsMissing("no statistics file", where=str(path), do="convert the dataset to shards") from error
     except ValueError as error:
         raise InvalidData(f"not JSON: {error}", where=str(path), do="restore the file or convert again") from error
     return statistics_from_json(content, where=str(path))
@@ -123,19 +125,54 @@ def _from_json(entry: Any, where: str) -> DatasetStatistics:
     try:
         action = _vectors(entry["action"], NAMES)
         size = len(action["mean"])
-        mask = np.array(entry["action"].get("mask", default_mask(size)), dtype=bool)
+        mask = _mask(entry["action"].get("mask"), size, where)
         proprio = _vectors(entry.get("proprio") or {}, (entry.get("proprio") or {}).keys() & set(NAMES))
         counts = (int(entry.get("num_transitions", 0)), int(entry.get("num_trajectories", 0)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidData(
             f"statistics lack or garble {error}", where=where, do=f"each entry needs action with {', '.join(NAMES)}"
         ) from error
-    if any(value.shape != (size,) for value in action.values()) or mask.shape != (size,):
+    if not size or any(value.shape != (size,) for value in action.values()) or mask.shape != (size,):
         raise InvalidData(f"action statistics of different lengths, mean has {size}", where=where, do="convert again")
+    _check_numbers(action, where)
+    _check_numbers(proprio, f"{where}, proprio")
     empty = set(proprio) != set(NAMES) or not any(value.any() for value in proprio.values())
     return DatasetStatistics(
         **action, mask=mask, num_transitions=counts[0], num_trajectories=counts[1], proprio=None if empty else proprio
     )
+
+
+def _mask(values: Any, size: int, where: str) -> npt.NDArray[np.bool_]:
+    """(A,) bool; without one every column is normalised, as the original's code has it."""
+    if values is None:
+        log.warning("%s has no mask: every column is normalised, the gripper too, as OpenVLA does then", where)
+        return np.ones(size, np.bool_)
+    wrong = [value for value in values if not isinstance(value, bool)]
+    if wrong:
+        raise InvalidData(
+            f"mask holds {wrong[0]!r}", where=where, do="give true or false for each number of the action"
+        )
+    return np.array(values, np.bool_)
+
+
+def _check_numbers(table: Mapping[str, Float64], where: str) -> None:
+    """Raise InvalidData where statistics are no numbers, or where their order cannot be."""
+    for name, values in table.items():
+        if not np.isfinite(values).all():
+            column = int(np.argmin(np.isfinite(values)))
+            remedy = "take the file that came with the data or the weights"
+            raise InvalidData(f"{name} of column {column} is {values[column]}", where=where, do=remedy)
+    for low, high in (("q01", "q99"), ("min", "max")):
+        if low in table and high in table and (table[low] > table[high]).any():
+            column = int(np.argmax(table[low] > table[high]))
+            message = f"{low} {table[low][column]} is above {high} {table[high][column]} in column {column}"
+            raise InvalidData(message, where=where, do="swap them, or convert the dataset again")
+    if {"q01", "q99", "min", "max"} <= set(table):
+        constant = table["min"] == table["max"]
+        off = constant & ~np.isclose([table["q01"], table["q99"]], table["min"], rtol=1e-5, atol=1e-6).all(axis=0)
+        if off.any():
+            message = f"min = max = {table['min'][off][0]} in column {int(np.argmax(off))}, and q01, q99 are others"
+            raise InvalidData(message, where=where, do="convert the dataset again: a constant column has one value")
 
 
 def _vectors(table: Mapping[str, Any], names: Iterable[str]) -> dict[str, Float64]:

@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 
-from vlakit.data.shards.columns import corrupt, open_columns
+from vlakit.data.shards.columns import check_columns, corrupt, open_columns
 from vlakit.data.shards.frames import frame_key
 from vlakit.data.shards.index import ShardEntry, ShardIndex
+from vlakit.errors import CorruptRecord, printable
+from vlakit.files import content_hash
 from vlakit.schema import Int64
+
+
+def check_size(folder: Path, entry: ShardEntry) -> None:
+    """Raise CorruptRecord where a shard is missing, no file, or of another size than the index says; opens nothing."""
+    path = folder / entry.url
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _unopened(path, error) from error
+    if not S_ISREG(status.st_mode):
+        raise corrupt(path, "a shard of the index is no file")
+    if status.st_size != entry.filesize:
+        raise corrupt(path, f"{status.st_size} bytes, the index says {entry.filesize}")
+
+
+def check_content(folder: Path, entry: ShardEntry) -> None:
+    """Raise CorruptRecord where a byte of a shard, or of its columns, is not what was written; reads all of it."""
+    check_size(folder, entry)
+    path = folder / entry.url
+    if content_hash(path) != entry.sha256:
+        raise corrupt(path, "its sha256 is not that of the index: at least one byte has changed")
+    check_columns(folder, entry)
+
+
+def _unopened(path: Path, error: OSError) -> CorruptRecord:
+    return corrupt(path, f"a shard of the index cannot be opened: {error.strerror}")
 
 
 class ShardTable:
@@ -21,14 +50,12 @@ class ShardTable:
         self.path, self.entry = folder / entry.url, entry
         self.starts: Int64 = np.cumsum([0, *(n_frames for _, n_frames in entry.episodes)])
         self._descriptor = -1
+        check_size(folder, entry)
         try:
             self._descriptor = os.open(self.path, os.O_RDONLY)
         except OSError as error:
-            raise corrupt(self.path, f"a shard of the index cannot be opened: {error.strerror}") from error
+            raise _unopened(self.path, error) from error
         try:
-            size = os.fstat(self._descriptor).st_size
-            if size != entry.filesize:
-                raise corrupt(self.path, f"{size} bytes, the index says {entry.filesize}")
             columns = open_columns(folder, entry, index.cameras, index.proprio)
         except BaseException:
             self.close()
@@ -51,7 +78,7 @@ class ShardTable:
 
     def instruction(self, frame: int) -> str:
         """What the person said."""
-        return self._instructions[frame].decode()
+        return printable(self._instructions[frame].decode())
 
     def image(self, camera: str, frame: int) -> bytes:
         """Encoded image of one frame; safe from several threads and after a fork."""

@@ -9,6 +9,7 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,10 @@ class _ShardCheck:
         if not self.path.is_file():
             return [f"{self.shard.url}: missing"]
         self._check_bytes()
+        try:  # before a list is made of what is claimed
+            replace(self.shard, filesize=self.path.stat().st_size).check(len(self.index.cameras), self.path)
+        except VlakitError as error:
+            return [*self.problems, error.what]
         keys = []
         steps = self._expected()
         try:
@@ -155,6 +160,8 @@ class _ShardCheck:
             self._report(f"action of shape {action.shape}, not ({self.index.action_size},)", key)
         elif not np.isfinite(action).all():
             self._report(f"action holds NaN or infinity: {action.tolist()}", key)
+        elif not np.isfinite(proprio).all():
+            self._report(f"proprio holds NaN or infinity: {proprio.tolist()}", key)
         else:
             self._rows.append((action, proprio))
 

@@ -59,8 +59,7 @@ def find(op: str, role: str = "column") -> Callable[..., Any]:
     if name not in _ROLES and ":" in op:
         return OPS.get(op)
     if _ROLES.get(name) != role:
-        same_role = [known for known, its_role in _ROLES.items() if its_role == role]
-        raise UnknownName(f"no {role} op called {name!r}", do=nearest(name, same_role))
+        raise UnknownName(f"no {role} op called {name!r}", do=nearest(name, (n for n in _ROLES if _ROLES[n] == role)))
     function = OPS.get(name)
     if not argument:
         return function
@@ -92,6 +91,16 @@ def cast_f32(values: Array) -> Float32:
     [1.0, 0.0]
     """
     return values.astype(np.float32)
+
+
+@_op("divide")
+def divide(values: Array, by: int = 1) -> Float32:
+    """Divide by a whole number: `divide:255` turns a gripper of 0 to 255 into one of 0 to 1.
+
+    >>> divide(np.array([0, 255]), 255).tolist()
+    [0.0, 1.0]
+    """
+    return cast_f32(values) / np.float32(by)
 
 
 @_op("clip01")

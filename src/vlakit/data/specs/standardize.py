@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vlakit.data.rlds.images import encode_png
 from vlakit.data.specs import ops
 from vlakit.data.specs.spec import DatasetSpec, Segment
-from vlakit.errors import ActionNotFinite, FeatureMissing, InvalidData, VlakitError, nearest
+from vlakit.errors import ActionNotFinite, FeatureMissing, InvalidData, VlakitError, nearest, printable
 from vlakit.schema import Float32, Trajectory
 
 Array = npt.NDArray[Any]
@@ -59,7 +60,10 @@ def standardize(
         dataset=spec.name,
         action=raw.action[keep],
         instructions=[raw.instructions[step] for step in keep],
-        images={camera: _pick(fields[path][raw.rows], keep) for camera, path in paths.items()},
+        images={
+            camera: _encoded(fields[path][raw.rows], keep, f"{where}, {path}" if where else path)
+            for camera, path in paths.items()
+        },
         proprio={key: _matrix(raw.observation[key])[keep] for key in proprio},
         metadata=dict(metadata or {}),
     )
@@ -172,11 +176,16 @@ def _instructions(language: Segment, fields: Mapping[str, Array | list[Any]], wh
     if wrong is not None:
         what = f"{language.take} holds {wrong!r} where an instruction belongs"
         raise InvalidData(what, where=where, do="check language of the spec")
-    return [text if isinstance(text, str) else text.decode("utf-8", "replace") for text in texts]
+    return [printable(text if isinstance(text, str) else text.decode("utf-8", "replace")) for text in texts]
 
 
-def _pick(values: Any, keep: npt.NDArray[np.int64]) -> list[bytes]:
-    return [values[step] for step in keep]
+def _encoded(values: Any, keep: npt.NDArray[np.int64], where: str) -> list[bytes]:
+    """The images of the steps to keep; raw pixels become PNG, from which they go on as any PNG does."""
+    images = [values[step] for step in keep]
+    try:
+        return [image if isinstance(image, bytes) else encode_png(image) for image in images]
+    except InvalidData as error:
+        raise InvalidData(error.what, where=where, do=error.do) from error
 
 
 def _matrix(values: Array) -> Float32:

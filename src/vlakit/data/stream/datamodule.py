@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.specs.spec import load_mixture, load_spec, spec_names
-from vlakit.data.stream.loading import MixtureSampler, SampleDataset
+from vlakit.data.stream.loading import MixtureSampler, SampleDataset, deaf
 from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry
 from vlakit.errors import ConfigError, InvalidData
 from vlakit.files import ASSETS
@@ -73,6 +74,7 @@ class VLADataModule(LightningDataModule):
         self.shards = {name: self._open(Path(root) / name, name, sources or {}, cameras) for name in self.weights}
         statistics = {name: s.statistics for name, s in self.shards.items()}
         self.processor = processor.for_training(statistics, augmentation(self.options.augment))
+        self.processor.check_instructions(text for folder in self.shards.values() for text in folder.instructions())
         self._sampler: MixtureSampler | None = None
         self._restored: dict[str, Any] | None = None
         self._first_step = 0
@@ -89,13 +91,15 @@ class VLADataModule(LightningDataModule):
 
     @property
     def surroundings(self) -> dict[str, dict[str, Any]]:
-        """Dataset -> which camera the policy sees, and the control rate where the dataset's spec says it."""
-        known = {*self.specs, *spec_names()}
-        rates = {name: load_spec(self.specs.get(name, name)).control_hz for name in self.shards if name in known}
-        camera = {"camera": self.processor.settings.cameras[0]}
-        return {
-            name: camera if rates.get(name) is None else {**camera, "control_hz": rates[name]} for name in self.shards
+        """Dataset -> which camera the policy sees, how large it is and, where the spec says it, the control rate."""
+        specified = {*self.specs, *spec_names()} & self.shards.keys()
+        rates = {name: load_spec(self.specs.get(name, name)).control_hz for name in specified}
+        camera = self.processor.settings.cameras[0]
+        known = {
+            name: {"camera": camera, "picture": folder.picture_size(camera), "control_hz": rates.get(name)}
+            for name, folder in self.shards.items()
         }
+        return {name: {key: value for key, value in one.items() if value is not None} for name, one in known.items()}
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless shuffled batches, from the position of the checkpoint that was restored, if any."""
@@ -159,6 +163,9 @@ class VLADataModule(LightningDataModule):
             batch_sampler=sampler,
             collate_fn=processor.collate,
             num_workers=self.num_workers,
+            worker_init_fn=deaf,
+            # Of its own: a loader draws a seed whenever its workers begin, and a resumed run begins them once more.
+            generator=torch.Generator().manual_seed(self.seed),
             persistent_workers=self.num_workers > 0,
         )
 
@@ -178,6 +185,7 @@ class VLADataModule(LightningDataModule):
                 where=str(folder),
                 do=f"set data.val_fraction={held_out}, or paths.data to another folder",
             )
+        shards.check()
         missing = [camera for camera in cameras if camera not in shards.index.cameras]
         if missing:
             raise InvalidData(

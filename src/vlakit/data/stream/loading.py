@@ -5,6 +5,7 @@ Workers run ahead, so the state to save is not that of the sampler but that afte
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -55,6 +56,15 @@ class MixtureSampler(Sampler[list[SampleRef]]):
         """Go on from a saved state, counting consumed batches from 0 again; raises CheckpointMismatch."""
         self.order.load_state_dict(state)
         self._states = deque([(0, self.order.state_dict())], STATES_KEPT)
+
+
+def deaf(_: int) -> None:
+    """In a worker: leave it to the parent to answer signals, which a terminal or SLURM sends to the whole group.
+
+    The parent saves a checkpoint behind its step, for which it may need another batch; then it ends its workers.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class SampleDataset(Dataset[T_co], Generic[T_co]):

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vlakit.compare.episodes import Episodes, Outcome, Start, columns, outcome_of, printable
+from vlakit.compare.episodes import Episodes, Outcome, Start, columns, outcome_of
 from vlakit.compare.grids import csv_lines, unquoted
-from vlakit.errors import CorruptRecord, InvalidData
+from vlakit.errors import CorruptRecord, InvalidData, one_line
 from vlakit.files import write_atomically
 from vlakit.reports.tables.runs import Filled, TableRun, tidy
 from vlakit.reports.tables.spec import TableSpec
@@ -101,7 +101,7 @@ def _read(file: Path, header: Sequence[str]) -> list[dict[str, str]]:
     broken = [i for i, line in enumerate(lines, 2) if None in line or None in line.values()]
     if broken:
         raise CorruptRecord(f"line {broken[0]} has another number of fields", where=str(file), do="save it again")
-    return [{key: printable(unquoted(value)) for key, value in line.items()} for line in lines]
+    return [{key: one_line(unquoted(value)) for key, value in line.items()} for line in lines]
 
 
 def _run(about: dict[str, str], lines: Sequence[dict[str, str]], folder: Path) -> TableRun:

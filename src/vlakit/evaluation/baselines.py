@@ -1,0 +1,58 @@
+"""What two trivial answers score on held-out frames: a policy that beats neither has learnt nothing that shows here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlakit.data.shards.reader import SampleRef, ShardFolder
+from vlakit.processing.normalizer import normalize
+
+N_FRAMES = 2000  # from the split's begin: enough for three digits, in a second or two
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """L1 in normalised units, as `val/l1` is: of the mean action, and of the action of the step before."""
+
+    mean_action: float
+    previous_action: float
+
+    def beside(self, l1: float) -> str:
+        """A policy's L1 beside them, in words.
+
+        >>> Baselines(0.3, 0.1).beside(0.2)
+        'L1 0.200; the mean action 0.300, the previous action again 0.100: better than the first alone'
+        """
+        won = l1 < self.mean_action, l1 < self.previous_action
+        better = {
+            (True, True): "better than both",
+            (True, False): "better than the first alone",
+            (False, True): "better than the second alone",
+            (False, False): "better than neither, so nothing that it has learnt shows here",
+        }[won]
+        told = f"the mean action {self.mean_action:.3f}, the previous action again {self.previous_action:.3f}"
+        return f"L1 {l1:.3f}; {told}: {better}"
+
+
+def baselines(folder: ShardFolder, *, chunk: int = 1, split: str = "val") -> Baselines | None:
+    """Of the first frames of a split, pictures left unread; None where it has none."""
+    refs = [
+        SampleRef(folder.dataset, row.shard, frame)
+        for row in folder.episodes(split)
+        for frame in range(row.first_frame, row.first_frame + row.n_frames)
+    ][:N_FRAMES]
+    if not refs:
+        return None
+    samples = [folder.read_sample(ref, chunk=chunk, cameras=()) for ref in refs]
+    statistics = folder.statistics
+    mean = statistics.mean.astype(np.float32)
+    real = np.stack([sample.chunk_mask for sample in samples])  # (N, H)
+    truth = normalize(np.stack([sample.actions for sample in samples]), statistics)  # (N, H, A)
+    before = np.stack([mean if s.previous_action is None else s.previous_action for s in samples])[:, None]  # (N, 1, A)
+
+    def distance(answer: np.ndarray) -> float:
+        return float(np.abs(normalize(answer.astype(np.float32), statistics) - truth).mean(axis=-1)[real].mean())
+
+    return Baselines(distance(mean), distance(before))
