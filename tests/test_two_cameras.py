@@ -13,7 +13,9 @@ from fake_suite import FakeEnvironment, FakeSuite
 
 from vlakit.checkpoints.formats import LoadOptions
 from vlakit.configs import FOLDERS
+from vlakit.errors import CheckpointMismatch
 from vlakit.evaluation.run import Request, evaluate
+from vlakit.evaluation.suite import InitialState
 from vlakit.policy import TrainedPolicy
 from vlakit.schema import Observation
 
@@ -82,12 +84,32 @@ def test_they_reach_the_network_from_the_shards_and_the_policy_acts_in_a_suite(
     assert (evaluated.pooled.episodes, evaluated.failed) == (4, [])
 
 
-def test_a_suite_without_the_second_camera_fails_its_episodes_by_name(trained: Path, mine: Path) -> None:
+def test_a_suite_without_the_second_camera_or_the_proprio_is_refused_once(trained: Path, mine: Path) -> None:
     policy = TrainedPolicy.from_checkpoint(trained, options=LoadOptions(trusted=("toy_network",)))
     suite = FakeSuite(dataset="bridge_orig", surroundings={}, limit=4)
+    with pytest.raises(CheckpointMismatch, match=r"no camera 'secondary'; proprio of 0 numbers, .* takes 8") as caught:
+        evaluate(policy, suite, Request(episodes=2, slots=2, gate=False), mine / "out", name="toy")
+    assert caught.value.where == "toy; the suite's cameras: primary"
+    assert not (mine / "out").exists()
+
+
+class _CannotBegin(FakeEnvironment):
+    def reset(self, state: InitialState) -> Observation:
+        raise RuntimeError("the first scene is broken")
+
+
+class Broken(TwoCameras):
+    """Two cameras, and no world that begins."""
+
+    def environment(self) -> FakeEnvironment:
+        return _CannotBegin(self)
+
+
+def test_a_world_that_cannot_begin_fails_its_episodes_and_not_the_evaluation(trained: Path, mine: Path) -> None:
+    policy = TrainedPolicy.from_checkpoint(trained, options=LoadOptions(trusted=("toy_network",)))
+    suite = Broken(dataset="bridge_orig", surroundings={}, limit=4)
     evaluated = evaluate(policy, suite, Request(episodes=2, slots=2, gate=False), mine / "out", name="toy")
-    assert len(evaluated.failed) == 2
-    assert "no camera 'secondary'" in str(evaluated.failed[0].error)
+    assert ["the first scene is broken" in str(record.error) for record in evaluated.failed] == [True, True]
 
 
 @pytest.mark.parametrize(

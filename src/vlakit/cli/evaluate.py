@@ -17,6 +17,7 @@ from vlakit.cli.suites import split_words, suite_settings
 from vlakit.compare.grids import Grid, aligned
 from vlakit.compare.records import read_header
 from vlakit.errors import ConfigError, nearest
+from vlakit.evaluation.starts import starts_of, title_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -135,8 +136,8 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
 def text(evaluated: Evaluated) -> str:
     """One line a task and one for all: success with its interval, credit, steps, errors; then what went wrong."""
     header = ["task", "episodes", "success", "95 % interval", "credit", "steps", "errors"]
-    rows = [_cells(row) for row in [*evaluated.tasks, evaluated.pooled]]
-    lines = [f"{evaluated.subject} on {evaluated.suite}", *aligned(Grid("", header, rows))]
+    rows = [_cells(row) for row in [*evaluated.tasks, evaluated.pooled, evaluated.pairs] if row is not None]
+    lines = [f"{evaluated.subject} on {title_of(evaluated.suite, evaluated.starts)}", *aligned(Grid("", header, rows))]
     lines += [f"failed by an error: {r.initial_state}, step {r.steps}: {r.error}" for r in evaluated.failed[:5]]
     if evaluated.verdict is not None:
         lines.append(f"against the other: {evaluated.verdict}; the rates are of these episodes alone")
@@ -150,7 +151,7 @@ def _cells(row: Row) -> list[str]:
 
 def _default_out(cfg: Mapping[str, Any], suite: Suite) -> Path:
     """Beside the checkpoint; for a control, or a checkpoint named without a path, under the runs."""
-    root = Path(cfg["root"])
+    root, title = Path(cfg["root"]), title_of(suite.name, starts_of(suite))
     if cfg["policy"] is not None:
-        return root / "controls" / suite.name / str(cfg["policy"])
-    return (home_of(cfg["ckpt"]) or root / Path(cfg["ckpt"]).name) / "evaluation" / suite.name
+        return root / "controls" / title / str(cfg["policy"])
+    return (home_of(cfg["ckpt"]) or root / Path(cfg["ckpt"]).name) / "evaluation" / title

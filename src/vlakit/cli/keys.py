@@ -42,6 +42,7 @@ SUITE = {  # suite.KEY=VALUE, of the suites that vlakit brings
     "image_size": Pixels,
     "dataset": maybe(Text),
     "split": Text,  # which there are, the suite says
+    "starts_seed": maybe(whole(0)),
     "assets": maybe(Place),
     "benchmark": Text,
     "repeat": whole(1, 500),

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,8 @@ def read_episodes(folder: str | Path) -> list[EpisodeRecord]:
 def check_settings(written: Mapping[str, Any], requested: Mapping[str, Any], folder: Path) -> None:
     """Raise ConfigError that names every setting in which a folder's evaluation and the one asked for differ."""
     pairs = changes(flat(written), flat(requested))
-    differing = [f"{key} was {_short(was)}, is {_short(now)}" for key, (was, now) in pairs.items() if key != TARGET]
+    kept = [TARGET, *(key for key, change in pairs.items() if change == ("absent", None))]  # a later vlakit's, unused
+    differing = [f"{key} was {_short(was)}, is {_short(now)}" for key, (was, now) in pairs.items() if key not in kept]
     if differing:
         raise ConfigError(
             f"this folder holds another evaluation: {'; '.join(differing)}",
@@ -169,6 +170,13 @@ def summary(records: Sequence[EpisodeRecord], confidence: float = 0.95) -> tuple
     tasks = list(dict.fromkeys(record.task for record in records))
     rows = [_row(task, [record for record in records if record.task == task], confidence) for task in tasks]
     return _row("all", records, confidence), rows
+
+
+def pairs_row(both: Sequence[bool], records: Sequence[EpisodeRecord], confidence: float = 0.95) -> Row:
+    """Pairs of episodes as a row: both right or not, credits and steps as those of the episodes. both: one a pair."""
+    whole, right, n = _row("pairs both right", records, confidence), sum(both), len(both)
+    low, high = wilson(right, n, confidence)
+    return replace(whole, episodes=n, successes=right, success=right / n, low=low, high=high)
 
 
 def _line(record: EpisodeRecord) -> bytes:

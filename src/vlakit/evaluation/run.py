@@ -16,9 +16,9 @@ from vlakit import __version__
 from vlakit.checked import Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
 from vlakit.errors import ConfigError, PartMissing
 from vlakit.evaluation.latency import Control
-from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, EvaluationFolder, Row, opened, summary
+from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, EvaluationFolder, Row, opened, pairs_row, summary
 from vlakit.evaluation.rollout import Options, rollout
-from vlakit.evaluation.starts import fingerprint, shared_states
+from vlakit.evaluation.starts import fingerprint, shared_states, starts_of, title_of
 from vlakit.evaluation.stopping import PairedStop, Verdict, outcomes_of, settings_of
 from vlakit.evaluation.subject import Subject, subject_of
 from vlakit.evaluation.suite import InitialState, Suite
@@ -82,7 +82,8 @@ class Request:
 class Evaluated:
     """An evaluation that ended: all episodes pooled and a row a task, those that failed by an error, what was written.
 
-    gate: the header's note of the replay gate. verdict: against the other evaluation, where one was named.
+    gate: the header's note of the replay gate. verdict: against the other evaluation, where one was named. starts: of
+    which kind these were, where the suite has several. pairs: of starts, both right, where the suite has any.
     """
 
     subject: str
@@ -94,6 +95,8 @@ class Evaluated:
     failed: list[EpisodeRecord]
     files: list[Path]
     verdict: Verdict | None = None
+    starts: str = "test"
+    pairs: Row | None = None
 
     @property
     def records(self) -> list[Path]:
@@ -110,6 +113,8 @@ class Evaluated:
             **asdict(self.pooled),
             "tasks": [asdict(row) for row in self.tasks],
             "files": [str(file) for file in self.files],
+            **({} if title_of(self.suite, self.starts) == self.suite else {"starts": self.starts}),
+            **({} if self.pairs is None else {"pairs": asdict(self.pairs)}),
             **({} if self.verdict is None else {"stopped": asdict(self.verdict)}),
         }
 
@@ -177,6 +182,8 @@ class _Evaluation:
             "suite_settings": dict(suite_settings),
             "policy": dict(self.subject.facts),
         }
+        if title_of(suite.name, starts_of(suite)) != suite.name:
+            settings["starts"] = starts_of(suite)
         if request.against is not None:
             settings["stop"] = settings_of(request.against, len(self.states), request.confidence)
         return settings
@@ -240,7 +247,24 @@ class _Evaluation:
             place = folder.path / EPISODES
             log.error("%d of %d episodes failed by an error, see %s", len(failed), len(records), place)
         gate = folder.header.get("gate")
-        return Evaluated(self.subject.name, self.suite.name, folder.path, gate, pooled, tasks, failed, files, verdict)
+        return Evaluated(
+            self.subject.name,
+            self.suite.name,
+            folder.path,
+            gate,
+            pooled,
+            tasks,
+            failed,
+            files,
+            verdict,
+            starts_of(self.suite),
+            self._pairs(records),
+        )
+
+    def _pairs(self, records: Sequence[EpisodeRecord]) -> Row | None:
+        scored = getattr(self.suite, "pairs", None)
+        both = scored({(record.task, record.seed): record.success for record in records}) if scored else []
+        return None if not both else pairs_row(both, records)
 
     def _films(self, records: Sequence[EpisodeRecord], out: Path) -> list[Path]:
         if self.request.videos < 1:

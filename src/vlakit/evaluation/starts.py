@@ -34,6 +34,20 @@ def shared_states(suite: Suite, episodes: int, tasks: Sequence[str] = ()) -> lis
     return states
 
 
+def starts_of(suite: Suite) -> str:
+    """Which of its starts a suite offers: "test" where it has one kind only, else "select", "fresh7", "train", ..."""
+    return str(getattr(suite, "starts", "test"))
+
+
+def title_of(suite: str, starts: str) -> str:
+    """A suite's name with the starts that were asked for, where neither they nor the name are the usual ones.
+
+    >>> title_of("tabletop_d0", "test"), title_of("tabletop_select", "select"), title_of("tabletop_d0", "fresh7")
+    ('tabletop_d0', 'tabletop_select', 'tabletop_d0_fresh7')
+    """
+    return suite if starts == "test" or suite.endswith(f"_{starts}") else f"{suite}_{starts}"
+
+
 def chosen_tasks(suite: Suite, tasks: Sequence[str]) -> list[str]:
     """These tasks, each once; all of the suite where none is named. Raises UnknownName."""
     for task in tasks:

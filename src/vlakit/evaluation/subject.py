@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vlakit.errors import StatisticsMissing
+from vlakit.errors import CheckpointMismatch, PartMissing, StatisticsMissing
 from vlakit.evaluation.actors import CONTROLS, Actor, Bounds, action_bounds
 from vlakit.evaluation.suite import InitialState, Suite
 from vlakit.evaluation.surroundings import check_surroundings, differences
@@ -61,13 +62,14 @@ def control(name: str, suite: Suite, states: Sequence[InitialState], seed: int) 
 def checkpoint(
     policy: TrainedPolicy, name: str, suite: Suite, states: Sequence[InitialState], *, strict: bool
 ) -> Subject:
-    """A checkpoint's policy, its prompts padded alike. Raises StatisticsMissing, CheckpointMismatch (strict only)."""
+    """A checkpoint's policy, its prompts padded alike. Raises StatisticsMissing, CheckpointMismatch."""
     statistics = statistics_for(suite, policy.processor)  # fails before the first episode
     if strict:
         check_surroundings(policy.card.surroundings, suite, where=name)
     overridden = sorted(differences(policy.card.surroundings, suite))
     if overridden:
         log.warning("the checkpoint's surroundings differ from the suite's in %s", ", ".join(overridden))
+    check_observation(policy, suite, states[0], where=name)
     policy.pad_to = policy.processor.text_width(state.instruction for state in states)
     facts = {
         "sha256": policy.content_hash(),
@@ -77,6 +79,30 @@ def checkpoint(
         "overridden": overridden,
     }
     return Subject(name, policy, facts, action_bounds(suite, statistics, states), policy)
+
+
+def check_observation(policy: TrainedPolicy, suite: Suite, state: InitialState, *, where: str) -> None:
+    """Raise CheckpointMismatch, once and not in each episode, naming all that a policy needs and the suite lacks:
+    cameras, proprio of its size. A world that cannot begin from `state` is its episode's to say.
+    """
+    try:
+        with closing(suite.environment()) as environment:
+            observation = environment.reset(state)
+    except PartMissing:
+        raise
+    except Exception as error:  # whatever a simulator raises
+        log.warning("no look ahead at what %s shows: %s", suite.name, error)
+        return
+    settings, size = policy.processor.settings, 0 if observation.proprio is None else observation.proprio.shape[-1]
+    lacking = [f"no camera {camera!r}" for camera in settings.cameras if camera not in observation.images]
+    if settings.proprio not in (0, size):
+        lacking.append(f"proprio of {size} numbers, the policy takes {settings.proprio}")
+    if lacking:
+        raise CheckpointMismatch(
+            f"suite {suite.name} does not show what the policy sees: {'; '.join(lacking)}",
+            where=f"{where}; the suite's cameras: {', '.join(observation.images)}",
+            do="choose the suite that its data came from, or train on what this one shows",
+        )
 
 
 def statistics_for(suite: Suite, processor: Processor) -> DatasetStatistics:

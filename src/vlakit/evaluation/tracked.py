@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlakit.evaluation.starts import title_of
 from vlakit.tracking.mlflow import StoreUnreachable, record_evaluation
 
 if TYPE_CHECKING:
@@ -17,12 +18,16 @@ log = logging.getLogger(__name__)
 
 
 def record_success(evaluated: Evaluated, facts: Mapping[str, Any], tracking_uri: str | None) -> None:
-    """eval/success, eval/success/<suite> and eval/success/<task> in the run that the card's facts name, if any."""
-    success = evaluated.pooled.success
-    metrics = {"eval/success": success, f"eval/success/{evaluated.suite}": success}
-    metrics |= {f"eval/success/{row.task}": row.success for row in evaluated.tasks}
+    """eval/success, eval/success/<suite> and eval/success/<task> in the run that the card's facts name, if any.
+
+    Other starts than the suite's usual ones stay beside these numbers: eval/success/<suite>_fresh7 alone.
+    """
+    success, title = evaluated.pooled.success, title_of(evaluated.suite, evaluated.starts)
+    metrics = {f"eval/success/{title}": success}
+    if title == evaluated.suite:
+        metrics |= {"eval/success": success, **{f"eval/success/{row.task}": row.success for row in evaluated.tasks}}
     files = [*evaluated.records, *evaluated.files]
-    _file(facts, tracking_uri, metrics, files, f"evaluation/{evaluated.suite}")
+    _file(facts, tracking_uri, metrics, files, f"evaluation/{title}")
 
 
 def record_scores(scored: Scored, facts: Mapping[str, Any], tracking_uri: str | None) -> None:

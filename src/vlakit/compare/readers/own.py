@@ -40,6 +40,8 @@ def read(path: Path, files: list[Path]) -> Episodes:
     notes = (
         [f"{n_errors} of {len(records)} episodes of {name} ended in an error and count as failed"] if n_errors else []
     )
+    if "starts" in header["settings"]:
+        notes.append(f"{name}: from {header['settings']['starts']} starts, not those that the suite's numbers are of")
     if "summary" not in header:
         notes.append(f"{name}: the evaluation did not end, {len(records)} episodes are there")
     return Episodes(

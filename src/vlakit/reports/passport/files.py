@@ -12,6 +12,7 @@ from typing import Any
 
 from vlakit.compare.grids import Column, grid, markdown
 from vlakit.errors import ConfigError
+from vlakit.evaluation.starts import title_of
 from vlakit.files import disk_full_as_error, write_atomically
 from vlakit.reports.page.html_page import render
 from vlakit.reports.passport.passport import PASSPORT
@@ -61,7 +62,7 @@ def front_matter(passport: Passport, card: Card) -> str:
         EvalResult(
             task_type="robotics",
             dataset_type=card.benchmark or evaluation["suite"],
-            dataset_name=evaluation["suite"],
+            dataset_name=_title(evaluation),
             metric_type="success_rate",
             metric_name="success in percent",
             metric_value=_percent(evaluation["success"]["success"]),
@@ -102,7 +103,7 @@ def readme(passport: Passport, card: Card) -> str:
 def _success(evaluations: Sequence[Mapping[str, Any]]) -> str:
     """A line a suite, and a line a task where there are several."""
     lines = [
-        {"suite": evaluation["suite"], **row}
+        {"suite": _title(evaluation), **row}
         for evaluation in evaluations
         for row in [evaluation["success"], *(evaluation["tasks"] if len(evaluation["tasks"]) > 1 else [])]
     ]
@@ -114,6 +115,10 @@ def _success(evaluations: Sequence[Mapping[str, Any]]) -> str:
         Column("steps", itemgetter("steps"), "{:.1f}".format),
     ]
     return markdown(grid("", columns, lines))
+
+
+def _title(evaluation: Mapping[str, Any]) -> str:
+    return title_of(evaluation["suite"], evaluation["settings"].get("starts", "test"))
 
 
 def _percent(fraction: float) -> float:

@@ -1,16 +1,19 @@
 """The paper's axes of generalisation: each changes one thing about how a scene is drawn. Source: OpenVLA, Section 5.1.
 
-An axis is a registered function from a `Plan` to a changed one; adding one is adding a function.
+An axis is a registered function from a `Plan` to a changed one; adding one is adding a function. "language" is none of
+generalisation: scenes and words are as trained, and a pair of starts asks whether what is said decides what is done.
 """
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.suites.tabletop.embodiment import Look, Rgb
 from vlakit.evaluation.suites.tabletop.tasks import Draw
 from vlakit.registry import Registry
@@ -68,7 +71,7 @@ def motion(plan: Plan, seed: int) -> Plan:
 
 @AXES.register("physical")
 def physical(plan: Plan, seed: int) -> Plan:
-    """Unseen sizes or shapes: half of the seeds each."""
+    """Unseen sizes or shapes: half of the seeds each. A bottle that is to be knocked over keeps its shape."""
     if seed % 2 == 0:
         sizes = (0.75, 0.85) if seed % 4 else (1.15, 1.3)
         return replace(plan, draw=replace(plan.draw, sizes=sizes), variant="sizes")
@@ -90,15 +93,35 @@ def semantic(plan: Plan, seed: int) -> Plan:
     """Colours never seen or named, or the same request in other words: half of the seeds each."""
     if seed % 2 == 0:
         return replace(plan, draw=replace(plan.draw, colours=UNSEEN_COLOURS), variant="colours")
+    return replace(plan, phrase=partial(other_words, seed=seed), variant="phrasing")
 
-    def other_words(instruction: str) -> str:
-        for usual, others in PHRASINGS.items():
-            if instruction.startswith(usual):
-                rest = instruction.removeprefix(usual)
-                return others[seed // 2 % 2] + rest.replace(" on ", " onto the ").replace(" near ", " close to the ")
-        return instruction
 
-    return replace(plan, phrase=other_words, variant="phrasing")
+def other_words(instruction: str, seed: int) -> str:
+    """The request in other words, of which there are two for each task."""
+    for usual, others in PHRASINGS.items():
+        if instruction.startswith(usual):
+            rest = instruction.removeprefix(usual)
+            return others[seed // 2 % 2] + rest.replace(" on ", " onto the ").replace(" near ", " close to the ")
+    return instruction
+
+
+def variant_of(state: InitialState) -> str:
+    """What its axis changed in a start; "" where nothing: as trained, and bottles that are to have an unseen shape."""
+    variant = str(state.content["variant"])
+    return "" if variant == "shapes" and state.content["goal"]["task"] == "knock_over" else variant
+
+
+def pairs_right(outcomes: Mapping[tuple[str, int], bool]) -> dict[tuple[str, int], bool]:
+    """(task, seed) -> success of starts of the axis "language", to (task, pair) -> whether both of a pair succeeded.
+
+    Who does the same whatever is said gets none of them right, and who chooses by lot a quarter of those that it could.
+    A pair of which a start is missing is left out.
+
+    >>> pairs_right({("lift", 0): True, ("lift", 1): False, ("lift", 2): True, ("lift", 3): True, ("lift", 4): True})
+    {('lift', 0): False, ('lift', 1): True}
+    """
+    whole = [(task, seed) for task, seed in outcomes if seed % 2 == 0 and (task, seed + 1) in outcomes]
+    return {(task, seed // 2): outcomes[task, seed] and outcomes[task, seed + 1] for task, seed in whole}
 
 
 @AXES.register("language")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from vlakit.errors import UnknownName, nearest
+from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.evaluation.renderer import choose_backend
 from vlakit.evaluation.suite import InitialState, Step
-from vlakit.evaluation.suites.tabletop.axes import AXES
+from vlakit.evaluation.suites.tabletop.axes import AXES, pairs_right
 from vlakit.evaluation.suites.tabletop.embodiment import Embodiment, load_embodiment
 from vlakit.evaluation.suites.tabletop.expert import expert
 from vlakit.evaluation.suites.tabletop.painter import painter
@@ -23,16 +23,16 @@ from vlakit.evaluation.suites.tabletop.tasks import task as rules_of
 from vlakit.schema import Float32, Observation, UInt8
 
 NOISE_M = 0.02  # standard deviation of what disturbs a move of a demonstration
-SPLITS = ("test", "select", "train")
+SPLITS = ("test", "select", "fresh", "train")
 TASK_ORDER = ("lift", "put_on", "push", "knock_over", "move_near")
 
 
 class TabletopSuite:
     """Tasks of one embodiment. axes: ("none",) for scenes as trained, or others, whose tasks are called AXIS/TASK.
 
-    split: which starts are used: "test" for numbers to report, "select" to choose checkpoints by, "train" those that
-    demonstrations begin from. dataset: whose action statistics apply; another than the embodiment's own is for a policy
-    that has not seen this robot. Raises UnknownName.
+    split: which starts are used: "test" for numbers to report, "select" to choose checkpoints by, "fresh" others for
+    each starts_seed, "train" those that demonstrations begin from. dataset: whose action statistics apply; another than
+    the embodiment's own is for a policy that has not seen this robot. Raises UnknownName, ConfigError.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class TabletopSuite:
         name: str | None = None,
         tasks: Sequence[str] = TASK_ORDER,
         dataset: str | None = None,
+        starts_seed: int | None = None,
     ) -> None:
         self.embodiment = load_embodiment(embodiment)
-        if split not in SPLITS:
-            raise UnknownName(f"no split {split!r}", where=f"suite.split={split}", do=nearest(split, SPLITS))
         for axis in axes:
             AXES.get(axis)
         for kind in tasks:
             TASKS.get(kind)
-        self.axes, self.image_size, self.split, self._tasks = tuple(axes), image_size, split, tuple(tasks)
+        self.axes, self.image_size, self._tasks = tuple(axes), image_size, tuple(tasks)
+        self.split, self.starts = split, starts_of(split, starts_seed)
         self.name = name or f"tabletop_{embodiment}"
         self.dataset = dataset or f"tabletop_{embodiment}"
         self.control_hz = self.embodiment.control_hz
@@ -85,13 +85,17 @@ class TabletopSuite:
         """The first n starts of a task: for tests those on file, and what the file does not hold is drawn."""
         axis, kind = self._split(task)
         stored = stored_states(self.embodiment, axis, task)[:n] if self.split == "test" else []
-        return [*stored, *(draw_state(self.embodiment, axis, kind, i, self.split) for i in range(len(stored), n))]
+        return [*stored, *(draw_state(self.embodiment, axis, kind, i, self.starts) for i in range(len(stored), n))]
 
     def training_states(self, task: str, n: int, seed: int = 0) -> list[InitialState]:
         """n starts for demonstrations; none of them is ever evaluated."""
         axis, kind = self._split(task)
         first = seed * 1_000_000
         return [draw_state(self.embodiment, axis, kind, first + i, "train") for i in range(n)]
+
+    def pairs(self, outcomes: Mapping[tuple[str, int], bool]) -> list[bool]:
+        """(task, seed) -> success of episodes, to whether both of each pair of the axis "language" succeeded."""
+        return list(pairs_right({key: won for key, won in outcomes.items() if key[0].startswith("language/")}).values())
 
     def environment(self) -> TabletopEnvironment:
         """A new slot."""
@@ -150,6 +154,21 @@ class TabletopEnvironment:
 
     def _observe(self) -> Observation:
         return Observation.of(self.painter.paint(self.world), self.instruction, self.dataset)
+
+
+def starts_of(split: str, seed: int | None) -> str:
+    """What the names of a split's starts say: the split, "fresh7" of the seed 7. Raises UnknownName, ConfigError."""
+    if split not in SPLITS:
+        raise UnknownName(f"no split {split!r}", where=f"suite.split={split}", do=nearest(split, SPLITS))
+    if (split == "fresh") != (seed is not None):
+        raise ConfigError(
+            f"split={split} with starts_seed={seed}",
+            where="suite.starts_seed",
+            do="the seed is of fresh starts, and they need one: suite.split=fresh suite.starts_seed=1",
+        )
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise ConfigError(f"starts_seed={seed!r}", where="suite.starts_seed", do="give a whole number, 0 or more")
+    return split if seed is None else f"{split}{seed}"
 
 
 @lru_cache(maxsize=1)
