@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 RUNS = Path("runs/demo")
 STRATEGIES = ("full", "lora_r32", "last_layer")
 EPISODES = 200
-BIN = Path(sys.executable).parent.relative_to(ROOT) if Path(sys.executable).is_relative_to(ROOT) else Path(sys.executable).parent
+BIN = Path(sys.executable).parent
+BIN = BIN.relative_to(ROOT) if BIN.is_relative_to(ROOT) else BIN  # .venv/bin, as the README has it
 
 
 def step(title: str, *words: str, capture: bool = False) -> str:
