@@ -35,7 +35,7 @@ BUDGETS = {  # the one place where the numbers stand
     "wall seconds of just test, idle machine": 120.0,
 }
 RATCHET = {  # budgets that are not reached: what is there may fall, never rise; lower these when it does
-    "lines of src": 26_700,  # 23,330 after the seam; checks of keys, data, records, formats and the rule of verdicts since
+    "lines of src": 26_700,  # 23,330 after the seam; since then checks of keys, data, records, formats, verdicts
     "lines of the spine": 2_800,
     "lines of the largest package": 4_990,
 }
