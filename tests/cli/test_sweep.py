@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from multiprocessing import get_context
@@ -18,6 +19,7 @@ from vlakit.cli.configuration import whole
 from vlakit.cli.sweep import Job, SweepRun, closed_early, continued, parent_of, read_note, sign_lines
 from vlakit.cli.train import _run_name
 from vlakit.errors import ConfigError, LossNotFinite
+from vlakit.files import locked
 from vlakit.tracking import mlflow
 from vlakit.tracking.mlflow import runs
 
@@ -169,3 +171,11 @@ def signed(name: str) -> str:
 def test_lines_of_jobs_side_by_side_say_whose_they_are() -> None:
     with get_context("fork").Pool(1) as launched:
         assert launched.apply(signed, ["full[seed=0]"]) == "[full[seed=0]] checkpoint: last.ckpt\n"
+
+
+def test_the_callback_of_a_running_sweep_travels_to_its_jobs(tmp_path: Path) -> None:
+    """The joblib launcher pickles it, while this process holds the sweep's folder."""
+    callback = SweepRun()
+    with callback._alone as held:
+        held.enter_context(locked(tmp_path))
+        assert isinstance(pickle.loads(pickle.dumps(callback)), SweepRun)

@@ -206,6 +206,10 @@ class SweepRun(Callback):
     def __init__(self) -> None:
         self._alone = ExitStack()
 
+    def __reduce__(self) -> tuple[type[SweepRun], tuple[()]]:
+        """A launcher sends its callbacks to the jobs' processes: the folder stays held by this one."""
+        return SweepRun, ()
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the parent, or the one of a sweep that goes on, and note its id in the sweep's folder.
 
