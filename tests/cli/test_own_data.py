@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 from commands import says, train_here
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from vlakit.cli.configuration import check_run, compose_config
+from vlakit.cli.errors import as_vlakit_error
 from vlakit.cli.own_data import with_own_data
 from vlakit.data.shards.reader import ShardFolder
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, InvalidData
 from vlakit.files import ASSETS
 
 SPEC = """
@@ -70,3 +72,14 @@ def test_what_cannot_be_meant_is_refused(words: list[str], parts: list[str]) -> 
     with pytest.raises(ConfigError) as caught:
         with_own_data(words)
     says(str(caught.value), *parts)
+
+
+def test_demonstrations_that_are_not_there_name_the_command_that_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(InstantiationException) as caught:
+        train_here(tmp_path, "experiment=full", "data=tabletop_seeded", "seed=3", "logger=none", "model.weights=tiny")
+    wanted = (
+        f"vlakit demonstrate suite=tabletop_target episodes=48 seed=3 out={tmp_path}/data/rlds/tabletop_target_seed3"
+    )
+    error = as_vlakit_error(caught.value)
+    assert isinstance(error, InvalidData)
+    assert error.do == wanted

@@ -89,6 +89,8 @@ DATA = {
     "mixture": Text | dict[Text, real(gt=0)],
     "root": Place,
     "sources": dict[Text, Place] | None,
+    "specs": dict[Text, Place] | None,
+    "made_by": maybe(Text),
     "val_fraction": real(ge=0, lt=1),
     **BATCHES,
     "augment": Flag | Text,

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from vlakit.strategies.base import PolicyModule
 
 ALIKE = ("strategy", "data", "trainer.gradient_clip_val", "trainer.accumulate_grad_batches", "trainer.precision")
-FREE = ("data.root", "data.sources", "data.specs", "data.num_workers", "strategy.weights", "strategy.feature_cache")
+FREE = (
+    "data.root",
+    "data.sources",
+    "data.specs",
+    "data.made_by",
+    "data.num_workers",
+    "strategy.weights",
+    "strategy.feature_cache",
+)
 BATCH = "data.batch_size"  # of one device: compared for all of them together
 
 

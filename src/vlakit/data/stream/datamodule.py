@@ -35,12 +35,13 @@ class LoadOptions:
     """How samples are made at load time: augmentation, shards shuffled together; the processor says window and chunk.
 
     augment: a name of processing/augment.py; true means OpenVLA's. val_fraction is for a dataset that is converted on
-    the way.
+    the way; made_by: the command that makes its source, for those who lack it.
     """
 
     augment: bool | str = False
     shuffle_shards: int = 16
     val_fraction: float = 0.05
+    made_by: str | None = None
 
 
 class VLADataModule(LightningDataModule):
@@ -172,9 +173,14 @@ class VLADataModule(LightningDataModule):
     def _world(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
+    def _check_source(self, source: Path, shards: Path) -> None:
+        if self.options.made_by and not source.exists() and not shards.exists():
+            raise InvalidData("its source is not there yet", where=str(source), do=self.options.made_by)
+
     def _open(self, folder: Path, dataset: str, sources: Mapping[str, str], cameras: Sequence[str]) -> ShardFolder:
         fraction = self.options.val_fraction
         if dataset in sources:
+            self._check_source(source_folder(sources[dataset]), folder)
             options = {"val_fraction": fraction, "cameras": cameras}
             ensure(source_folder(sources[dataset]), folder, load_spec(self.specs.get(dataset, dataset)), **options)
         shards = ShardFolder.open(folder)
