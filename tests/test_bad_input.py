@@ -187,4 +187,4 @@ def test_debug_shows_where_it_was_raised(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_file_in_the_place_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "taken").write_text("")
     said = complaint(capsys, "shards", "dataset=bridge_orig", "source=sample", f"out={tmp_path / 'taken'}")
-    says(said, "cannot use this path", tmp_path / "taken", "check the path")
+    says(said, "cannot write here: Not a directory", tmp_path / "taken", "name a folder")

@@ -117,7 +117,7 @@ def test_a_world_that_cannot_begin_fails_its_episodes_and_not_the_evaluation(tra
     [
         ("model.processor.cameras=[primary,wrist]", ("wrist", "primary")),
         ("model.processor.proprio=7", ("8", "7")),
-        ("model.processor.window=0", ("window 0",)),
+        ("model.processor.window=0", ("window=0 cannot be used", "from 1 to")),
     ],
 )
 def test_what_the_dataset_lacks_is_said_before_training(

@@ -11,7 +11,7 @@ from commands import train_here
 from mlflow import MlflowClient
 
 from vlakit.cli.resuming import Resumed
-from vlakit.errors import ConfigError, StatisticsMissing, UnknownName
+from vlakit.errors import ConfigError, StatisticsMissing
 from vlakit.files import FolderBusy, locked
 from vlakit.tracking.mlflow import runs
 from vlakit.tracking.params import params_of
@@ -79,7 +79,7 @@ def test_a_folder_has_one_training(trained: SimpleNamespace) -> None:
 
 def test_the_end_of_a_training_is_looked_at_before_it_begins(tmp_path: Path, bridge_shards: Path) -> None:
     words = ["experiment=full", "steps=2", "logger=none", f"data.root={bridge_shards.parent}"]
-    with pytest.raises(UnknownName, match="no suite called"):
+    with pytest.raises(ConfigError, match="no suite called"):
         train_here(tmp_path, *words, "evaluate.suite=tabeltop")
     for word in ("evaluate.episodes=-1", "evaluate.episodes=abc", "+evaluate.epsodes=3"):
         with pytest.raises(ConfigError, match=r"episodes|epsodes"):

@@ -95,7 +95,7 @@ def test_what_is_wrong_is_said_in_three_lines(tmp_path: Path, capsys: Capture) -
     says(complaint(capsys, "table", "name=table1", "source=papr"), "did you mean paper")
     says(complaint(capsys, "table", "name=table1", "source=paper", "margin=5"), "fraction between 0 and 1")
     says(complaint(capsys, "table", "name=table1", "source=paper", "paired=flase"), "did you mean false")
-    says(complaint(capsys, "table", "name=table1", "where=tiny"), "where={model.weights: PATH}")
+    says(complaint(capsys, "table", "name=table1", "where=tiny"), "where=tiny cannot be used", "give pairs {NAME: ")
     says(complaint(capsys, "table", "name=table1", f"from={tmp_path}"), "no results here")
 
 

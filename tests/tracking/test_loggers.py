@@ -123,12 +123,12 @@ def test_system_metrics_are_recorded_until_the_run_ends(uri: str, monkeypatch: p
     run = MlflowRun(uri, Begun("run"))
     run.record({}, {}, {}, [])
     assert run.monitor is not None
-    assert "MLFLOW_TRACKING_URI" not in os.environ  # or the next run would be filed in this one's store
     thread, deadline = run.monitor._process, time.monotonic() + 20
     while run.monitor._logging_step < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     run.finalize()
     assert not thread.is_alive()
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # or the next run would be filed in this one's store
     assert "system/cpu_utilization_percentage" in run.experiment.get_run(run.run_id).data.metrics
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -22,7 +23,6 @@ from yaml import YAMLError
 
 from vlakit.cli.overrides import parse_overrides, single_runs
 from vlakit.cli.targets import OPEN, check_modules
-from vlakit.cli.typed import as_text, check_keys, refuse_commas
 from vlakit.configs import conf_root, config_file, config_names, config_roots, shown, shown_folders
 from vlakit.errors import ConfigError, nearest
 
@@ -66,6 +66,8 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
 def compose_chosen(name: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     """The same, and group -> the file chosen in it, for every group with one."""
     verb = name.partition("/")[0]
+    from vlakit.cli.typed import as_text, check_keys, refuse_commas
+
     refuse_commas(verb, overrides)
     try:
         with _composing():
@@ -99,13 +101,19 @@ def verb_config(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
     """
     cfg = cast(DictConfig, OmegaConf.load(conf_root() / f"{verb}.yaml"))
     known = set(leaves(cfg))
-    refuse_commas(verb, overrides)
-    for override in parse_overrides(as_text(verb, overrides)):
+    typed = find_spec("pydantic") is not None  # `compare` alone does without; then its own checks remain
+    if typed:
+        from vlakit.cli.typed import as_text, check_keys, refuse_commas
+
+        refuse_commas(verb, overrides)
+        overrides = as_text(verb, overrides)
+    for override in parse_overrides(overrides):
         key = override.key_or_group
         if key not in known:
             raise ConfigError(f"{key!r} is no key of vlakit {verb}", where="command line", do=_nearest_key(key, known))
         OmegaConf.update(cfg, key, override.value(), merge=False)
-    check_keys(verb, cfg, overrides)
+    if typed:
+        check_keys(verb, cfg, overrides)
     return to_plain(cfg)
 
 

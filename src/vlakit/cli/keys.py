@@ -240,6 +240,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "margin": maybe(Fraction),
         "confidence": Fraction,
         "where": dict[str, Scalar] | None,
+        "score": maybe(chosen("success", "credit")),
         "paired": chosen("auto", "common", True, False),
         "format": TABLE,
     },

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import yaml
-
 from vlakit.configs import config_file, config_names
 
 
@@ -21,5 +19,7 @@ def on_robots() -> dict[str, tuple[str, str]]:
 
 
 def _keys(suite: str) -> set[str]:
-    content = yaml.safe_load(config_file("suite", suite).read_text(encoding="utf-8"))
+    from vlakit.checked import read_yaml
+
+    content = read_yaml(config_file("suite", suite))
     return set(content) if isinstance(content, dict) else set()

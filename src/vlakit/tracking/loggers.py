@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -39,19 +38,8 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = ("auto", "last", "best", "none")
 SMALL = 200_000_000  # bytes; checkpoint=auto leaves a larger file where it is
 FOLDER = "checkpoint"
+URI = "MLFLOW_TRACKING_URI"
 PATIENCE_S = 60  # for a store that is away when training ends
-
-
-@contextmanager
-def own_environment(name: str) -> Iterator[None]:
-    """Give a variable of the process's environment back as it was."""
-    before = os.environ.get(name)
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
-        if before is not None:
-            os.environ[name] = before
 
 
 @dataclass(frozen=True)
@@ -106,6 +94,7 @@ class MlflowRun(MLFlowLogger):
         self.checkpoint, self.register, self.alias = checkpoint, register, alias
         self.system_metrics = system_metrics
         self.monitor: SystemMetricsMonitor | None = None
+        self._named = os.environ.get(URI)
         self.kept = False
         if register is not None:
             self._open_registry(register)
@@ -156,9 +145,8 @@ class MlflowRun(MLFlowLogger):
         if self.system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            with own_environment("MLFLOW_TRACKING_URI"):  # MLflow sets it: the next run's record would go there too
-                self.monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self._tracking_uri)
-                self.monitor.start()
+            self.monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self._tracking_uri)
+            self.monitor.start()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -171,6 +159,10 @@ class MlflowRun(MLFlowLogger):
         if self.monitor is not None:
             self.monitor.finish()
             self.monitor = None
+            # MLflow's monitor names this store in the environment, where the next run's record would go too.
+            os.environ.pop(URI, None)
+            if self._named is not None:
+                os.environ[URI] = self._named
         if self._initialized and self.points.flush(PATIENCE_S):
             self._kept(lambda: super(MlflowRun, self).finalize(status))
 
