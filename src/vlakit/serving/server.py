@@ -121,6 +121,8 @@ async def serve(
             servers = {name: web_server(service, one.routes()) for name, one in dialects.items() if one.web}
             running = [asyncio.create_task(one.serve([ports.sockets[name]])) for name, one in servers.items()]
             others = [asyncio.create_task(d.serve(ports.sockets[n])) for n, d in dialects.items() if not d.web]
+            while not all(one.started or task.done() for one, task in zip(servers.values(), running, strict=True)):
+                await asyncio.sleep(0.005)
             ready({name: ports.number(name) for name in dialects})
             await _until(stop, [batches, *running, *others])
             return await _end(service, list(servers.values()), running, others, drain_s)

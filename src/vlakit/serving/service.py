@@ -66,6 +66,11 @@ class Service:
         """Of who answers."""
         return self.subject.facts
 
+    @property
+    def horizon(self) -> int:
+        """Actions in an answer."""
+        return self.facts.shape[0] if self.memory.queue == 0 and self.memory.ensemble is None else 1
+
     def asked(self, cameras: dict[str, str], proprio_key: str) -> Asked:
         """What a question of one dialect must hold."""
         facts = self.facts

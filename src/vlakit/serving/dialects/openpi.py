@@ -39,9 +39,8 @@ class OpenPi:
         await Talk(socket, self.service, self.name).run(self._speak)
 
     async def _speak(self, talk: Talk, session: Session) -> None:
-        facts = self.service.facts
         own = {"vlakit": self.service.info(), "reset": RESET}
-        await talk.say(pack({"action_horizon": facts.shape[0], "cameras": self.asked.cameras, **own}, "bytes"))
+        await talk.say(pack({"action_horizon": self.service.horizon, "cameras": self.asked.cameras, **own}, "bytes"))
         before: float | None = None
         while True:
             data = await talk.hear()
