@@ -13,7 +13,7 @@ from vlakit.cli.configuration import verb_config
 from vlakit.cli.output import check_choice
 from vlakit.cli.policies import load_policy
 from vlakit.cli.suites import split_words, suite_settings
-from vlakit.errors import ConfigError, PartMissing, nearest
+from vlakit.errors import ConfigError, PartMissing, UnknownName, nearest
 
 if TYPE_CHECKING:
     from vlakit.serving.server import Ports
@@ -36,10 +36,11 @@ def main(overrides: Sequence[str]) -> None:
         from vlakit.serving.server import serve
 
         ports = ports_of(cfg).bind()
-    except ModuleNotFoundError as error:
-        if error.name not in PACKAGES:
+    except (ModuleNotFoundError, UnknownName) as error:
+        missing = getattr(error if isinstance(error, ModuleNotFoundError) else error.__cause__, "name", None)
+        if missing not in PACKAGES:
             raise
-        raise PartMissing(f"{error.name} is not installed", do="pip install 'vlakit[serve]'") from error
+        raise PartMissing(f"{missing} is not installed", do="pip install 'vlakit[serve]'") from error
     try:
         service = service_of(cfg, subject_of(cfg, suite_words))
         dialects = dialects_of(cfg, service, list(ports.ports))

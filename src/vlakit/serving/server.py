@@ -40,6 +40,7 @@ class Ports:
     host: str
     ports: Mapping[str, int]
     sockets: dict[str, socket.socket] = field(default_factory=dict[str, socket.socket])
+    numbers: dict[str, int] = field(default_factory=dict[str, int])  # as given, or found where that was 0
 
     def bind(self) -> Ports:
         """Take the ports. Raises ConfigError for one that is in use, or not allowed."""
@@ -50,6 +51,7 @@ class Ports:
             self.sockets[name] = one
             try:
                 one.bind((self.host, port))
+                self.numbers[name] = int(one.getsockname()[1])
             except (OSError, OverflowError) as error:
                 self.close()
                 used = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
@@ -65,9 +67,10 @@ class Ports:
         for one in self.sockets.values():
             one.close()
 
-    def number(self, name: str) -> int:
-        """The port of a dialect."""
-        return int(self.sockets[name].getsockname()[1])
+    def give(self, name: str) -> int:
+        """The port of a dialect that binds it itself: it is free until then."""
+        self.sockets[name].close()
+        return self.numbers[name]
 
 
 class _Server(uvicorn.Server):
@@ -120,10 +123,13 @@ async def serve(
             await service.warm_up()
             servers = {name: web_server(service, one.routes()) for name, one in dialects.items() if one.web}
             running = [asyncio.create_task(one.serve([ports.sockets[name]])) for name, one in servers.items()]
-            others = [asyncio.create_task(d.serve(ports.sockets[n])) for n, d in dialects.items() if not d.web]
+            plain = {name: one for name, one in dialects.items() if not one.web}
+            for name, one in plain.items():
+                await one.listen(ports.host, ports.give(name))
+            others = [asyncio.create_task(one.serve()) for one in plain.values()]
             while not all(one.started or task.done() for one, task in zip(servers.values(), running, strict=True)):
                 await asyncio.sleep(0.005)
-            ready({name: ports.number(name) for name in dialects})
+            ready({name: ports.numbers[name] for name in dialects})
             await _until(stop, [batches, *running, *others])
             return await _end(service, list(servers.values()), running, others, drain_s)
         finally:

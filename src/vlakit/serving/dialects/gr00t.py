@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,24 +38,25 @@ class Gr00t:
     def __init__(self, service: Service, cameras: dict[str, str]) -> None:
         self.service, self.asked = service, service.asked(cameras, STATE)
         self.generation = "n1.7"  # of clients that have not sent an array yet
+        self.context = zmq.asyncio.Context()
         self._asking: set[asyncio.Task[None]] = set()
 
-    async def serve(self, bound: socket.socket) -> None:
-        """Answer on the port of a bound socket until cancelled."""
-        host, port = bound.getsockname()[:2]
-        bound.close()  # ZMQ takes the port itself
-        context = zmq.asyncio.Context()
-        router = context.socket(zmq.ROUTER)
+    async def listen(self, host: str, port: int) -> None:
+        """Take the port."""
+        self.router = router = self.context.socket(zmq.ROUTER)
         router.setsockopt(zmq.MAXMSGSIZE, self.service.guard.bytes)
         router.setsockopt(zmq.LINGER, 1000)
         router.setsockopt(zmq.IPV6, int(":" in host))
         router.bind(f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}")
+
+    async def serve(self) -> None:
+        """Answer until cancelled."""
         try:
             while True:
-                self._hear(router, await router.recv_multipart())
+                self._hear(self.router, await self.router.recv_multipart())
         finally:
-            router.close()
-            context.term()
+            self.router.close()
+            self.context.term()
 
     def _hear(self, router: zmq.asyncio.Socket, parts: list[bytes]) -> None:
         """Start answering one message; one of no REQ client has nowhere to be answered."""
@@ -151,10 +151,9 @@ class Gr00t:
         """Names and steps of what is asked and answered. N1.6 and N1.7 tell it by another mark, so both are on it."""
         language = LANGUAGE.get(self.generation, "annotation.human.task_description")
         steps = list(range(self.service.horizon))
-        states = [STATE] if self.asked.proprio else []
         parts = {
             "video": ([0], list(self.asked.cameras.values())),
-            "state": ([0], states),
+            "state": ([0], [STATE]),  # its clients expect one; a policy that takes none leaves it out
             "action": (steps, [ACTION]),
             "language": ([0], [language]),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any, ClassVar
 
 import grpc  # pyright: ignore[reportMissingModuleSource]
@@ -26,18 +25,19 @@ class LeRobot:
     def __init__(self, service: Service, cameras: dict[str, str]) -> None:
         self.service = service
 
-    async def serve(self, bound: socket.socket) -> None:
-        """Refuse on the port of a bound socket until cancelled."""
-        host, port = bound.getsockname()[:2]
-        bound.close()
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((_Refusal(),))
-        server.add_insecure_port(f"{host}:{port}")
-        await server.start()
+    async def listen(self, host: str, port: int) -> None:
+        """Take the port."""
+        self.server = grpc.aio.server()
+        self.server.add_generic_rpc_handlers((_Refusal(),))
+        self.server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        await self.server.start()
+
+    async def serve(self) -> None:
+        """Refuse until cancelled."""
         try:
             await asyncio.Event().wait()
         finally:
-            await server.stop(1)
+            await self.server.stop(1)
 
 
 class _Refusal(grpc.GenericRpcHandler):
