@@ -1,10 +1,11 @@
-"""Bytes of real clients: each decodes to what was recorded of it, and gets over the wire what its own server answered."""
+"""Bytes of real clients: each decodes to what was recorded, and gets over the wire what its own server answered."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def stand_in(talk: str) -> Iterator[int]:
 def pairs(talk: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Questions with the answers that followed them."""
     talked = frames(talk)
-    return [(a, b) for a, b in zip(talked, talked[1:], strict=False) if (a["sender"], b["sender"]) == ("client", "server")]
+    return [(a, b) for a, b in pairwise(talked) if (a["sender"], b["sender"]) == ("client", "server")]
 
 
 def talking(port: int) -> Any:
@@ -154,12 +155,16 @@ def exchanged(talk: ClientConnection, data: bytes) -> Any:
 
 def test_vla_eval_answers_as_its_own_server_with_the_gripper_that_it_declares() -> None:
     with stand_in("vla_eval") as port, talking(port) as talk:
-        for frame in [frame for frame in frames("vla_eval") if frame["kind"] == "ws-binary" and frame["sender"] == "client"]:
+        for frame in [
+            frame for frame in frames("vla_eval") if frame["kind"] == "ws-binary" and frame["sender"] == "client"
+        ]:
             if frame["decoded"]["type"] in ("episode_start", "episode_end"):
                 talk.send(frame["data"])  # has no answer
                 continue
             value = exchanged(talk, frame["data"])
-            answer = next(f for f in frames("vla_eval") if f["sender"] == "server" and f["file"] > frame["file"])["decoded"]
+            answer = next(f for f in frames("vla_eval") if f["sender"] == "server" and f["file"] > frame["file"])[
+                "decoded"
+            ]
             assert (value["type"], value["seq"]) == (answer["type"], answer["seq"])
             if value["type"] == "action":
                 expected = answer["payload"]["actions"]["values"]

@@ -24,6 +24,7 @@ Result: TypeAlias = Float32 | VlakitError  # a chunk (H, A), or why there is non
 class Ask:
     """One question on its way: who asks, what it sees, where the answer goes."""
 
+    client: str
     session: Session
     observation: Observation
     answer: asyncio.Future[Float32]
@@ -65,13 +66,13 @@ class Batcher:
         """Questions that wait."""
         return len(self._waiting)
 
-    async def submit(self, session: Session, observation: Observation) -> Float32:
+    async def submit(self, client: str, session: Session, observation: Observation) -> Float32:
         """The chunk (H, A) for one question. Raises Busy, and what the policy raised."""
         if self.draining:
             raise Busy("the server is ending", where="server", do="ask another, or later")
         if len(self._waiting) >= self.limits.queue:
             raise Busy(f"{len(self._waiting)} questions are waiting", where="queue", do="ask again in a moment")
-        ask = Ask(session, observation, asyncio.get_running_loop().create_future())
+        ask = Ask(client, session, observation, asyncio.get_running_loop().create_future())
         self._waiting.append(ask)
         self._arrived.set()
         try:
@@ -132,11 +133,11 @@ class Batcher:
     def _take(self) -> list[Ask]:
         """The next batch: the oldest question of each client, then second ones; whoever has gone is left out."""
         alive = [ask for ask in self._waiting if not ask.answer.done()]
-        met: dict[int, int] = {}
+        met: dict[str, int] = {}
         turns: list[tuple[int, int]] = []
         for place, ask in enumerate(alive):
-            met[ask.session.number] = met.get(ask.session.number, 0) + 1
-            turns.append((met[ask.session.number], place))
+            met[ask.client] = met.get(ask.client, 0) + 1
+            turns.append((met[ask.client], place))
         chosen = {place for _, place in sorted(turns)[: self.limits.rows]}
         self._waiting = [ask for place, ask in enumerate(alive) if place not in chosen]
         if not self._waiting:

@@ -111,10 +111,10 @@ class Service:
         began = perf_counter()
         self._check_rate(client)
         if self.memory.stateless and not self.facts.remembers and session.row is None:
-            answer = await self._answer(session, question)
+            answer = await self._answer(client, session, question)
         else:
             async with session.lock:
-                answer = await self._answer(session, question)
+                answer = await self._answer(client, session, question)
         self.metrics.answered(dialect, question, answer, perf_counter() - began)
         return answer
 
@@ -164,12 +164,12 @@ class Service:
         await self.batcher.in_thread(partial(self.subject.warm_up, self.batcher.limits.rows))
         self.ready = True
 
-    async def _answer(self, session: Session, question: Question) -> Float32:
+    async def _answer(self, client: str, session: Session, question: Question) -> Float32:
         observation = session.observe(question)
         planned = session.planned()
         if planned is not None:
             return planned
-        return session.answer(await self.batcher.submit(session, observation))
+        return session.answer(await self.batcher.submit(client, session, observation))
 
     def _session(self) -> Session:
         if self._free is not None and not self._free:
