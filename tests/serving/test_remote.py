@@ -18,12 +18,18 @@ from vlakit.evaluation.run import Request, evaluate
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
-from vlakit.serving.clients import RemoteFailed
+from vlakit.serving.clients.base import RemoteFailed
 from vlakit.serving.remote import remote_actor
 from vlakit.serving.subjects import ExpertSubject, Facts, PolicySubject, RecordedSubject, trained_subject
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
-URL = {"openpi": "ws://127.0.0.1:{}", "openvla": "http://127.0.0.1:{}"}
+URL = {
+    "openpi": "ws://127.0.0.1:{}",
+    "openvla": "http://127.0.0.1:{}",
+    "gr00t": "tcp://127.0.0.1:{}",
+    "vla_eval": "ws://127.0.0.1:{}",
+    "starvla": "ws://127.0.0.1:{}",
+}
 DECIDES = ("initial_state", "task", "success", "credit", "steps", "actions", "error", "policy_calls")
 
 
@@ -38,7 +44,9 @@ def trained(tiny_vla: OpenVLA, tiny_processor: TokenProcessor) -> TrainedPolicy:
     return TrainedPolicy(tiny_vla, processor)
 
 
-@pytest.mark.parametrize(("dialect", "slots"), [("openpi", 1), ("openpi", 3), ("openvla", 3)])
+@pytest.mark.parametrize(
+    ("dialect", "slots"), [("openpi", 1), ("openpi", 3), ("openvla", 3), ("gr00t", 3), ("starvla", 3)]
+)
 def test_a_policy_served_has_the_very_same_episodes_as_in_process(
     trained: TrainedPolicy, dialect: str, slots: int
 ) -> None:

@@ -11,8 +11,19 @@ from vlakit.errors import ConfigError, VlakitError
 from vlakit.evaluation.actors import Answers, Turn
 from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.worlds import Failure, Worlds
-from vlakit.serving.clients import CLIENTS, Client, RemoteFailed
+from vlakit.registry import Registry
+from vlakit.serving.clients.base import Client, RemoteFailed
 
+CLIENTS: Registry[Client] = Registry(
+    "dialect of policy=remote",
+    {
+        "openvla": "vlakit.serving.clients.openvla:OpenVLAClient",
+        "openpi": "vlakit.serving.clients.openpi:OpenPiClient",
+        "gr00t": "vlakit.serving.clients.gr00t:Gr00tClient",
+        "vla_eval": "vlakit.serving.clients.vla_eval:VlaEvalClient",
+        "starvla": "vlakit.serving.clients.starvla:StarVlaClient",
+    },
+)
 log = logging.getLogger(__name__)
 
 
