@@ -48,7 +48,7 @@ def fuzz(dialect: str, given: argparse.Namespace) -> dict[str, object]:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         port = int(server.stdout.readline().rpartition(":")[2]) if server.stdout else 0
-        row = conversation(dialect, port, psutil.Process(server.pid), given.n)
+        row = conversation(dialect, port, psutil.Process(server.pid), given)
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(60)
@@ -59,10 +59,11 @@ def fuzz(dialect: str, given: argparse.Namespace) -> dict[str, object]:
     return row
 
 
-def conversation(dialect: str, port: int, process: psutil.Process, n: int) -> dict[str, object]:
+def conversation(dialect: str, port: int, process: psutil.Process, given: argparse.Namespace) -> dict[str, object]:
     """What the server did, in numbers."""
-    visitor, made = Visitor(dialect, port), mutants(dialect)
-    first = visitor.ask(question(dialect))
+    n, right = given.n, question(dialect, given.dataset)
+    visitor, made = Visitor(dialect, port), mutants(dialect, given.dataset)
+    first = visitor.ask(right)
     for _ in range(min(n // 10, 500)):  # whatever is allocated once
         visitor.ask(next(made)[1])
     before, began = process.memory_info().rss, time.perf_counter()
@@ -74,7 +75,7 @@ def conversation(dialect: str, port: int, process: psutil.Process, n: int) -> di
         kinds[what] += 1
         wrong[what] += acted
     seconds, grown = time.perf_counter() - began, (process.memory_info().rss - before) / 1e6
-    again = visitor.ask(question(dialect))
+    again = visitor.ask(right)
     visitor.close()
     return {
         "dialect": dialect,

@@ -78,15 +78,17 @@ SHAPES = [
 ]
 
 
-def question(dialect: str) -> bytes:
-    """The recorded question itself, without HTTP's head."""
+def question(dialect: str, dataset: str | None = None) -> bytes:
+    """The recorded question itself, without HTTP's head; of a dataset that the server knows, where it says one."""
     data = (TALKS / RECORDED[dialect][0]).read_bytes()
+    if dialect == "starvla" and dataset is not None:
+        return msgpack.packb({**msgpack.unpackb(data, raw=False), "unnorm_key": dataset})
     return data.partition(b"\r\n\r\n")[2] if dialect == "openvla" else data
 
 
-def mutants(dialect: str, seed: int = 0) -> Iterator[tuple[str, bytes]]:
+def mutants(dialect: str, dataset: str | None = None, seed: int = 0) -> Iterator[tuple[str, bytes]]:
     """(what is wrong, the bytes), without end."""
-    rng, whole = random.Random(seed), question(dialect)
+    rng, whole = random.Random(seed), question(dialect, dataset)
     text = dialect == "openvla"
     tree = json.loads(whole) if text else msgpack.unpackb(whole, raw=False)
     ways = [_cut, _longer, _deep, _noise, _dropped, _replaced, _replaced, _bad_array, _bad_array]

@@ -52,7 +52,8 @@ class Gr00tClient:
             seen: dict[str, Any] = {"video": rows, "state": {}, "language": {language: [[words]]}}
             said = self._call("get_action", {"observation": seen, "options": None})
             given = said[0] if isinstance(said, list) and said and isinstance(said[0], dict) else {}
-            parts = [one[0] if getattr(one := given.get(key), "ndim", 0) == 3 else None for key in self.keys["action"]]
+            chunks = [given.get(key) for key in self.keys["action"]]
+            parts = [one[0] if isinstance(one, np.ndarray) and one.ndim == 3 else None for one in chunks]
         if not all(isinstance(one, np.ndarray) for one in parts):
             raise RemoteFailed(f"the answer lacks one of {self.keys['action']}", where=self.url)
         return np.concatenate([chunk_of(one, self.url) for one in parts], axis=-1)
