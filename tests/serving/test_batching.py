@@ -83,6 +83,28 @@ def test_clients_that_ask_together_are_one_batch_no_larger_than_allowed() -> Non
         assert np.array_equal(answer, policy.chunk(seen(asked)))
 
 
+def test_a_client_that_has_long_been_idle_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def one_after_the_other() -> tuple[float, float]:
+        service = service_of(limits=Limits(rows=4, wait_ms=600))
+        worker = asyncio.create_task(service.batcher.run())
+        with service.client() as idle, service.client() as busy:
+            await service.ask("t", "idle", idle, question("once"))
+            soon = await timed(service, busy)
+            monkeypatch.setattr("vlakit.serving.batching.LATELY_S", 0.0)
+            late = await timed(service, busy)
+        worker.cancel()
+        return soon, late
+
+    async def timed(service: Service, session: Any) -> float:
+        began = asyncio.get_running_loop().time()
+        await service.ask("t", "busy", session, question("again"))
+        return asyncio.get_running_loop().time() - began
+
+    soon, late = asyncio.run(one_after_the_other())
+    assert soon >= 0.6
+    assert late < 0.6
+
+
 def test_no_client_has_a_second_question_in_a_batch_before_all_have_their_first() -> None:
     policy = Mean()
     service = service_of(PolicySubject(policy, FACTS), limits=Limits(rows=3, wait_ms=30))

@@ -1,6 +1,6 @@
 """What a server costs over `act`, and what batches of many clients bring: one process, one run, ratios.
 
-PYTHONPATH=src python experiments/speed/serving/load.py [--ckpt tiny] [--dataset tabletop_d0] [--clients 32] [--seconds 20]
+PYTHONPATH=src python experiments/speed/serving/load.py [--ckpt tiny] [--dataset tabletop_d0] [--clients 32]
 PYTHONPATH=src python experiments/speed/serving/load.py --hour     memory over an hour of questions
 
 Wants an idle machine: clients and server share its cores. The server is `vlakit serve` in a process of its own.
@@ -37,10 +37,11 @@ def main() -> None:
     parser.add_argument("--dataset", default="tabletop_d0")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--dialects", default=",".join(URLS))
     parser.add_argument("--hour", action="store_true")
     given = parser.parse_args()
     here = Path(__file__).parent
-    rows = memory(given) if given.hour else [load(dialect, given) for dialect in URLS]
+    rows = memory(given) if given.hour else [load(dialect, given) for dialect in given.dialects.split(",")]
     with (here / ("memory.csv" if given.hour else "load.csv")).open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -78,6 +79,7 @@ def load(dialect: str, given: argparse.Namespace) -> dict[str, object]:
         for _ in range(200):  # in turn, so that both meet the same disturbances
             here.append(seconds(lambda: policy.act([seen])))
             there.append(seconds(lambda: client.ask(seen)))  # pyright: ignore[reportAttributeAccessIssue]
+        client.close()  # pyright: ignore[reportAttributeAccessIssue]
         single, _ = many(server, 1, given.seconds, seen)
     finally:
         server.stop()

@@ -16,6 +16,7 @@ from vlakit.schema import Float32, Observation
 from vlakit.serving.questions import Busy
 from vlakit.serving.sessions import Session
 
+LATELY_S = 1.0
 log = logging.getLogger(__name__)
 Result: TypeAlias = Float32 | VlakitError  # a chunk (H, A), or why there is none
 
@@ -46,8 +47,8 @@ class Limits:
 class Batcher:
     """Runs `answer` in one thread of its own, so that the loop goes on hearing clients meanwhile.
 
-    A batch is taken as soon as every client that is there has asked, or `wait_ms` after its first question. No client
-    has a second question in a batch before all others have their first.
+    A batch is taken as soon as every client that has asked lately is in it, or `wait_ms` after its first question. No
+    client has a second question in a batch before all others have their first.
     """
 
     def __init__(self, answer: Callable[[Sequence[Ask]], Sequence[Result]], limits: Limits) -> None:
@@ -55,7 +56,8 @@ class Batcher:
         self.clients = 0  # connections that are open
         self.draining = False
         self.batches: list[int] = []  # sizes of those since somebody looked
-        self._last = 1
+        self._asked: dict[str, float] = {}  # client -> when it asked last
+        self._took_s = 0.0
         self._waiting: list[Ask] = []
         self._running: list[Ask] = []
         self._arrived = asyncio.Event()
@@ -72,6 +74,7 @@ class Batcher:
             raise Busy("the server is ending", where="server", do="ask another, or later")
         if len(self._waiting) >= self.limits.queue:
             raise Busy(f"{len(self._waiting)} questions are waiting", where="queue", do="ask again in a moment")
+        self._asked[client] = perf_counter()
         ask = Ask(client, session, observation, asyncio.get_running_loop().create_future())
         self._waiting.append(ask)
         self._arrived.set()
@@ -92,8 +95,9 @@ class Batcher:
             if not self._running:
                 continue
             self.batches = [*self.batches[-999:], len(self._running)]
-            self._last = len(self._running)
+            began = perf_counter()
             results = await loop.run_in_executor(self._thread, self._answer, self._running)
+            self._took_s = perf_counter() - began
             for ask, result in zip(self._running, results, strict=True):
                 _settle(ask.answer, result)
             self._running = []
@@ -120,9 +124,11 @@ class Batcher:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _gather(self) -> None:
-        """Wait for others as long as some are missing and time is left."""
-        end = perf_counter() + self.limits.wait_ms / 1000
-        while len(self._waiting) < min(self.limits.rows, max(self.clients, self._last)):
+        """Wait for others as long as some are missing and time is left; one that is idle is not waited for."""
+        now = perf_counter()
+        lately, end = max(LATELY_S, 2 * self._took_s), now + self.limits.wait_ms / 1000
+        self._asked = {client: when for client, when in self._asked.items() if now - when < lately}
+        while len(self._waiting) < min(self.limits.rows, len(self._asked)):
             left = end - perf_counter()
             if left <= 0:
                 break

@@ -13,7 +13,8 @@ _HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 padding: 0 1rem } table { border-collapse: collapse } td, th { text-align: left; padding: .15rem .8rem .15rem 0;
 vertical-align: top; overflow-wrap: anywhere } .one { display: flex; gap: 1rem; margin: .8rem 0; flex-wrap: wrap }
 .one img { width: 128px; image-rendering: pixelated } .one div { flex: 1; min-width: 12rem; overflow-wrap: anywhere }
-.bar { background: #4a7; height: .8rem; min-width: 1px } code { font-size: .9em }</style></head><body>"""
+.bar { background: #4a7; height: .8rem; min-width: 1px; max-width: 40vw }
+code { font-size: .9em }</style></head><body>"""
 _SCRIPT = """<script>
 const put = (parent, tag, text) => { const e = document.createElement(tag); if (text !== undefined)
   e.textContent = text;  parent.append(e); return e };
