@@ -109,14 +109,14 @@ class Browser:
         if thrown or entry.get("level") in {"error", "warning"}:
             self.complaints.append(str(entry.get("text") or params))
 
-    def open(self, file: Path, width: int, height: int = 844, scheme: str = "light") -> None:
-        """Show a file in a window of this size, and wait until it is loaded."""
+    def open(self, file: Path | str, width: int, height: int = 844, scheme: str = "light") -> None:
+        """Show a file, or an address, in a window of this size, and wait until it is loaded."""
         self.complaints, self.asked, self._loaded = [], [], False
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=file.absolute().as_uri())
+        self.call("Page.navigate", url=file if isinstance(file, str) else file.absolute().as_uri())
         while not self._loaded:
             self._read()
 

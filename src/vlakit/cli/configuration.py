@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
+from importlib import import_module
+from types import ModuleType
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -101,20 +102,28 @@ def verb_config(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
     """
     cfg = cast(DictConfig, OmegaConf.load(conf_root() / f"{verb}.yaml"))
     known = set(leaves(cfg))
-    typed = find_spec("pydantic") is not None  # `compare` alone does without; then its own checks remain
-    if typed:
-        from vlakit.cli.typed import as_text, check_keys, refuse_commas
-
-        refuse_commas(verb, overrides)
-        overrides = as_text(verb, overrides)
+    typed = _typed()
+    if typed is not None:
+        typed.refuse_commas(verb, overrides)
+        overrides = typed.as_text(verb, overrides)
     for override in parse_overrides(overrides):
         key = override.key_or_group
         if key not in known:
             raise ConfigError(f"{key!r} is no key of vlakit {verb}", where="command line", do=_nearest_key(key, known))
         OmegaConf.update(cfg, key, override.value(), merge=False)
-    if typed:
-        check_keys(verb, cfg, overrides)
+    if typed is not None:
+        typed.check_keys(verb, cfg, overrides)
     return to_plain(cfg)
+
+
+def _typed() -> ModuleType | None:
+    """The checks of keys; None without pydantic, as `compare` needs NumPy, SciPy, Hydra and rich alone."""
+    try:
+        return import_module("vlakit.cli.typed")
+    except ModuleNotFoundError as error:
+        if error.name != "pydantic":
+            raise
+        return None
 
 
 def to_plain(node: Any) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +126,37 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
         raise ConfigError("ckpt and policy are both given", where="command line", do="give one of them")
     suite, request = _asked(cfg, settings)
     out = check_writable(cfg["out"] or _default_out(cfg, suite))
-    policy = load_policy(cfg) if cfg["policy"] is None else str(cfg["policy"])
-    name = str(cfg["ckpt"] or policy)
-    with success_bar() as progress:
+    policy = subject_named(cfg)
+    name = str(cfg["ckpt"] or getattr(policy, "name", policy))
+    with success_bar() as progress, closing_if_open(policy):
         evaluated = evaluate(policy, suite, request, out, name=name, suite_settings=settings, progress=progress)
-    if not isinstance(policy, str):
+    if hasattr(policy, "card"):
         record_success(evaluated, policy.card.facts, cfg["tracking_uri"])
     return evaluated
+
+
+def subject_named(cfg: Mapping[str, Any]) -> Any:
+    """A checkpoint's policy, the name of a control, or a server. Raises ConfigError, RemoteFailed, PartMissing."""
+    if cfg["policy"] is None:
+        return load_policy(cfg)
+    if cfg["policy"] != "remote":
+        return str(cfg["policy"])
+    if cfg["url"] is None:
+        raise ConfigError("policy=remote, and no url", where="command line", do="add url=ws://HOST:PORT")
+    from vlakit.serving.remote import remote_actor
+
+    options = {key: cfg[key] for key in ("cameras", "token", "timeout_s")}
+    return remote_actor(cfg["url"], cfg["dialect"], **options)
+
+
+@contextmanager
+def closing_if_open(policy: Any) -> Iterator[None]:
+    """Hang up on a server in the end."""
+    try:
+        yield
+    finally:
+        if hasattr(policy, "close"):
+            policy.close()
 
 
 def text(evaluated: Evaluated) -> str:
@@ -153,5 +179,6 @@ def _default_out(cfg: Mapping[str, Any], suite: Suite) -> Path:
     """Beside the checkpoint; for a control, or a checkpoint named without a path, under the runs."""
     root, title = Path(cfg["root"]), title_of(suite.name, starts_of(suite))
     if cfg["policy"] is not None:
-        return root / "controls" / title / str(cfg["policy"])
+        server = re.sub(r"[^\w.-]+", "_", f"_{cfg['dialect']}_{cfg['url']}") if cfg["policy"] == "remote" else ""
+        return root / "controls" / title / f"{cfg['policy']}{server}"
     return (home_of(cfg["ckpt"]) or root / Path(cfg["ckpt"]).name) / "evaluation" / title

@@ -127,6 +127,24 @@ ROWS = ("full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64
 PATHS = {"runs": Place, "data": Place, "output": maybe(Place)}
 
 
+CLIENT = {"cameras": dict[str, Scalar | dict[str, str]] | None, "token": maybe(Text), "timeout_s": real(gt=0)}
+SERVE = {
+    **dict.fromkeys(("ckpt", "recording"), maybe(Place)),
+    **dict.fromkeys(("policy", "suite", "dataset"), maybe(Text)),
+    "dialect": Text | dict[str, whole(0, 65_535)],
+    "port": maybe(whole(0, 65_535)),
+    **dict.fromkeys(("host", "generation"), Text),
+    **dict.fromkeys(("episodes", "batch_rows", "waiting", "max_clients"), Some),
+    "rows": maybe(Some),
+    **dict.fromkeys(("pad_to", "queue"), whole(0, MANY)),
+    **dict.fromkeys(("wait_ms", "drain_s"), real(ge=0)),
+    **dict.fromkeys(("ensemble", "rate"), maybe(real(ge=0))),
+    "max_bytes": whole(1),
+    **CLIENT,
+    **CHECKPOINT,
+}
+
+
 def below(section: str, keys: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a section with its name before each."""
     return {f"{section}.{key}": kind for key, kind in keys.items()}
@@ -146,6 +164,7 @@ def _evaluate() -> dict[str, Any]:
     from vlakit.evaluation.run import Request
 
     own = {"ckpt": maybe(Place), "suite": Text, "policy": maybe(Text), "out": maybe(Place), "root": Place}
+    own |= {"url": maybe(Text), "dialect": Text, **CLIENT}
     return {**own, **CHECKPOINT, "format": FORMAT, "tracking_uri": Text, **keys_of(Request)}
 
 
@@ -177,6 +196,7 @@ def _train() -> dict[str, Any]:
 _COUNTED = {**LR, "format": FORMAT, **below("model", MODEL), **below("strategy", STRATEGY)}
 _ROLLED = {"episodes": Some, "tasks": Texts, "workers": Few, "format": FORMAT}
 _FIXED: dict[str, dict[str, Any]] = {
+    "serve": SERVE,
     "suite": below("suite", SUITE),
     "explain": _COUNTED,
     "bench": {**_COUNTED, **BATCHES, **below("paths", PATHS), **below("data", DATA), "batches": Some, "device": Device},

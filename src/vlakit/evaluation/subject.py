@@ -50,7 +50,7 @@ def subject_of(
 
     if isinstance(policy, TrainedPolicy):
         return checkpoint(policy, name, suite, states, strict=strict)
-    return Subject(name, policy, {"policy": name})
+    return Subject(name, policy, getattr(policy, "facts", {"policy": name}))
 
 
 def control(name: str, suite: Suite, states: Sequence[InitialState], seed: int) -> Subject:

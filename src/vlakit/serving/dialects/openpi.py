@@ -1,0 +1,65 @@
+"""openpi's WebSocket: metadata first, then observations with free keys and a `prompt`; chunks (T, A) back."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any, ClassVar
+
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from vlakit.schema import Float32
+from vlakit.serving.arrays import pack, unpack
+from vlakit.serving.questions import Refused, pictures_in
+from vlakit.serving.service import Service
+from vlakit.serving.sessions import Session
+from vlakit.serving.web import Talk
+
+RESET = "vlakit/reset"  # a key of vlakit's own client; openpi's has no word for an episode's begin
+
+
+class OpenPi:
+    """See the module. An error is a text message, upon which the client raises, and the connection closes with 1011."""
+
+    name: ClassVar[str] = "openpi"
+    port: ClassVar[int] = 8000
+    cameras: ClassVar[dict[str, str]] = {"primary": "observation/image", "wrist": "observation/wrist_image"}
+    says_dataset: ClassVar[bool] = False
+    web: ClassVar[bool] = True
+
+    def __init__(self, service: Service, cameras: dict[str, str]) -> None:
+        self.service, self.asked = service, service.asked(cameras, "observation/state")
+
+    def routes(self) -> list[BaseRoute]:
+        """The WebSocket at /."""
+        return [WebSocketRoute("/", self.connected)]
+
+    async def connected(self, socket: WebSocket) -> None:
+        """One client."""
+        await Talk(socket, self.service, self.name).run(self._speak)
+
+    async def _speak(self, talk: Talk, session: Session) -> None:
+        own = {"vlakit": self.service.info(), "reset": RESET}
+        await talk.say(pack({"action_horizon": self.service.horizon, "cameras": self.asked.cameras, **own}, "bytes"))
+        before: float | None = None
+        while True:
+            data = await talk.hear()
+            began = perf_counter()
+            message, codec = unpack(data)
+            if isinstance(message, dict) and message.keys() == {RESET}:
+                session.reset()
+                await talk.say(pack({}, "bytes"))
+                continue
+            actions = await self._answer(talk, session, message)
+            timing = {"infer_ms": (perf_counter() - began) * 1000}
+            timing |= {} if before is None else {"prev_total_ms": before}
+            await talk.say(pack({"actions": actions, "server_timing": timing}, codec or "bytes"))
+            before = (perf_counter() - began) * 1000
+
+    async def _answer(self, talk: Talk, session: Session, message: Any) -> Float32:
+        if not isinstance(message, dict):
+            raise Refused("the message is no dict", where="observation", do="send keys such as observation/image")
+        question = self.asked.question(
+            pictures_in(message, self.asked), message.get("prompt"), proprio=message.get(self.asked.proprio_key)
+        )
+        return await self.service.ask(self.name, talk.name, session, question)
