@@ -13,7 +13,6 @@ import torch
 
 from vlakit.errors import CheckpointMismatch, InvalidData
 from vlakit.processing.action_tokenizer import ActionTokenizer
-from vlakit.processing.normalizer import normalize, unnormalize
 from vlakit.processing.processor import Processor
 from vlakit.processing.prompts import prompt_builder
 from vlakit.processing.settings import ProcessorSettings, TokenSettings
@@ -141,8 +140,8 @@ class TokenProcessor(Processor):
 
     def round_trip(self, actions: Float32, dataset: str) -> Float32:
         """Actions (T, A) to token ids and back."""
-        statistics = self.statistics_of(dataset)
-        return unnormalize(self.actions.decode(self.actions.encode(normalize(actions, statistics))), statistics)
+        ids = self.actions.encode(self.normalized_actions(actions, dataset))
+        return self.physical_actions(self.actions.decode(ids), dataset)
 
 
 def padded_text(rows: Sequence[tuple[Int64, Int64]], padding_id: int, *, width: int = 0) -> TextBatch:
