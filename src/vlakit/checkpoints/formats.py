@@ -89,7 +89,7 @@ def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
 
 def _refuse_oft_part(place: Path) -> None:
     """Raise CheckpointMismatch for a file, or the `lora_adapter`, of an OpenVLA-OFT folder: it is nothing by itself."""
-    inside = place.is_file() or place.name == "lora_adapter"
+    inside = place.suffix == ".pt" or place.name == oft.ADAPTER
     parts = [file.name for file in oft.parts_of(place.parent).values()] if inside else []
     if parts:
         raise CheckpointMismatch(
@@ -179,7 +179,7 @@ def _hugging_face(path: Path, options: LoadOptions) -> Loaded:
 
 def _under_oft(path: Path, options: LoadOptions) -> Iterable[tuple[str, Tensor]]:
     """The language model of an OpenVLA-OFT folder whose adapter was not merged: the adapter's base with it."""
-    adapted = load(path / "lora_adapter", options)
+    adapted = _adapter(path / oft.ADAPTER, options)
     return plain_network(adapted, where=str(path)).state_dict().items()
 
 

@@ -42,7 +42,7 @@ def parts_of(folder: Path) -> dict[str, Path]:
         files = sorted(folder.glob(f"{part}--*.pt"))
         if len(files) > 1:
             raise CheckpointMismatch(
-                f"an OpenVLA-OFT folder with {part} of several steps: {', '.join(file.name for file in files)}",
+                f"an OpenVLA-OFT checkpoint with {part} of several steps: {', '.join(file.name for file in files)}",
                 where=str(folder),
                 do="leave the files of one step there",
             )
@@ -116,13 +116,15 @@ def _head(sizes: Mapping[str, Mapping[str, tuple[int, ...]]], folder: Path) -> t
     if diffusion != ("noisy_action_projector" in sizes):
         lacking = "noisy_action_projector--*" if diffusion else "action_head--* of the diffusion head"
         raise CheckpointMismatch(
-            f"an OpenVLA-OFT folder without {lacking}", where=str(folder), do="copy all of its files"
+            f"an OpenVLA-OFT checkpoint without {lacking}", where=str(folder), do="copy all of its files"
         )
     last = "noise_predictor.mlp_resnet.fc2.bias" if diffusion else "model.fc2.bias"
     if not names:
         return "parallel", {}
     if last not in names:
-        raise CheckpointMismatch("an action head of no known kind", where=str(folder), do="copy action_head--* again")
+        raise CheckpointMismatch(
+            "an OpenVLA-OFT action head of no known kind", where=str(folder), do="copy action_head--* again"
+        )
     return ("diffusion" if diffusion else "l1"), {"action_size": names[last][0]}
 
 

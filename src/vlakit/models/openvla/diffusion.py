@@ -26,8 +26,8 @@ class Diffusion(Parallel):
 
     added_parts = ("action_head", "noisy_action_projector")
 
-    def __init__(self, *args: Any, action_size: int = 7, train_steps: int = 50, steps: int = 50, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *parts: Any, action_size: int = 7, train_steps: int = 50, steps: int = 50) -> None:
+        super().__init__(*parts)
         if not 1 <= steps <= train_steps:
             raise ConfigError(
                 f"{steps} steps of {train_steps}", where="head_options", do="choose 1 <= steps <= train_steps"

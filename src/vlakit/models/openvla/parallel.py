@@ -6,6 +6,7 @@ Attention goes both ways over the whole sequence, prompt and pictures included; 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,8 +79,8 @@ class ParallelTokens(Parallel):
 
     constrain = True
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # pyright: ignore[reportArgumentType]  as the trunk takes them
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
         self.head = TokenHead(self.tokens)
 
     @property

@@ -19,8 +19,8 @@ class Regression(Parallel):
 
     added_parts = ("action_head",)
 
-    def __init__(self, *args: Any, action_size: int = 7, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *parts: Any, action_size: int = 7) -> None:
+        super().__init__(*parts)
         self.action_size = action_size
         self.action_head = nn.ModuleDict({"model": ActionMlp(self.hidden_size, action_size)})
 

@@ -137,7 +137,16 @@ class OpenVLA(Trunk):
         return torch.from_numpy(centers).to(ids.device).view(len(ids), *inputs.action_shape)
 
 
-def openvla(processor: Processor, **names: Any) -> Trunk:
+def openvla(
+    processor: Processor,
+    vision: str,
+    llm: str,
+    vision_options: Mapping[str, Any] | None = None,
+    llm_options: Mapping[str, Any] | None = None,
+    head: str = "discrete",
+    head_options: Mapping[str, Any] | None = None,
+    film: bool = False,
+) -> Trunk:
     """The network that a card or conf/model describes: names and numbers as VLASettings has them.
 
     How many cameras it sees, and how many numbers of proprioception, is the processor's to say.
@@ -149,7 +158,8 @@ def openvla(processor: Processor, **names: Any) -> Trunk:
             where="model.processor",
             do="set window=1, or take a network that sees more",
         )
-    settings = VLASettings.from_dict(names)
+    options = (dict(one or {}) for one in (vision_options, llm_options))
+    settings = VLASettings(vision, llm, *options, head, dict(head_options or {}), film)
     senses = Senses(len(reading.settings.cameras), reading.settings.proprio, settings.film)
     return build_vla(settings, tokens=reading.actions, senses=senses)
 
