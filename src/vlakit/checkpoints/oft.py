@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, check_plain
-from vlakit.checkpoints.hf_config import HfDescription, read_table
+from vlakit.checkpoints.hf_config import OWN_KEY, HfDescription, read_table
 from vlakit.checkpoints.weights import INDEX, SINGLE, load_pickled
 from vlakit.errors import CheckpointMismatch, nearest
 from vlakit.models.openvla.vla import VLASettings
@@ -63,7 +63,7 @@ def described(folder: Path, parts: Mapping[str, Path], plain: HfDescription) -> 
     head, options = _head(sizes, folder)
     proprio = sizes["proprio_projector"]["fc1.weight"][1] if "proprio_projector" in sizes else 0
     film = any(".scale.weight" in name for name in sizes.get("vision_backbone", {}))
-    if plain.model.head != "discrete":  # vlakit's own export says the rest itself
+    if OWN_KEY in read_table(folder / "config.json"):  # vlakit's own export says the rest itself
         settings = {"action_dim": options.get("action_size"), "proprio_dim": plain.processor.proprio}
         processor, model = plain.processor, plain.model
     else:
@@ -73,7 +73,12 @@ def described(folder: Path, parts: Mapping[str, Path], plain: HfDescription) -> 
         model = replace(
             plain.model, head=head, film=film, head_options=options | (steps if head == "diffusion" else {})
         )
-    stated = {"action_dim": options.get("action_size"), "proprio_dim": proprio, "head": head, "film": film}
+    stated = {
+        "action_dim": options.get("action_size"),
+        "proprio_dim": proprio,
+        "head": head if options else None,
+        "film": film,
+    }
     stored = {**settings, "head": model.head, "film": model.film}
     wrong = [key for key, value in stated.items() if value is not None and stored.get(key, value) not in (None, value)]
     if wrong:
