@@ -42,11 +42,7 @@ def test_a_head_trains_acts_scores_and_leaves_as_a_folder_that_answers_the_same(
     adapted = {name for name, _ in policy.network.named_parameters() if ".lora_A." in name}
     assert {"language_model.lm_head.lora_A.default.weight"} <= adapted
     assert any("patch_embed.proj.lora_A" in name for name in adapted)
-    assert not any(
-        "action_head" in name or "projector." in name.replace(".projector.", "")
-        for name in adapted
-        if "proprio" in name
-    )
+    assert not any(name.startswith(("action_head.", "proprio_projector.")) for name in adapted)
     actions = policy.act([observation()])
     assert actions.shape == (1, 2, 7)
     scores = report(capsys, "score", f"ckpt={trained}")["datasets"]["bridge_orig"]["scores"]
@@ -61,13 +57,9 @@ def test_a_head_trains_acts_scores_and_leaves_as_a_folder_that_answers_the_same(
 
 @pytest.mark.parametrize("strategy", ["full", "last_layer", "frozen_vision", "sandwich", "lora"])
 def test_with_every_strategy_head_and_proprioception_train_whole(strategy: str, capsys: Capture) -> None:
-    words = [*WORDS, f"strategy={strategy}", "model.network.film=true"]
-    rows = {
-        row["module"]: row
-        for row in report(capsys, "explain", *[w for w in words if w != "experiment=oft_tiny"], "model=tiny_oft")[
-            "modules"
-        ]
-    }
+    model = ("model=tiny_oft", "model.network.film=true", "model.processor.proprio=8")
+    modules = report(capsys, "explain", f"strategy={strategy}", *model)["modules"]
+    rows = {row["module"]: row for row in modules}
     for part in ("action_head", "proprio_projector"):
         assert rows[part]["trainable"] == rows[part]["total"] > 0
     assert rows["vision_backbone.featurizer.blocks"]["trainable"] > 0

@@ -158,8 +158,8 @@ def openvla(
             where="model.processor",
             do="set window=1, or take a network that sees more",
         )
-    options = (dict(one or {}) for one in (vision_options, llm_options))
-    settings = VLASettings(vision, llm, *options, head, dict(head_options or {}), film)
+    towers, language, answering = (dict(one or {}) for one in (vision_options, llm_options, head_options))
+    settings = VLASettings(vision, llm, towers, language, head, answering, film)
     senses = Senses(len(reading.settings.cameras), reading.settings.proprio, settings.film)
     return build_vla(settings, tokens=reading.actions, senses=senses)
 
