@@ -92,6 +92,7 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
     """Evaluate as the keys of conf/evaluate.yaml say. Raises ConfigError, GateClosed, CheckpointMismatch."""
     from vlakit.evaluation.building import build_suite
     from vlakit.evaluation.run import Request, evaluate
+    from vlakit.evaluation.speed import actions_per_second
     from vlakit.evaluation.tracked import record_success
 
     request = request_of(Request, cfg, "evaluate")
@@ -105,7 +106,7 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
     with success_bar() as progress:
         evaluated = evaluate(policy, suite, request, out, name=name, suite_settings=settings, progress=progress)
     if not isinstance(policy, str):
-        record_success(evaluated, policy.card.facts, cfg["tracking_uri"])
+        record_success(evaluated, policy.card.facts, cfg["tracking_uri"], actions_per_second(policy))
     return evaluated
 
 

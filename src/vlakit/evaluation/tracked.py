@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def record_success(evaluated: Evaluated, facts: Mapping[str, Any], tracking_uri: str | None) -> None:
-    """eval/success, eval/success/<suite> and eval/success/<task> in the run that the card's facts name, if any."""
+def record_success(
+    evaluated: Evaluated, facts: Mapping[str, Any], tracking_uri: str | None, actions_per_s: float | None = None
+) -> None:
+    """In the run that the card's facts name, if any: eval/success, that of the suite and of each task, and the speed."""
     success = evaluated.pooled.success
     metrics = {"eval/success": success, f"eval/success/{evaluated.suite}": success}
     metrics |= {f"eval/success/{row.task}": row.success for row in evaluated.tasks}
+    metrics |= {} if actions_per_s is None else {"time/actions_per_s": actions_per_s}
     files = [*evaluated.records, *evaluated.files]
     _file(facts, tracking_uri, metrics, files, f"evaluation/{evaluated.suite}")
 
