@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vlakit.checkpoints.formats import Loaded, load
+from vlakit.checkpoints.weights import own_name
 from vlakit.models.openvla.diffusion import Diffusion
 from vlakit.models.openvla.layers import time_embedding
 from vlakit.models.openvla.parallel import Parallel, ParallelTokens, two_way
@@ -215,7 +216,7 @@ def gradients(fixture: Fixture) -> Iterator[tuple[str, Any]]:
     network.zero_grad()
     network(fixture.batch(variant)).loss.backward()
     of = {name: parameter.grad for name, parameter in network.named_parameters()}
-    names = [name.replace("/module.", ".") for name in fixture.expected["grad_names"].tolist()]
+    names = [own_name(name.replace("/module.", ".")) for name in fixture.expected["grad_names"].tolist()]
     yield "grad_norms", torch.stack([of[name].double().norm() for name in names])
     network.zero_grad()
 
@@ -271,7 +272,7 @@ def diffusion(fixture: Fixture) -> Iterator[tuple[str, Any]]:
 @torch.no_grad()
 def sampling(fixture: Fixture) -> Iterator[tuple[str, Any]]:
     """Single sampler steps, and the whole run from its noise."""
-    for steps in fixture.settings["ddim_steps"]:
+    for steps in fixture.settings.get("ddim_steps", []):
         variant, name = fixture.everything("diffusion", steps=steps), f"ddim{steps}"
         loaded = fixture.loaded(variant)
         network, inputs = loaded.network, fixture.asked(variant, 0)

@@ -28,6 +28,7 @@ SETTINGS = "oft.json"
 ADAPTER = "lora_adapter"
 PARTS = ("action_head", "proprio_projector", "noisy_action_projector", "vision_backbone")
 CAMERAS = {1: ("primary",), 2: ("primary", "wrist"), 3: ("primary", "left_wrist", "right_wrist")}
+_STEPS = {"train_steps": "diffusion_steps_train", "steps": "diffusion_steps"}  # of the head: in oft.json
 _EXAMPLE = (
     'write it: {"chunk": 8, "images": 2, "normalization": "bounds_q99"} is LIBERO\'s,'
     ' {"chunk": 25, "images": 3, "normalization": "bounds"} ALOHA\'s,'
@@ -69,10 +70,8 @@ def described(folder: Path, parts: Mapping[str, Path], plain: HfDescription) -> 
     else:
         settings = _settings(folder)
         processor = _processor(settings, plain.processor, proprio, folder)
-        steps = {"train_steps": settings.get("diffusion_steps_train", 50), "steps": settings.get("diffusion_steps", 50)}
-        model = replace(
-            plain.model, head=head, film=film, head_options=options | (steps if head == "diffusion" else {})
-        )
+        steps = {ours: settings[key] for ours, key in _STEPS.items() if head == "diffusion" and key in settings}
+        model = replace(plain.model, head=head, film=film, head_options=options | steps)
     stated = {
         "action_dim": options.get("action_size"),
         "proprio_dim": proprio,
@@ -225,9 +224,7 @@ def write_settings(folder: Path, model: VLASettings, processor: TokenSettings) -
         "cameras": list(processor.cameras),
         "normalization": processor.normalization,
     }
-    if model.head == "diffusion":
-        options = {"train_steps": 50, "steps": 50, **model.head_options}
-        content |= {"diffusion_steps_train": options["train_steps"], "diffusion_steps": options["steps"]}
+    content |= {key: model.head_options[ours] for ours, key in _STEPS.items() if ours in model.head_options}
     (folder / SETTINGS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

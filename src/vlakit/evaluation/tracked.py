@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def record_success(
     evaluated: Evaluated, facts: Mapping[str, Any], tracking_uri: str | None, actions_per_s: float | None = None
 ) -> None:
-    """In the run that the card's facts name, if any: eval/success, that of the suite and of each task, and the speed."""
+    """In the run that the card's facts name, if any: eval/success, that of the suite and of each task, the speed."""
     success = evaluated.pooled.success
     metrics = {"eval/success": success, f"eval/success/{evaluated.suite}": success}
     metrics |= {f"eval/success/{row.task}": row.success for row in evaluated.tasks}

@@ -21,13 +21,14 @@ SEED = 7  # of the noise that an answer, or a validation loss, begins with: the 
 class Diffusion(Parallel):
     """Predicts the noise in an action. Slots hold the noisy numbers; a token behind the senses tells the time step.
 
-    train_steps: of the schedule; steps: of an answer (DDIM, without noise of its own), which take so many passes.
+    train_steps: of the schedule; steps: of an answer (DDIM, without noise of its own), as many passes; None: all.
     """
 
     added_parts = ("action_head", "noisy_action_projector")
 
-    def __init__(self, *parts: Any, action_size: int = 7, train_steps: int = 50, steps: int = 50) -> None:
+    def __init__(self, *parts: Any, action_size: int = 7, train_steps: int = 50, steps: int | None = None) -> None:
         super().__init__(*parts)
+        steps = train_steps if steps is None else steps
         if not 1 <= steps <= train_steps:
             raise ConfigError(
                 f"{steps} steps of {train_steps}", where="head_options", do="choose 1 <= steps <= train_steps"
