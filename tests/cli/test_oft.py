@@ -70,3 +70,9 @@ def test_a_loss_falls_in_a_few_steps_of_the_head_alone(tmp_path: Path) -> None:
     first = train_here(tmp_path / "a", *WORDS, "steps=1", "validate_every=1")
     later = train_here(tmp_path / "b", *WORDS, "steps=12", "validate_every=12")
     assert later["val/l1"] < first["val/l1"]
+
+
+@pytest.mark.parametrize("model", ["tiny_oft", "tiny_diffusion"])
+def test_a_run_of_chunks_is_planned(model: str, capsys: Capture) -> None:
+    assert run("plan", [f"model={model}", "strategy=lora", "batch_size=2"]) == 0
+    assert "GB" in capsys.readouterr().out

@@ -50,8 +50,8 @@ class TokenProcessor(Processor):
         return ActionTokenizer(self.settings.n_bins, self.settings.padding_id or self.text.padding_id)
 
     def blank_text(self, rows: int, action_ids: int, prompt_tokens: int, answer_tokens: int | None) -> TextBatch:
-        """A prompt and an answer of action ids, with EOS behind them."""
-        ids = torch.zeros(rows, prompt_tokens + (answer_tokens or action_ids + 1), dtype=torch.int64)
+        """A prompt and an answer of action ids, with EOS behind them; no answer is shorter than its action."""
+        ids = torch.zeros(rows, prompt_tokens + max(answer_tokens or 0, action_ids + 1), dtype=torch.int64)
         labels = torch.full_like(ids, NO_LOSS)
         labels[:, prompt_tokens:] = 0
         labels[:, prompt_tokens : prompt_tokens + action_ids] = self.actions.begin

@@ -98,4 +98,5 @@ def _scheduler(train_steps: int) -> Any:
         raise PartMissing(
             f"the diffusion head needs diffusers: {error}", where="head=diffusion", do="pip install 'vlakit[diffusion]'"
         ) from error
-    return DDIMScheduler(num_train_timesteps=train_steps, beta_schedule="squaredcos_cap_v2")
+    with torch.device("cpu"):  # its numbers are none of the network's: on the meta device they would be lost
+        return DDIMScheduler(num_train_timesteps=train_steps, beta_schedule="squaredcos_cap_v2")
