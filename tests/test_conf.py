@@ -15,6 +15,7 @@ from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.tokens import TokenProcessor
 
 EXPERIMENTS = config_names("experiment")
+OFT = ("oft_tiny", "oft_7b")  # they choose their model, whatever the scale
 OTHERS = [f"{group}={name}" for group in ("debug", "hparams_search") for name in config_names(group)]
 PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
 
@@ -34,9 +35,10 @@ def refusal(*words: str) -> ConfigError:
     return caught.value
 
 
-def test_the_experiments_are_the_six_strategies_and_a_second_rank() -> None:
+def test_the_experiments_are_the_six_strategies_a_second_rank_and_oft_in_two_sizes() -> None:
     assert set(EXPERIMENTS) == {
         *("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64"),
+        *OFT,
     }
 
 
@@ -47,7 +49,8 @@ def test_every_experiment_composes_under_its_own_name_and_invents_no_key(experim
     assert invented_keys("train", words) == []
     cfg = compose_config("train", words)
     assert cfg.name == experiment
-    assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == cfg.lr[experiment.partition("_r")[0]]
+    rate = "lora" if experiment in OFT else experiment.partition("_r")[0]
+    assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == cfg.lr[rate]
 
 
 @pytest.mark.parametrize("words", OTHERS)
@@ -69,7 +72,18 @@ def test_every_experiment_prepares_a_tiny_model(
     assert optimizer.defaults["lr"] == cfg.strategy.optimizer.lr
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_oft_at_the_papers_scale_is_the_released_model_with_its_head_and_senses() -> None:
+    cfg = compose_config("train", ["experiment=oft_7b", "scale=paper"])
+    assert (cfg.model.network.vision, cfg.model.network.llm, cfg.model.network.head) == (
+        "dinosiglip_so400m",
+        "llama2_7b",
+        "l1",
+    )
+    assert (cfg.model.processor.chunk, cfg.model.processor.proprio, len(cfg.model.processor.cameras)) == (8, 8, 2)
+    assert (cfg.data.batch_size, cfg.strategy.rank, cfg.strategy.alpha, cfg.strategy.optimizer.lr) == (8, 32, 16, 5e-4)
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in OFT])
 def test_paper_scale_is_the_7b_model_in_bf16_at_the_papers_batch_and_rates(experiment: str) -> None:
     cfg = compose_config("train", [f"experiment={experiment}", "scale=paper"])
     assert cfg.data.batch_size == 16

@@ -88,7 +88,9 @@ def outputs(folder: Path, expected: dict[str, np.ndarray]) -> Iterator[tuple[str
     yield "loss", np.asarray(model.answers(inputs).loss.numpy(), dtype=expected["loss"].dtype)
     processor = processor_of(folder)
     prompts = [[*row[real.bool()].tolist(), processor.text.empty_id] for row, real in zip(ids, mask, strict=True)]
-    generated = generate(model, pixels, prompts, expected["generated"].shape[1], Choice()).ids.numpy()
+    generated = generate(
+        model, model.encode_image(pixels), prompts, expected["generated"].shape[1], Choice()
+    ).ids.numpy()
     yield "generated", generated
     normalized = processor.actions.decode(generated, strict=False)
     actions = unnormalize(normalized, processor.statistics_of("demo_1"))

@@ -56,7 +56,7 @@ def train() -> float:
 def answer(n_rows: int, choice: Choice) -> list[list[float]]:
     """Actions of the first rows."""
     model.eval()
-    decoded = generate(model, pixels[:n_rows], ids[:n_rows, :PROMPT].tolist(), 7, choice)
+    decoded = generate(model, model.encode_image(pixels[:n_rows]), ids[:n_rows, :PROMPT].tolist(), 7, choice)
     normalized = processor.actions.decode(decoded.ids.numpy(), strict=False)
     return unnormalize(normalized, processor.statistics_of(DATASET)).tolist()
 

@@ -18,7 +18,7 @@ import torch
 from vlakit.errors import CheckpointMismatch, InvalidData, PartMissing, StatisticsMissing, VlakitError
 from vlakit.models.network import Network
 from vlakit.processing.images import decode_jpeg
-from vlakit.processing.normalizer import with_constants
+from vlakit.processing.normalizer import bounds_of, with_constants
 from vlakit.processing.processor import Processor
 from vlakit.schema import DatasetStatistics, Float32, Observation, Sample
 
@@ -53,7 +53,10 @@ def fields_of(processor: Processor) -> dict[str, Any]:
         **settings,
         "rotation_degrees": 0,
         "datasets": sorted(processor.statistics),
-        "statistics": {name: _fingerprint(one) for name, one in sorted(processor.statistics.items())},
+        "statistics": {
+            name: _fingerprint(one, processor.settings.normalization)
+            for name, one in sorted(processor.statistics.items())
+        },
         "action_convention": _CONVENTION,
         "control_hz": None,  # not known: RLDS does not say
     }
@@ -171,8 +174,9 @@ def _broken(frames: Sequence[Mapping[str, Any]], answered: Float32 | VlakitError
         statistics = processor.statistics_of(frame["dataset"])
         recorded = with_constants(recorded, statistics)  # as 0.1.0 did not answer them
         physical = processor.physical(answer[None], [frame["dataset"]])[0].astype(np.float64)
+        low, high = bounds_of(statistics, processor.settings.normalization)
         # In normalised units of today's statistics: so other statistics, which change what an answer means, show too.
-        half_span = np.where(statistics.mask, (statistics.q99 - statistics.q01) / 2, 1.0)
+        half_span = np.where(statistics.mask, (high - low) / 2, 1.0)
         distances.append(float((np.abs(physical - recorded) / np.maximum(half_span, 1e-8)).max()))
     wrong = [distance for distance in distances if distance > TOLERANCE]
     if not wrong:
@@ -214,9 +218,9 @@ def _answers(network: Network, processor: Processor, observations: Sequence[Obse
         network.train(was_training)
 
 
-def _fingerprint(statistics: DatasetStatistics) -> str:
+def _fingerprint(statistics: DatasetStatistics, normalization: str) -> str:
     """Short hash of what turns normalised actions into physical ones."""
-    numbers = [statistics.q01, statistics.q99, statistics.mask.astype(np.float64)]
+    numbers = [*bounds_of(statistics, normalization), statistics.mask.astype(np.float64)]
     return sha256(np.stack(numbers).tobytes()).hexdigest()[:16]
 
 

@@ -6,12 +6,14 @@ import copy
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from vlakit.checkpoints import oft
 from vlakit.checkpoints.adapter_files import same_tensor, save_adapter
 from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.contract import CONTRACT_FILE, make_contract, with_new_answers
@@ -22,7 +24,8 @@ from vlakit.data.shards.statistics import statistics_to_json
 from vlakit.errors import CheckpointMismatch, ConfigError, PartMissing, UnknownName
 from vlakit.files import atomic_writer, disk_full_as_error, flush_to_disk, publish
 from vlakit.models.adapters import LoraNumbers, merged_tensors
-from vlakit.models.openvla.vla import OpenVLA, VLASettings
+from vlakit.models.openvla.trunk import Trunk
+from vlakit.models.openvla.vla import VLASettings
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.registry import Registry
 
@@ -95,17 +98,32 @@ def check_target(folder: Path, layout: str) -> None:
 def write_hugging_face(policy: Loaded, folder: Path, options: ExportOptions) -> None:
     """config.json, preprocessor_config.json, sharded safetensors with their index; adapters merged into the weights."""
     network, processor = policy.network, policy.processor
-    if not isinstance(network, OpenVLA) or not isinstance(processor, TokenProcessor):
+    if not isinstance(network, Trunk) or not isinstance(processor, TokenProcessor):
         raise PartMissing(
             f"the Hugging Face OpenVLA layout has no place for a network of the kind {network.kind}",
             where="layout=hf",
             do="export it as layout=ckpt",
         )
-    converted = ((name, tensor.to(options.dtype or tensor.dtype)) for name, tensor in merged_tensors(network))
-    save_weights(folder, converted, shard_bytes=options.shard_bytes)
+    film, beside = network.senses.film, dict[str, Tensor]()
+    save_weights(folder, _model_tensors(network, options, beside), shard_bytes=options.shard_bytes)
+    settings = VLASettings.from_dict(network.settings)
+    if beside or settings.head != "discrete":
+        oft.write_parts(folder, beside, film=film)
+        oft.write_settings(folder, settings, processor.settings)
     llama = network.language_model.config.to_dict()
     statistics = statistics_to_json(processor.statistics)
-    write_config(folder, VLASettings.from_dict(network.settings), processor.settings, llama, statistics)
+    write_config(folder, settings, processor.settings, llama, statistics)
+
+
+def _model_tensors(network: Trunk, options: ExportOptions, beside: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The model's tensors, merged; those that OpenVLA-OFT keeps in files of their own are put into `beside`."""
+    film = network.senses.film
+    for name, whole in merged_tensors(network):
+        tensor = whole.to(options.dtype or whole.dtype)
+        if oft.is_part(name, film=film) or (film and name.startswith("vision_backbone.")):
+            beside[name] = tensor
+        if not oft.is_part(name, film=film):
+            yield name, tensor
 
 
 @EXPORTS.register("adapter")
@@ -116,6 +134,12 @@ def write_adapter(policy: Loaded, folder: Path, options: ExportOptions) -> None:
     """
     if policy.card.adapter is None:
         raise CheckpointMismatch("the checkpoint has no adapter", do="export it whole: layout=hf")
+    if policy.network.additions:
+        raise PartMissing(
+            f"an adapter's folder has no place for {', '.join(policy.network.additions)}",
+            where="layout=adapter",
+            do="export it whole: layout=hf, or layout=ckpt",
+        )
     base = options.base or policy.card.base
     if base is None:
         log.warning("the adapter names no base: base=DIR, the model that it was trained on, must be given to load it")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlakit.checkpoints import oft
 from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, check_plain, load_adapter
 from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.contract import CONTRACT_FILE
@@ -20,8 +21,8 @@ from vlakit.checkpoints.shipped import is_shipped, resolve
 from vlakit.checkpoints.weights import load_weights, native_tensors, safetensors_of
 from vlakit.data.shards.statistics import statistics_from_json
 from vlakit.errors import CheckpointMismatch, VlakitError
-from vlakit.models.adapters import LoraNumbers, inject_lora, merged_state_dict
-from vlakit.models.network import Network, build_empty, build_network
+from vlakit.models.adapters import LoraNumbers, inject_lora, is_added, merged_state_dict
+from vlakit.models.network import Network, begin, build_empty, build_network
 from vlakit.models.openvla.vla import VLASettings
 from vlakit.processing.processor import Processor, build_processor
 from vlakit.processing.settings import TokenSettings
@@ -60,9 +61,6 @@ class Format:
 
 
 FORMATS: list[Format] = []
-# Beside an OpenVLA-OFT model (vla-scripts/finetune.py of moojink/openvla-oft): with them its language model's own head
-# says no action any more, and its towers see otherwise.
-_OFT = tuple(f"{part}--*" for part in ("action_head", "proprio_projector", "noisy_action_projector", "vision_backbone"))
 
 
 def reader(name: str, matches: Callable[[Path], bool]) -> Callable[[Callable[[Path, LoadOptions], Loaded]], Any]:
@@ -78,7 +76,7 @@ def reader(name: str, matches: Callable[[Path], bool]) -> Callable[[Callable[[Pa
 def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     """Load any known format, or `tiny`, which vlakit brings; a path that is none raises CheckpointMismatch."""
     place = resolve(path)
-    _refuse_oft(place)
+    _refuse_oft_part(place)
     for known in FORMATS:
         if known.matches(place):
             return known.read(place, options or LoadOptions())
@@ -89,15 +87,15 @@ def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     )
 
 
-def _refuse_oft(place: Path) -> None:
-    """Raise CheckpointMismatch for a folder, or a file or `lora_adapter` in one, of OpenVLA-OFT."""
-    folders = [place, place.parent] if place.name == "lora_adapter" else [place if place.is_dir() else place.parent]
-    parts = sorted(file.name for folder in folders for pattern in _OFT for file in folder.glob(pattern))
+def _refuse_oft_part(place: Path) -> None:
+    """Raise CheckpointMismatch for a file, or the `lora_adapter`, of an OpenVLA-OFT folder: it is nothing by itself."""
+    inside = place.suffix == ".pt" or place.name == oft.ADAPTER
+    parts = [file.name for file in oft.parts_of(place.parent).values()] if inside else []
     if parts:
         raise CheckpointMismatch(
-            f"an OpenVLA-OFT checkpoint, which vlakit does not read yet: {', '.join(parts)}",
+            f"a part of an OpenVLA-OFT checkpoint: {', '.join(sorted(parts))}",
             where=str(place),
-            do="use its own code: read as plain OpenVLA, these weights would answer something else",
+            do=f"pass its folder, {place.parent}: read alone, these weights would answer something else",
         )
 
 
@@ -171,8 +169,18 @@ def _adapter(path: Path, options: LoadOptions) -> Loaded:
 @reader("a folder in the Hugging Face layout (config.json)", lambda path: (path / "config.json").is_file())
 def _hugging_face(path: Path, options: LoadOptions) -> Loaded:
     description = read_description(path)
+    parts = oft.parts_of(path)
+    if parts or (path / oft.SETTINGS).is_file():
+        description = oft.described(path, parts, description)
     card = _card(description, description.statistics or {}, _contract_in(path))
-    return _filled(card, safetensors_of(path), path, options)
+    tensors = _under_oft(path, options) if oft.is_unmerged(path) else safetensors_of(path)
+    return _filled(card, oft.tensors_of(path, parts, tensors) if parts else tensors, path, options)
+
+
+def _under_oft(path: Path, options: LoadOptions) -> Iterable[tuple[str, Tensor]]:
+    """The language model of an OpenVLA-OFT folder whose adapter was not merged: the adapter's base with it."""
+    adapted = _adapter(path / oft.ADAPTER, options)
+    return plain_network(adapted, where=str(path)).state_dict().items()
 
 
 @reader("a vlakit .ckpt or a run's folder", lambda path: path.suffix == ".ckpt" or path.is_dir())
@@ -187,8 +195,8 @@ def _lightning(path: Path, options: LoadOptions) -> Loaded:
         network, processor = card.build(statistics)
     else:
         under = base_path(card.base, options, path)
-        network = plain_network(load(under, replace(options, base=None)), where=under)
-        processor = build_processor(card.processor, statistics)
+        base, processor = load(under, replace(options, base=None)), build_processor(card.processor, statistics)
+        network = grown(plain_network(base, where=under), base.processor, card.network, processor, where=under)
     if card.adapter is not None:
         inject_lora(network, LoraNumbers.from_dict(card.adapter))
     if card.base is not None:
@@ -230,18 +238,36 @@ def start_from(path: str | Path, description: Mapping[str, Any], processor: Proc
     """
     trusted = tuple(name for name in description.values() if isinstance(name, str) and ":" in name)
     loaded = load(path, LoadOptions(trusted=trusted))  # the run names them itself
-    network = plain_network(loaded, where=str(path))
-    wanted = {name: t.shape for name, t in build_network(description, processor, device="meta").state_dict().items()}
+    return grown(plain_network(loaded, where=str(path)), loaded.processor, description, processor, where=str(path))
+
+
+def grown(
+    network: Network, before: Processor, description: Mapping[str, Any], processor: Processor, *, where: str
+) -> Network:
+    """The network with what a run adds to it: head, further senses. Raises CheckpointMismatch for another network."""
+    goal = build_network(description, processor, device="meta")
+    wanted = {name: tensor.shape for name, tensor in goal.state_dict().items()}
     present = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if wanted != present:
-        other = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
+    other = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
+    if any(name in present or not is_added(name, goal) for name in other):
         raise CheckpointMismatch(
             f"the checkpoint is of {_short(network.description)}, this run builds {_short(description)};"
             f" {len(other)} tensors differ, e.g. {other[0]}",
-            where=str(path),
+            where=where,
             do="choose the checkpoint's model with model=NAME, or another checkpoint in model.weights",
         )
-    return network
+    kept = {key: value for key, value in network.description.items() if key not in network.of_the_run}
+    new = {**kept, **{key: description[key] for key in goal.of_the_run if key in description}}
+    if not other and new == network.description and _senses(before) == _senses(processor):
+        return network
+    larger = build_empty(new, processor)
+    load_weights(larger, network.state_dict().items(), where=where, added=other)
+    begin(larger, other, like=next(network.parameters()))
+    return larger
+
+
+def _senses(processor: Processor) -> tuple[object, ...]:
+    return len(processor.settings.cameras), processor.settings.proprio
 
 
 def _short(description: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def write_config(
         "output_projector_states": False,
         "text_config": {"model_type": "llama", **numbers},
         "norm_stats": statistics,
-        OWN_KEY: {"model": asdict(model), "processor": {**processor.to_dict(), "tokenizer_path": None}},
+        OWN_KEY: {"model": model.to_dict(), "processor": {**processor.to_dict(), "tokenizer_path": None}},
     }
     _write(folder / "config.json", config)
     _write(folder / STATISTICS_FILE, statistics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,18 @@ class KeyReport:
 
 
 def load_weights(
-    model: nn.Module, tensors: Iterable[tuple[str, Tensor]], *, where: str, dtype: torch.dtype | None = None
+    model: nn.Module,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    where: str,
+    dtype: torch.dtype | None = None,
+    added: Collection[str] = (),
 ) -> KeyReport:
     """Fill a model, made by build_empty or not, tensor by tensor, so that no second copy of it is ever held.
 
-    `dtype` converts; None keeps that of the file. Raises CheckpointMismatch for a tensor that is missing, stored twice,
-    of another shape, or quantised; tensors that the model lacks are named in the report.
+    `dtype` converts; None keeps that of the file. added: tensors that the file need not have. Raises CheckpointMismatch
+    for a tensor that is missing, stored twice, of another shape, or quantised; tensors that the model lacks are named
+    in the report.
     """
     report = KeyReport()
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -66,7 +72,7 @@ def load_weights(
         report.used += 1
         if name != stored:
             report.renamed[stored] = name
-    missing = sorted(wanted.keys() - seen)
+    missing = sorted(wanted.keys() - seen - set(added))
     if missing:
         raise CheckpointMismatch(
             f"{len(missing)} tensors are missing, e.g. {missing[0]}",

@@ -119,6 +119,7 @@ def _asked(cfg: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Suite, 
 def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = ()) -> Evaluated:
     """Evaluate as the keys of conf/evaluate.yaml say. Raises ConfigError, GateClosed, CheckpointMismatch."""
     from vlakit.evaluation.run import evaluate
+    from vlakit.evaluation.speed import actions_per_second
     from vlakit.evaluation.tracked import record_success
 
     settings = suite_settings(cfg["suite"], suite_words)
@@ -131,7 +132,7 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
     with success_bar() as progress, closing_if_open(policy):
         evaluated = evaluate(policy, suite, request, out, name=name, suite_settings=settings, progress=progress)
     if hasattr(policy, "card"):
-        record_success(evaluated, policy.card.facts, cfg["tracking_uri"])
+        record_success(evaluated, policy.card.facts, cfg["tracking_uri"], actions_per_second(policy))
     return evaluated
 
 

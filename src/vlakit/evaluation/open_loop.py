@@ -16,7 +16,7 @@ from vlakit.errors import InvalidData
 from vlakit.models.network import Likelihood
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.images import decode_jpeg
-from vlakit.processing.normalizer import distance, normalize
+from vlakit.processing.normalizer import distance
 from vlakit.processing.processor import Processor
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import DatasetStatistics, Float32, Int64, Observation, Sample
@@ -148,11 +148,16 @@ def _episode(
     ids = [one for _, one in answered if one is not None]
     if not ids or not isinstance(processor, TokenProcessor):
         return EpisodeResult(row.episode, samples[0].instruction, recorded, None, answers, {})
-    binned = {name: processor.actions.encode(normalize(answers[name], statistics)) for name in (MEAN, PREVIOUS)}
-    truth = processor.actions.encode(normalize(recorded, statistics))
+    dataset = samples[0].dataset
+    binned = {name: _spelled(answers[name], processor, dataset) for name in (MEAN, PREVIOUS)}
+    truth = _spelled(recorded, processor, dataset)
     return EpisodeResult(
         row.episode, samples[0].instruction, recorded, truth, answers, {POLICY: np.stack(ids), **binned}
     )
+
+
+def _spelled(actions: Float32, processor: TokenProcessor, dataset: str) -> Int64:
+    return processor.actions.encode(processor.normalized_actions(actions, dataset))
 
 
 def _samples(folder: ShardFolder, row: EpisodeRow, window: int) -> list[Sample]:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def record_success(evaluated: Evaluated, facts: Mapping[str, Any], tracking_uri: str | None) -> None:
-    """eval/success, eval/success/<suite> and eval/success/<task> in the run that the card's facts name, if any.
+def record_success(
+    evaluated: Evaluated, facts: Mapping[str, Any], tracking_uri: str | None, actions_per_s: float | None = None
+) -> None:
+    """eval/success, that of the suite and of each task, and the speed, in the run that the card's facts name, if any.
 
     Other starts than the suite's usual ones stay beside these numbers: eval/success/<suite>_fresh7 alone.
     """
@@ -26,6 +28,7 @@ def record_success(evaluated: Evaluated, facts: Mapping[str, Any], tracking_uri:
     metrics = {f"eval/success/{title}": success}
     if title == evaluated.suite:
         metrics |= {"eval/success": success, **{f"eval/success/{row.task}": row.success for row in evaluated.tasks}}
+    metrics |= {} if actions_per_s is None else {"time/actions_per_s": actions_per_s}
     files = [*evaluated.records, *evaluated.files]
     _file(facts, tracking_uri, metrics, files, f"evaluation/{title}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import torch
@@ -61,12 +62,14 @@ def inject_lora(model: nn.Module, numbers: LoraNumbers) -> nn.Module:
         lora_alpha=cast(int, numbers.alpha),  # any number, whatever its annotation says
         lora_dropout=numbers.dropout,
         target_modules=list(numbers.targets),
+        exclude_modules=[path for path, _ in model.named_modules() if path and is_added(f"{path}.weight", model)]
+        or None,
         init_lora_weights="gaussian",
         bias="none",
     )
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = ".lora_" in name
+        parameter.requires_grad = ".lora_" in name or is_added(name, model)
     return model
 
 
@@ -78,8 +81,16 @@ def adaptable_layers(model: nn.Module) -> list[str]:
     return [
         path
         for path, module in model.named_modules()
-        if isinstance(module, ADAPTABLE) and ".lora_" not in path and not path.endswith(".base_layer")
+        if isinstance(module, ADAPTABLE)
+        and ".lora_" not in path
+        and not path.endswith(".base_layer")
+        and not is_added(f"{path}.weight", model)
     ]
+
+
+def is_added(name: str, model: nn.Module) -> bool:
+    """Whether a parameter is of the network's additions, which begin at random: they train whole, without adapters."""
+    return any(fnmatchcase(name, pattern) for pattern in getattr(model, "additions", ()))
 
 
 def every_layer(model: nn.Module) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ What only some can do is a protocol: `Likelihood`, `HasFeatures`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -40,6 +40,7 @@ class Output:
 class Network(nn.Module):
     """A policy's network. Its constructor takes the processor that feeds it, and plain settings by name."""
 
+    of_the_run: tuple[str, ...] = ()  # settings that a run decides, not the checkpoint that it starts from
     kind: str = ""  # its name in NETWORKS, and the settings it was built with: what a card says of it
     settings: Mapping[str, Any] = {}  # set anew by build_network for each instance
 
@@ -60,6 +61,11 @@ class Network(nn.Module):
     def placeholders(self) -> Mapping[str, str]:
         """What `{word}` in a strategy's globs stands for, such as the last layer's number."""
         return {}
+
+    @property
+    def additions(self) -> Sequence[str]:
+        """Globs of parameters that no pretrained model has: random at first, they train whole whatever the strategy."""
+        return ()
 
     @property
     def description(self) -> dict[str, Any]:
@@ -165,6 +171,14 @@ def build_empty(description: Mapping[str, Any], processor: Processor) -> Network
     """A network whose parameters await loading: they take no memory, while computed buffers are real."""
     with init_empty_weights(include_buffers=False):
         return build_network(description, processor)
+
+
+def begin(network: nn.Module, names: Collection[str], *, like: Tensor) -> None:
+    """Random values, as their layers draw them, for parameters of an empty network, on the device of `like`."""
+    for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
+        layer: Any = network.get_submodule(owner)
+        layer.to_empty(device=like.device, recurse=False).reset_parameters()
+        layer.to(like.dtype)
 
 
 def refuse_code(names: Mapping[str, Any], *, where: str, trusted: Collection[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Physical units to [-1, 1] and back by the 1 % and 99 % quantiles; the gripper passes through unchanged.
+"""Physical units to [-1, 1] and back, usually by the 1 % and 99 % quantiles; the gripper passes through unchanged.
 
 A column that never changes is learnt as 0, as in OpenVLA, and comes back as the constant that it is.
 """
@@ -9,36 +9,51 @@ import numpy as np
 import numpy.typing as npt
 
 from vlakit.errors import InvalidData
-from vlakit.schema import DatasetStatistics, Float32
+from vlakit.schema import DatasetStatistics, Float32, Float64
+
+# Name -> names of the two bounds, and what is added to their distance on the way back. On the way there all add 1e-8.
+# OpenVLA's code comes back by the quantiles alone; OpenVLA-OFT's adds it again, and takes extremes for some robots.
+NORMALIZATIONS = {"openvla": ("q01", "q99", 0.0), "bounds_q99": ("q01", "q99", 1e-8), "bounds": ("min", "max", 1e-8)}
 
 
-def normalize(actions: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
+def bounds_of(statistics: DatasetStatistics, normalization: str = "openvla") -> tuple[Float64, Float64]:
+    """The values (A,) that become -1 and +1."""
+    low, high, _ = NORMALIZATIONS[normalization]
+    return getattr(statistics, low), getattr(statistics, high)
+
+
+def normalize(actions: npt.ArrayLike, statistics: DatasetStatistics, normalization: str = "openvla") -> Float32:
     """Map actions (..., A) from physical units to [-1, 1], clipped, where the mask says so; others stay as they are.
 
     Dimensions that never change (min == max) become 0. Source: OpenVLA's BOUNDS_Q99 normalisation.
     """
     values = _checked(actions, "an action", len(statistics.q01))
-    span = statistics.q99 - statistics.q01 + 1e-8
-    scaled = (2 * (values - statistics.q01) / span - 1).clip(-1.0, 1.0)
+    low, high = bounds_of(statistics, normalization)
+    scaled = (2 * (values - low) / (high - low + 1e-8) - 1).clip(-1.0, 1.0)
     result = np.where(statistics.mask, scaled, values)
     return np.where(statistics.min == statistics.max, 0.0, result).astype(np.float32)
 
 
-def normalize_proprio(values: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
+def normalize_proprio(values: npt.ArrayLike, statistics: DatasetStatistics, normalization: str = "openvla") -> Float32:
     """Map proprio (..., P) from the dataset's units to [-1, 1], clipped; numbers that never change become 0.
 
     Raises InvalidData for another size than the statistics have. Source: OpenVLA-OFT.
     """
     known = statistics.proprio or dict.fromkeys(("q01", "q99", "min", "max"), np.zeros(0))
     numbers = _checked(values, "proprio", len(known["q01"]))
-    scaled = (2 * (numbers - known["q01"]) / (known["q99"] - known["q01"] + 1e-8) - 1).clip(-1.0, 1.0)
+    low, high = (known[name] for name in NORMALIZATIONS[normalization][:2])
+    scaled = (2 * (numbers - low) / (high - low + 1e-8) - 1).clip(-1.0, 1.0)
     return np.where(known["min"] == known["max"], 0.0, scaled).astype(np.float32)
 
 
-def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics) -> Float32:
-    """Map (..., A) in [-1, 1] back to physical units where the mask says so; constants whatever was predicted."""
+def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics, normalization: str = "openvla") -> Float32:
+    """Map (..., A) in [-1, 1] back to physical units where the mask says so; constants whatever was predicted.
+
+    What lies outside, as a head of numbers may answer, is not clipped.
+    """
     values = _checked(normalized, "an action", len(statistics.q01))
-    physical = 0.5 * (values + 1) * (statistics.q99 - statistics.q01) + statistics.q01
+    low, high = bounds_of(statistics, normalization)
+    physical = 0.5 * (values + 1) * (high - low + NORMALIZATIONS[normalization][2]) + low
     return with_constants(np.where(statistics.mask, physical, values), statistics).astype(np.float32)
 
 

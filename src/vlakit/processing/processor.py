@@ -96,7 +96,7 @@ class Processor(PictureChain):
             pixels={camera: self._sample_pixels(sample, camera) for camera in self.settings.cameras},
             window_mask=sample.window_mask,
             actions=actions,
-            normalized=normalize(actions, self.statistics_of(sample.dataset)),
+            normalized=self.normalized_actions(actions, sample.dataset),
             chunk_mask=sample.chunk_mask[: self.settings.chunk],
             proprio=self._proprio(sample.proprio, sample.dataset, where=where),
             position=sample.position,
@@ -137,7 +137,7 @@ class Processor(PictureChain):
         if not np.isfinite(values).all():
             remedy = "mend the sensor or the recording: vlakit shards verify=DIR"
             raise InvalidData(f"proprio is not finite: {values.tolist()}", where=where, do=remedy)
-        return normalize_proprio(values, self.statistics_of(dataset))
+        return normalize_proprio(values, self.statistics_of(dataset), self.settings.normalization)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """B examples to one batch."""
@@ -245,7 +245,7 @@ class Processor(PictureChain):
     def physical(self, normalized: Float32, datasets: Sequence[str | None]) -> Float32:
         """Normalised actions (B, H, A) in the physical units of each row's dataset."""
         pairs = zip(normalized, datasets, strict=True)
-        actions = np.stack([unnormalize(actions, self.statistics_of(dataset)) for actions, dataset in pairs])
+        actions = np.stack([self.physical_actions(actions, dataset) for actions, dataset in pairs])
         if not np.isfinite(actions).all():
             row = int(np.argwhere(~np.isfinite(actions))[0, 0])
             raise ActionNotFinite(
@@ -265,8 +265,15 @@ class Processor(PictureChain):
 
     def round_trip(self, actions: Float32, dataset: str) -> Float32:
         """Actions (T, A) as they come back from the form in which the policy learns them."""
-        statistics = self.statistics_of(dataset)
-        return unnormalize(normalize(actions, statistics), statistics)
+        return self.physical_actions(self.normalized_actions(actions, dataset), dataset)
+
+    def normalized_actions(self, actions: Float32, dataset: str | None) -> Float32:
+        """Physical actions (..., A) as the network learns them."""
+        return normalize(actions, self.statistics_of(dataset), self.settings.normalization)
+
+    def physical_actions(self, normalized: Float32, dataset: str | None) -> Float32:
+        """The opposite."""
+        return unnormalize(normalized, self.statistics_of(dataset), self.settings.normalization)
 
 
 def build_processor(

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from vlakit.errors import CheckpointMismatch, ConfigError
+from vlakit.errors import CheckpointMismatch, ConfigError, nearest
+from vlakit.processing.normalizer import NORMALIZATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,7 @@ class ProcessorSettings:
     window: int = 1  # W, frames of history, the present one last
     proprio: int = 0  # P, numbers of proprioception that it takes; 0: none
     chunk: int = 1  # H, actions that it answers with
+    normalization: str = "openvla"  # a name of normalizer.NORMALIZATIONS: by which bounds actions become -1 to 1
     jpeg: bool = False  # observations pass through JPEG before the resize, as in the peers' evaluation
     center_crop: float | None = None  # area cut from observations; 0.9 where training cropped at random
 
@@ -29,6 +31,12 @@ class ProcessorSettings:
                 f"center_crop is {self.center_crop}",
                 where="processor.center_crop",
                 do="give the share of the area to keep, such as 0.9, or null",
+            )
+        if self.normalization not in NORMALIZATIONS:
+            raise ConfigError(
+                f"normalization is {self.normalization!r}",
+                where="processor.normalization",
+                do=nearest(str(self.normalization), NORMALIZATIONS),
             )
         if not self.cameras or self.window < 1 or self.chunk < 1 or self.proprio < 0:
             raise ConfigError(
@@ -56,8 +64,10 @@ class ProcessorSettings:
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The opposite of from_dict: plain values only."""
+        """The opposite of from_dict: plain values only; a usual normalisation is left out, as older cards do."""
         values: dict[str, Any] = asdict(self)
+        if self.normalization == "openvla":
+            values.pop("normalization")
         return {**values, "channel_statistics": list(self.channel_statistics), "cameras": list(self.cameras)}
 
 

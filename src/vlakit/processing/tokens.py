@@ -13,7 +13,6 @@ import torch
 
 from vlakit.errors import CheckpointMismatch, InvalidData
 from vlakit.processing.action_tokenizer import ActionTokenizer
-from vlakit.processing.normalizer import normalize, unnormalize
 from vlakit.processing.processor import Processor
 from vlakit.processing.prompts import prompt_builder
 from vlakit.processing.settings import ProcessorSettings, TokenSettings
@@ -51,8 +50,8 @@ class TokenProcessor(Processor):
         return ActionTokenizer(self.settings.n_bins, self.settings.padding_id or self.text.padding_id)
 
     def blank_text(self, rows: int, action_ids: int, prompt_tokens: int, answer_tokens: int | None) -> TextBatch:
-        """A prompt and an answer of action ids, with EOS behind them."""
-        ids = torch.zeros(rows, prompt_tokens + (answer_tokens or action_ids + 1), dtype=torch.int64)
+        """A prompt and an answer of action ids, with EOS behind them; no answer is shorter than its action."""
+        ids = torch.zeros(rows, prompt_tokens + max(answer_tokens or 0, action_ids + 1), dtype=torch.int64)
         labels = torch.full_like(ids, NO_LOSS)
         labels[:, prompt_tokens:] = 0
         labels[:, prompt_tokens : prompt_tokens + action_ids] = self.actions.begin
@@ -141,8 +140,8 @@ class TokenProcessor(Processor):
 
     def round_trip(self, actions: Float32, dataset: str) -> Float32:
         """Actions (T, A) to token ids and back."""
-        statistics = self.statistics_of(dataset)
-        return unnormalize(self.actions.decode(self.actions.encode(normalize(actions, statistics))), statistics)
+        ids = self.actions.encode(self.normalized_actions(actions, dataset))
+        return self.physical_actions(self.actions.decode(ids), dataset)
 
 
 def padded_text(rows: Sequence[tuple[Int64, Int64]], padding_id: int, *, width: int = 0) -> TextBatch:

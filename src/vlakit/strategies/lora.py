@@ -7,7 +7,7 @@ from typing import Any
 
 from vlakit.checkpoints.card import CARD, Card
 from vlakit.errors import ConfigError
-from vlakit.models.adapters import LoraNumbers, adaptable_layers, every_layer, inject_lora, named_briefly
+from vlakit.models.adapters import LoraNumbers, adaptable_layers, every_layer, inject_lora, is_added, named_briefly
 from vlakit.models.network import Network
 from vlakit.strategies.base import PolicyModule
 
@@ -68,7 +68,11 @@ class Lora(PolicyModule):
         super().on_save_checkpoint(checkpoint)
         if self.adapter_only:
             state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if ".lora_" in name}
+            checkpoint["state_dict"] = {
+                name: tensor
+                for name, tensor in state.items()
+                if ".lora_" in name or is_added(name.removeprefix("model."), self.model)
+            }
             checkpoint[CARD]["base"] = self.weights
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from vlakit.models.network import Output, row_means
+from vlakit.processing.normalizer import bounds_of
 from vlakit.processing.processor import Processor
 from vlakit.schema import Batch
 
@@ -30,9 +31,15 @@ class ActionMetrics(nn.Module):
         self.datasets = sorted(processor.statistics)
         self.means = nn.ModuleDict()
         stats = [processor.statistics[name] for name in self.datasets]
-        for field in ("q01", "q99", "mask"):
-            values = torch.stack([torch.as_tensor(getattr(s, field)) for s in stats]) if stats else torch.zeros(0)
-            self.register_buffer(field, values, persistent=False)  # (datasets, A)
+        bounds = [bounds_of(one, processor.settings.normalization) for one in stats]
+        columns = {
+            "low": [low for low, _ in bounds],
+            "high": [high for _, high in bounds],
+            "mask": [s.mask for s in stats],
+        }
+        for field, values in columns.items():
+            stacked = torch.stack([torch.as_tensor(one) for one in values]) if stats else torch.zeros(0)
+            self.register_buffer(field, stacked, persistent=False)  # (datasets, A)
 
     @torch.no_grad()
     def batch_values(self, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -69,12 +76,12 @@ class ActionMetrics(nn.Module):
     def _mean(self, name: str) -> MeanMetric:
         key = name.replace(".", "|")  # a ModuleDict allows no dot
         if key not in self.means:
-            self.means[key] = MeanMetric().to(cast(Tensor, self.q01).device)
+            self.means[key] = MeanMetric().to(cast(Tensor, self.mask).device)
         return cast(MeanMetric, self.means[key])
 
     def _physical(self, normalized: Tensor, datasets: list[str]) -> Tensor:
         # A row without an action may be of no known dataset; whatever it is given here, it counts nowhere.
         known = {name: row for row, name in enumerate(self.datasets)}
         rows = torch.tensor([known.get(name, 0) for name in datasets], device=normalized.device)
-        q01, q99, mask = (getattr(self, field)[rows][:, None] for field in ("q01", "q99", "mask"))  # (B, 1, A)
-        return torch.where(mask, 0.5 * (normalized + 1) * (q99 - q01) + q01, normalized)
+        low, high, mask = (getattr(self, field)[rows][:, None] for field in ("low", "high", "mask"))  # (B, 1, A)
+        return torch.where(mask, 0.5 * (normalized + 1) * (high - low) + low, normalized)

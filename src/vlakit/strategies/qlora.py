@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vlakit.errors import PartMissing
+from vlakit.models.adapters import is_added
 from vlakit.models.cpu import PLAIN
 from vlakit.models.network import Network
 from vlakit.strategies.lora import Lora
@@ -45,7 +46,7 @@ def quantize_nf4(model: Network) -> None:
     import bitsandbytes as bnb  # pyright: ignore[reportMissingImports]  only where CUDA is
 
     for name, module in list(model.named_modules()):
-        if type(module) not in PLAIN or name.endswith("lm_head"):
+        if type(module) not in PLAIN or name.endswith("lm_head") or is_added(f"{name}.weight", model):
             continue
         packed = bnb.nn.Linear4bit(
             module.in_features,

@@ -25,7 +25,7 @@ def select(patterns: Iterable[str], names: Sequence[str]) -> set[str]:
 def train_only(model: Network, patterns: Iterable[str]) -> None:
     """Let what matches `patterns` train and nothing else; `{last}` and the like are the network's placeholders."""
     names = [name for name, _ in model.named_parameters()]
-    patterns = list(patterns)
+    patterns = [*patterns, *model.additions]
     for word, value in model.placeholders.items():
         patterns = [pattern.replace(f"{{{word}}}", value) for pattern in patterns]
     set_trainable(model, select(patterns, names))

@@ -20,7 +20,7 @@ def pixels() -> Tensor:
 def generate_actions(
     model: OpenVLA, pixels: Tensor, prompts: list[list[int]], n: int, allowed: tuple[int, int] | None
 ) -> Tensor:
-    return generate(model, pixels, prompts, n, Choice(allowed)).ids
+    return generate(model, model.encode_image(pixels), prompts, n, Choice(allowed)).ids
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def test_a_constraint_to_one_id_leaves_no_choice(tiny_vla: OpenVLA, pixels: Tens
 
 @torch.no_grad()
 def test_shorter_prompts_are_padded_in_front(tiny_vla: OpenVLA, pixels: Tensor) -> None:
-    sequence, mask = left_padded(tiny_vla, pixels, PROMPTS)
+    sequence, mask = left_padded(tiny_vla, tiny_vla.encode_image(pixels), PROMPTS)
     assert mask.sum(dim=1).tolist() == [16 + len(prompt) for prompt in PROMPTS]
     assert (mask[:, -1] == 1).all()
     assert (sequence[mask == 0] == 0).all()
@@ -77,9 +77,9 @@ def test_shorter_prompts_are_padded_in_front(tiny_vla: OpenVLA, pixels: Tensor) 
 def test_the_image_decides(tiny_vla: OpenVLA, pixels: Tensor) -> None:
     same_prompt = [PROMPTS[0]] * 3
     with torch.no_grad():
-        first = [left_padded(tiny_vla, pixels, same_prompt)[0][i] for i in range(3)]
+        first = [left_padded(tiny_vla, tiny_vla.encode_image(pixels), same_prompt)[0][i] for i in range(3)]
     assert not torch.equal(first[0], first[1])
-    log_probs = generate(tiny_vla, pixels, same_prompt, 7, Choice()).log_probs
+    log_probs = generate(tiny_vla, tiny_vla.encode_image(pixels), same_prompt, 7, Choice()).log_probs
     assert len({tuple(row) for row in log_probs.tolist()}) == 3
 
 
@@ -87,10 +87,10 @@ def test_at_temperature_zero_sampling_is_the_largest_logit_and_batches_as_single
     tiny_vla: OpenVLA, pixels: Tensor
 ) -> None:
     choice = Choice(ACTIONS, 0.0, torch.Generator().manual_seed(1))
-    together = generate(tiny_vla, pixels, PROMPTS, 7, choice)
+    together = generate(tiny_vla, tiny_vla.encode_image(pixels), PROMPTS, 7, choice)
     assert torch.equal(together.ids, generate_actions(tiny_vla, pixels, PROMPTS, 7, ACTIONS))
     for i, prompt in enumerate(PROMPTS):
-        alone = generate(tiny_vla, pixels[i : i + 1], [prompt], 7, choice)
+        alone = generate(tiny_vla, tiny_vla.encode_image(pixels[i : i + 1]), [prompt], 7, choice)
         assert torch.equal(alone.ids[0], together.ids[i])
         torch.testing.assert_close(alone.log_probs[0], together.log_probs[i], atol=1e-5, rtol=0)
 
@@ -100,22 +100,30 @@ def test_at_temperature_zero_sampling_is_the_largest_logit_and_batches_as_single
 def test_recorded_log_probabilities_are_those_of_one_whole_forward(
     tiny_vla: OpenVLA, pixels: Tensor, allowed: tuple[int, int] | None, temperature: float
 ) -> None:
-    decoded = generate(tiny_vla, pixels, PROMPTS, 7, Choice(allowed, temperature, torch.Generator().manual_seed(2)))
-    again = answer_log_probs(tiny_vla, pixels, PROMPTS, decoded.ids, allowed)
+    decoded = generate(
+        tiny_vla,
+        tiny_vla.encode_image(pixels),
+        PROMPTS,
+        7,
+        Choice(allowed, temperature, torch.Generator().manual_seed(2)),
+    )
+    again = answer_log_probs(tiny_vla, tiny_vla.encode_image(pixels), PROMPTS, decoded.ids, allowed)
     torch.testing.assert_close(again.detach(), decoded.log_probs, atol=1e-5, rtol=0)
     assert (decoded.log_probs < 0).all()
 
 
 def test_allowed_ids_share_all_the_probability(tiny_vla: OpenVLA, pixels: Tensor) -> None:
     answers = torch.arange(*ACTIONS)[:, None]  # every first id there is
-    rows = answer_log_probs(tiny_vla, pixels[:1].expand(256, -1, -1, -1), [PROMPTS[0]] * 256, answers, ACTIONS)
+    rows = answer_log_probs(
+        tiny_vla, tiny_vla.encode_image(pixels[:1].expand(256, -1, -1, -1)), [PROMPTS[0]] * 256, answers, ACTIONS
+    )
     assert float(rows.detach().exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
 def test_samples_differ_between_seeds_and_not_within_one(tiny_vla: OpenVLA, pixels: Tensor) -> None:
     def drawn(seed: int) -> list[list[int]]:
         choice = Choice(ACTIONS, 1.0, torch.Generator().manual_seed(seed))
-        return generate(tiny_vla, pixels, PROMPTS, 7, choice).ids.tolist()
+        return generate(tiny_vla, tiny_vla.encode_image(pixels), PROMPTS, 7, choice).ids.tolist()
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
@@ -123,7 +131,7 @@ def test_samples_differ_between_seeds_and_not_within_one(tiny_vla: OpenVLA, pixe
 
 def test_gradients_reach_every_part_through_rows_of_mixed_lengths(tiny_vla: OpenVLA, pixels: Tensor) -> None:
     answers = torch.full((3, 7), 1300)
-    answer_log_probs(tiny_vla, pixels, PROMPTS, answers, ACTIONS).sum().backward()
+    answer_log_probs(tiny_vla, tiny_vla.encode_image(pixels), PROMPTS, answers, ACTIONS).sum().backward()
     parts = {
         "tower": tiny_vla.vision_backbone.featurizer.patch_embed.proj.weight,
         "projector": tiny_vla.projector.fc1.weight,

@@ -1,7 +1,6 @@
 """Sequence, loss and logits, held against the language model's own full forward."""
 
 from dataclasses import asdict, replace
-from typing import Any
 
 import pytest
 import torch
@@ -125,7 +124,7 @@ def test_names_survive_a_checkpoint() -> None:
     assert VLASettings.from_dict(asdict(names)) == names
 
 
-@pytest.mark.parametrize("names", [{"vision": "tiny_siglip"}, {"vision": "a", "llm": "b", "head": "c"}, {}])
+@pytest.mark.parametrize("names", [{"vision": "tiny_siglip"}, {"vision": "a", "llm": "b", "hed": "c"}, {}])
 def test_names_that_do_not_fit_are_a_mismatch(names: dict[str, str]) -> None:
     with pytest.raises(CheckpointMismatch, match="model cannot be rebuilt"):
         VLASettings.from_dict(names)
@@ -183,12 +182,9 @@ def test_pixels_of_another_size_are_refused_before_the_towers_see_them(tiny_vla:
         tiny_vla(replace(tiny_batch, pixels=one_tower))
 
 
-@pytest.mark.parametrize(
-    "more", [{"cameras": ("primary", "wrist")}, {"window": 2}, {"proprio": 8}], ids=["cameras", "window", "proprio"]
-)
-def test_openvla_refuses_what_it_does_not_see(more: dict[str, Any], tiny_processor: TokenProcessor) -> None:
-    processor = TokenProcessor(replace(tiny_processor.settings, **more), tiny_processor.statistics)
-    with pytest.raises(CheckpointMismatch, match="one frame of one camera") as caught:
+def test_openvla_refuses_what_it_does_not_see(tiny_processor: TokenProcessor) -> None:
+    processor = TokenProcessor(replace(tiny_processor.settings, window=2), tiny_processor.statistics)
+    with pytest.raises(CheckpointMismatch, match="one frame of each camera") as caught:
         build_network(TINY, processor)
     assert caught.value.where == "model.processor"
 

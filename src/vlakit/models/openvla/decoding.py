@@ -45,14 +45,14 @@ class Decoded:
 
 @torch.inference_mode()
 def generate(
-    model: OpenVLA, pixel_values: Tensor, prompt_ids: Ids, n_tokens: int, choice: Choice, *, pad_to: int = 0
+    model: OpenVLA, patches: Tensor, prompt_ids: Ids, n_tokens: int, choice: Choice, *, pad_to: int = 0
 ) -> Decoded:
-    """The n_tokens ids that follow each prompt; a row's result does not depend on the other rows.
+    """The n_tokens ids that follow patches (B, N, D) and each prompt; a row's result does not depend on the other rows.
 
     Prompts are padded to `pad_to` ids or the longest. Padding changes a result in its last bits (1e-6), as the number
     of rows does: who needs the same bits keeps both.
     """
-    sequence, mask = left_padded(model, pixel_values, prompt_ids, pad_to)
+    sequence, mask = left_padded(model, patches, prompt_ids, pad_to)
     cache = DynamicCache()
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     seen = whole_mask(mask)
@@ -62,7 +62,7 @@ def generate(
         hidden = model.language_model.model(
             inputs_embeds=sequence, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        row_log_probs = log_probs_of(model, hidden[:, -1], choice.allowed)
+        row_log_probs = log_probs_of(model.language_model.lm_head, hidden[:, -1], choice.allowed)
         column = choice(row_log_probs)
         log_probs.append(row_log_probs.gather(1, column[:, None])[:, 0])
         ids.append(column + (choice.allowed[0] if choice.allowed else 0))
@@ -88,23 +88,22 @@ def whole_mask(mask: Tensor) -> Tensor | None:
 
 
 def answer_log_probs(
-    model: OpenVLA, pixel_values: Tensor, prompt_ids: Ids, answers: Tensor, allowed: tuple[int, int] | None
+    model: OpenVLA, patches: Tensor, prompt_ids: Ids, answers: Tensor, allowed: tuple[int, int] | None
 ) -> Tensor:
     """Log-probabilities (B, n) of given answers (B, n) int64 after each prompt, in one forward; gradients flow."""
     rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompt_ids, answers.tolist(), strict=True)]
-    sequence, mask = left_padded(model, pixel_values, rows)
+    sequence, mask = left_padded(model, patches, rows)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     hidden = model.language_model.model(
         inputs_embeds=sequence, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state
-    log_probs = log_probs_of(model, hidden[:, -answers.shape[1] :], allowed)  # (B, n, V)
+    log_probs = log_probs_of(model.language_model.lm_head, hidden[:, -answers.shape[1] :], allowed)  # (B, n, V)
     columns = answers - (allowed[0] if allowed else 0)
     return log_probs.gather(2, columns.to(log_probs.device)[..., None])[..., 0]
 
 
-def log_probs_of(model: OpenVLA, hidden: Tensor, allowed: tuple[int, int] | None) -> Tensor:
+def log_probs_of(head: nn.Module, hidden: Tensor, allowed: tuple[int, int] | None) -> Tensor:
     """(..., D) -> log-probabilities (..., V) float32 among the allowed ids, whose rows of the head alone are run."""
-    head = model.language_model.lm_head
     logits = head(hidden) if allowed is None else head_rows(head, hidden, *allowed)
     return F.log_softmax(logits.float(), dim=-1)
 
@@ -125,9 +124,8 @@ def head_rows(head: nn.Module, hidden: Tensor, first: int, last: int) -> Tensor:
     return head(hidden)[..., first:last]  # quantised, or otherwise wrapped
 
 
-def left_padded(model: OpenVLA, pixel_values: Tensor, prompt_ids: Ids, pad_to: int = 0) -> tuple[Tensor, Tensor]:
+def left_padded(model: OpenVLA, patches: Tensor, prompt_ids: Ids, pad_to: int = 0) -> tuple[Tensor, Tensor]:
     """Embeddings (B, L, D) of BOS, image, prompt, with zeros in front of shorter rows; mask (B, L), 1 where real."""
-    patches = model.encode_image(pixel_values)  # (B, N, D)
     by_length: dict[int, list[int]] = {}
     for row, ids in enumerate(prompt_ids):
         by_length.setdefault(len(ids), []).append(row)

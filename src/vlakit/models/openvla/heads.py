@@ -1,16 +1,55 @@
-"""From answered ids to a loss, normalised actions and their marks."""
+"""The heads by name, and what those share that answer in ids: a loss, normalised actions and their marks.
+
+A new head is a class that a line of HEADS names, or `package.module:Class`: a Trunk whose constructor takes towers,
+language model, action tokens, senses, and head_options by name.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlakit.errors import CheckpointMismatch, UnknownName
 from vlakit.models.network import Output, row_means
 from vlakit.processing.action_tokenizer import ActionTokenizer
+from vlakit.registry import Registry
 from vlakit.schema import Batch
+
+if TYPE_CHECKING:
+    from vlakit.models.openvla.trunk import Trunk
+
+HEADS: Registry[Trunk] = Registry(
+    "head",
+    {
+        "discrete": "vlakit.models.openvla.vla:OpenVLA",
+        "parallel": "vlakit.models.openvla.parallel:ParallelTokens",
+        "l1": "vlakit.models.openvla.regression:Regression",
+        "diffusion": "vlakit.models.openvla.diffusion:Diffusion",
+    },
+)
+
+
+def with_head(name: str, options: Mapping[str, Any], *parts: Any) -> Trunk:
+    """The network of these parts under a head. Raises UnknownName, CheckpointMismatch for options it does not take."""
+    try:
+        head = HEADS.get(name)
+    except UnknownName as error:
+        raise UnknownName(error.what, where="network.head", do=error.do) from error
+    try:
+        inspect.signature(head).bind(*parts, **options)
+    except TypeError as error:
+        raise CheckpointMismatch(
+            f"the head {name} cannot be built: {error}",
+            where="model.network.head_options",
+            do="leave out what this head does not take",
+        ) from error
+    return head(*parts, **options)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vlakit.models.attention import quick_attention
+from vlakit.models.openvla.film import conditioned_features
 
 
 class VisionBackbone(nn.Module):
@@ -40,10 +41,12 @@ class VisionBackbone(nn.Module):
         """S, the side of the square input in pixels."""
         return self.featurizer.patch_embed.img_size[0]  # pyright: ignore[reportOptionalSubscript]  timm types it loosely
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3 k, S, S) -> (B, N, D_v)."""
-        images = pixel_values.split(3, dim=1)
-        return torch.cat([patch_features(tower, x) for tower, x in zip(self.towers, images, strict=True)], dim=2)
+    def forward(self, pixel_values: Tensor, text: Tensor | None = None) -> Tensor:
+        """(B, 3 k, S, S) -> (B, N, D_v); text (B, D): what towers with FiLM are conditioned on."""
+        pairs = zip(self.towers, pixel_values.split(3, dim=1), strict=True)
+        if text is None:
+            return torch.cat([patch_features(tower, image) for tower, image in pairs], dim=2)
+        return torch.cat([conditioned_features(tower, image, text) for tower, image in pairs], dim=2)
 
 
 def patch_features(tower: VisionTransformer, image: Tensor) -> Tensor:
