@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field
 
 from vlakit.checked import MANY, Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
+from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, SERVE, STORE
 from vlakit.cli.kinds import (
     FORMAT,
     RATE,
@@ -29,11 +30,6 @@ from vlakit.cli.kinds import (
     real,
     whole,
 )
-
-STORE = {"tracking_uri": Text, "experiment": Text}
-POLICY = {"base": maybe(Place), "trusted": Texts}
-CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Flag)}
-BATCHES = {"batch_size": Rows, "num_workers": Few, "seed": Seed}
 
 SUITE = {  # suite.KEY=VALUE, of the suites that vlakit brings
     "embodiment": Text,
@@ -59,6 +55,7 @@ STRATEGY = {
     "alpha": real(gt=0),
     "dropout": real(ge=0, lt=1),
     "adapter_only": Flag,
+    "targets": maybe(Texts),
     "optimizer.lr": RATE,
     "optimizer.betas": tuple[real(ge=0, lt=1), real(ge=0, lt=1)],
     "optimizer.weight_decay": RATE,
@@ -125,24 +122,6 @@ RATES = ("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora")
 LR = {f"lr.{name}": RATE for name in RATES}
 ROWS = ("full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64")  # of Table 1
 PATHS = {"runs": Place, "data": Place, "output": maybe(Place)}
-
-
-CLIENT = {"cameras": dict[str, Scalar | dict[str, str]] | None, "token": maybe(Text), "timeout_s": real(gt=0)}
-SERVE = {
-    **dict.fromkeys(("ckpt", "recording"), maybe(Place)),
-    **dict.fromkeys(("policy", "suite", "dataset"), maybe(Text)),
-    "dialect": Text | dict[str, whole(0, 65_535)],
-    "port": maybe(whole(0, 65_535)),
-    **dict.fromkeys(("host", "generation"), Text),
-    **dict.fromkeys(("episodes", "batch_rows", "waiting", "max_clients"), Some),
-    "rows": maybe(Some),
-    **dict.fromkeys(("pad_to", "queue"), whole(0, MANY)),
-    **dict.fromkeys(("wait_ms", "drain_s"), real(ge=0)),
-    **dict.fromkeys(("ensemble", "rate"), maybe(real(ge=0))),
-    "max_bytes": whole(1),
-    **CLIENT,
-    **CHECKPOINT,
-}
 
 
 def below(section: str, keys: Mapping[str, Any]) -> dict[str, Any]:
