@@ -10,17 +10,17 @@ POLICY = {"base": maybe(Place), "trusted": Texts}
 CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Flag)}
 BATCHES = {"batch_size": Rows, "num_workers": Few, "seed": Seed}
 
-CLIENT = {"cameras": dict[str, Scalar | dict[str, str]] | None, "token": maybe(Text), "timeout_s": real(gt=0)}
+CLIENT = {"cameras": dict[str, Scalar | dict[str, str]] | None, "token": maybe(Text), "timeout_s": Some}
 SERVE = {
     **dict.fromkeys(("ckpt", "recording"), maybe(Place)),
     **dict.fromkeys(("policy", "suite", "dataset"), maybe(Text)),
-    "dialect": Text | dict[str, whole(0, 65_535)],
+    "dialect": Text | list[Text] | dict[str, whole(0)],
     "port": maybe(whole(0, 65_535)),
     **dict.fromkeys(("host", "generation"), Text),
     **dict.fromkeys(("episodes", "batch_rows", "waiting", "max_clients"), Some),
     "rows": maybe(Some),
     **dict.fromkeys(("pad_to", "queue"), whole(0, MANY)),
-    **dict.fromkeys(("wait_ms", "drain_s"), real(ge=0)),
+    **dict.fromkeys(("wait_ms", "drain_s"), whole(0, MANY)),
     **dict.fromkeys(("ensemble", "rate"), maybe(real(ge=0))),
     "max_bytes": whole(1),
     **CLIENT,

@@ -159,12 +159,12 @@ class MlflowRun(MLFlowLogger):
         if self.monitor is not None:
             self.monitor.finish()
             self.monitor = None
-            # MLflow's monitor names this store in the environment, where the next run's record would go too.
-            os.environ.pop(URI, None)
-            if self._named is not None:
-                os.environ[URI] = self._named
         if self._initialized and self.points.flush(PATIENCE_S):
             self._kept(lambda: super(MlflowRun, self).finalize(status))
+        # MLflow names this store in the environment, where the next run's record would go too.
+        os.environ.pop(URI, None)
+        if self._named is not None:
+            os.environ[URI] = self._named
 
     @rank_zero_only
     def keep(self, output: Path) -> None:
