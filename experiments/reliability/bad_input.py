@@ -63,7 +63,17 @@ NULLS = {  # keys without a default, or with one that does not tell the kind
     "flag": ["train"],
     "pairs": ["where", "tags", "data.mixture", "data.sources", "model.network"],
 }
-FREE = {"runs", "where", "parent", "data.augment", "trainer.devices", "trainer.plugins", "trainer.profiler", "table1"}
+FREE = {
+    "runs",
+    "dialect",
+    "where",
+    "parent",
+    "data.augment",
+    "trainer.devices",
+    "trainer.plugins",
+    "trainer.profiler",
+    "table1",
+}
 LARGE = {"steps", "validate_every", "frames", "frame_bytes", "shard_bytes", "max_frames_per_shard", "max_frames"}
 LARGE |= {"max_bytes_per_shard", "trainer.limit_val_batches", "trainer.overfit_batches", "trainer.val_check_interval"}
 PLACES = {  # keys that name a file or folder

@@ -9,6 +9,7 @@ import sys
 from multiprocessing import get_context
 from pathlib import Path
 
+import joblib
 import pytest
 import yaml
 from commands import LIGHT
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from places import ROOT
 
 from vlakit.cli.configuration import whole
-from vlakit.cli.sweep import Job, SweepRun, closed_early, continued, parent_of, read_note, sign_lines
+from vlakit.cli.sweep import Job, SweepRun, closed_early, continued, parent_of, read_note, sign_lines, start_as_usual
 from vlakit.cli.train import _run_name
 from vlakit.errors import ConfigError, LossNotFinite
 from vlakit.files import locked
@@ -179,3 +180,16 @@ def test_the_callback_of_a_running_sweep_travels_to_its_jobs(tmp_path: Path) -> 
     with callback._alone as held:
         held.enter_context(locked(tmp_path))
         assert isinstance(pickle.loads(pickle.dumps(callback)), SweepRun)
+
+
+def child_of_a_job(method: str) -> int:
+    start_as_usual()
+    with get_context(method).Pool(1) as pool:
+        return pool.apply(abs, [-3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_jobs_of_joblib_may_have_processes_of_their_own(method: str) -> None:
+    """Loaders' and environments' workers: a child of joblib's process would look for a start method called loky."""
+    assert joblib.Parallel(n_jobs=2)(joblib.delayed(child_of_a_job)(method) for _ in range(2)) == [3, 3]

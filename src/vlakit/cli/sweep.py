@@ -167,6 +167,12 @@ def sign_lines(name: str) -> None:
             handler.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
 
 
+def start_as_usual() -> None:
+    """In a process of joblib: let its own children start as Python's do, for only joblib knows how its own start."""
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
+        multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
+
+
 def die_with_parent() -> None:
     """In a process that a launcher started: end with the process that the sweep was started in.
 

@@ -19,7 +19,17 @@ from vlakit.cli.configuration import PROVIDER, to_plain
 from vlakit.cli.errors import quiet_libraries, readable_errors
 from vlakit.cli.hydra_run import run_hydra
 from vlakit.cli.own_data import with_own_data
-from vlakit.cli.sweep import PLACES, Job, closed_early, continued, die_with_parent, parent_of, sign_lines, without
+from vlakit.cli.sweep import (
+    PLACES,
+    Job,
+    closed_early,
+    continued,
+    die_with_parent,
+    parent_of,
+    sign_lines,
+    start_as_usual,
+    without,
+)
 from vlakit.cli.words import own_folders
 from vlakit.configs import also_in
 
@@ -141,6 +151,7 @@ def _job(cfg: DictConfig) -> dict[str, float]:
         with readable_errors():
             return train(cfg, run_name=name)
     die_with_parent()
+    start_as_usual()
     sign_lines(name)
     parent = parent_of(Path(config.sweep.dir))
     with readable_errors(), also_in(folders), closed_early(cfg, parent):
