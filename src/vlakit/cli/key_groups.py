@@ -22,7 +22,7 @@ SERVE = {
     **dict.fromkeys(("pad_to", "queue"), whole(0, MANY)),
     **dict.fromkeys(("wait_ms", "drain_s"), whole(0, MANY)),
     **dict.fromkeys(("ensemble", "rate"), maybe(real(ge=0))),
-    "max_bytes": whole(1),
+    "max_bytes": whole(1, 2**31),
     **CLIENT,
     **CHECKPOINT,
 }
