@@ -40,9 +40,9 @@ def test_further_columns_say_credit_run_and_seed(comma: str, mark: str, tmp_path
 
 
 def test_committed_files_compare_as_their_table_says(capsys: Capture) -> None:
-    places = [COMMITTED / f"{name}.csv" for name in ("lora_r32", "full")]
+    places = [COMMITTED / f"{name}.csv" for name in ("frozen_vision", "full")]
     with (COMMITTED.parent / "results.csv").open(newline="") as stream:
-        (row,) = [line for line in csv.DictReader(stream) if line["row"] == "lora_r32"]
+        (row,) = [line for line in csv.DictReader(stream) if line["row"] == "frozen_vision"]
     (pair,) = report(capsys, "compare", f"runs=[{places[0]},{places[1]}]", f"score={row['score']}")["pairs"]
     assert pair["difference"] == pytest.approx(float(row["difference_fraction"]))
     assert pair["interval"][0] == pytest.approx(float(row["difference_low_fraction"]))
