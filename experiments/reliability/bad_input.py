@@ -58,7 +58,15 @@ WRONG: dict[str, list[str]] = {  # by kind of key; what a text key takes for tex
 }
 NULLS = {  # keys without a default, or with one that does not tell the kind
     "whole": ["max_frames", "image_size", "control.execute", "model.processor.image_size"],
-    "number": ["tflops", "gradient_clip", "trainer.gradient_clip_val", "control.latency_ms"],
+    "number": [
+        "tflops",
+        "gradient_clip",
+        "trainer.gradient_clip_val",
+        "control.latency_ms",
+        "timeout_s",
+        "wait_ms",
+        "drain_s",
+    ],
     "share": ["margin", "confidence", "val_fraction", "model.processor.center_crop", "noise", "mfu"],
     "flag": ["train"],
     "pairs": ["where", "tags", "data.mixture", "data.sources", "model.network"],

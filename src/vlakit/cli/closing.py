@@ -26,7 +26,8 @@ def last_words(metrics: Mapping[str, float], data: VLADataModule, output: Path, 
         if l1 is not None and found is not None:
             yield f"held-out frames of {name}: {found.beside(l1)}"
     place = shlex.quote(str(output))
-    fitting = [name for name in data.shards if name in suite_names()]
+    known = suite_names()  # reads the files of conf/suite
+    fitting = [name for name in data.shards if name in known]
     if suite is not None:
         yield f"next: vlakit passport run={place}"
     elif fitting:

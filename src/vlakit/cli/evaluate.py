@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import parse_overrides, to_plain, verb_config
-from vlakit.cli.here import check_device, check_draws, check_writable
+from vlakit.cli.here import check_device, check_writable
 from vlakit.cli.output import check_format, emit, request_of
 from vlakit.cli.policies import home_of, load_policy
 from vlakit.cli.progress import success_bar
@@ -82,7 +82,7 @@ def check_ahead(cfg: DictConfig) -> Suite | None:
         return None
     settings = _trained(to_plain(cfg.evaluate))
     suite, request = _asked(settings, suite_settings(settings["suite"]))
-    check_draws(suite)
+    _ = suite.versions  # its package, and a library that draws, which is tried in another process
     if request.against is not None:
         read_header(request.against)
     return suite
@@ -120,7 +120,7 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
     """Evaluate as the keys of conf/evaluate.yaml say. Raises ConfigError, GateClosed, CheckpointMismatch."""
     from vlakit.evaluation.run import evaluate
     from vlakit.evaluation.speed import actions_per_second
-    from vlakit.evaluation.tracked import record_success
+    from vlakit.evaluation.tracked import RUN_ID, record_success
 
     settings = suite_settings(cfg["suite"], suite_words)
     if cfg["policy"] is not None and cfg["ckpt"] is not None:
@@ -131,7 +131,7 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
     name = str(cfg["ckpt"] or getattr(policy, "name", policy))
     with success_bar() as progress, closing_if_open(policy):
         evaluated = evaluate(policy, suite, request, out, name=name, suite_settings=settings, progress=progress)
-    if hasattr(policy, "card"):
+    if hasattr(policy, "card") and policy.card.facts.get(RUN_ID):  # else nobody would read how fast it is
         record_success(evaluated, policy.card.facts, cfg["tracking_uri"], actions_per_second(policy))
     return evaluated
 

@@ -1,15 +1,11 @@
-"""What this machine must have before a command begins: a device, a folder to write to, a simulator that draws."""
+"""What this machine must have before a command begins: a device, a folder to write to."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
 
 from vlakit.errors import ConfigError, PartMissing
-
-if TYPE_CHECKING:
-    from vlakit.evaluation.suite import Suite
 
 
 def check_device(name: str | None, where: str = "device") -> None:
@@ -47,8 +43,3 @@ def _exists(place: Path) -> bool:
     except OSError as error:  # such as a name that is too long
         what = f"cannot use this path: {error.strerror}"
         raise ConfigError(what, where=str(place), do="name another folder") from error
-
-
-def check_draws(suite: Suite) -> None:
-    """See that the suite has its package and a library that draws, which is tried elsewhere. Raises PartMissing."""
-    _ = suite.versions

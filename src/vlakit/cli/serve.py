@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.output import check_choice
 from vlakit.cli.policies import load_policy
 from vlakit.cli.suites import split_words, suite_settings
 from vlakit.errors import ConfigError, PartMissing, UnknownName, nearest
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PACKAGES = {"starlette", "uvicorn", "websockets", "msgpack", "zmq", "prometheus_client", "grpc"}
-FRACTIONS = {"timeout_s", "wait_ms", "drain_s", "rate", "ensemble"}
-OPTIONAL = {"rows", "rate", "ensemble"}
 LOCAL = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -53,34 +50,17 @@ def main(overrides: Sequence[str]) -> None:
 
 
 def check_request(cfg: Mapping[str, Any]) -> None:
-    """Raise ConfigError for values that cannot be served, before weights are read."""
+    """Raise ConfigError for values that do not go together, before weights are read; each alone: cli.key_groups."""
     if (cfg["ckpt"] is None) == (cfg["policy"] is None):
         raise ConfigError("one of ckpt and policy is served", where="command line", do="ckpt=CKPT, or policy=expert")
     if cfg["policy"] is not None:
-        check_choice("policy", cfg["policy"], ("expert", "recorded"))
         needed = {"expert": "suite", "recorded": "recording"}[cfg["policy"]]
         if cfg[needed] is None:
             raise ConfigError(f"policy={cfg['policy']} needs {needed}", where="command line", do=f"add {needed}=...")
-    positive = ("batch_rows", "waiting", "timeout_s", "max_bytes", "max_clients", "episodes")
-    _check_numbers(cfg, (*positive, "rows"), least=1)
-    _check_numbers(cfg, ("wait_ms", "drain_s", "queue", "pad_to", "ensemble", "rate"), least=0)
     if cfg["queue"] and cfg["ensemble"] is not None:
         raise ConfigError("queue and ensemble are both given", where="command line", do="give one of them")
-    check_choice("generation", cfg["generation"], ("n1.5", "n1.6", "n1.7"))
     if cfg["host"] not in LOCAL and cfg["token"] is None:
         log.warning("host=%s without a token: whoever reaches this port moves your robot", cfg["host"])
-
-
-def _check_numbers(cfg: Mapping[str, Any], keys: Sequence[str], *, least: int) -> None:
-    """Raise ConfigError for what is no number of at least `least`, whole but for FRACTIONS; OPTIONAL ones may lack."""
-    for key in keys:
-        value = cfg[key]
-        if value is None and key in OPTIONAL:
-            continue
-        kind = int | float if key in FRACTIONS else int
-        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < 1e12:
-            whole = "number" if key in FRACTIONS else "whole number"
-            raise ConfigError(f"{key}={value}", where="command line", do=f"give a {whole} of at least {least}")
 
 
 def ports_of(cfg: Mapping[str, Any]) -> Ports:

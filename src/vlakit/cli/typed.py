@@ -101,10 +101,7 @@ def _plain(value: Any) -> Any:
 
 def _foreign(node: DictConfig) -> tuple[str, ...]:
     """Sections, with a dot behind, that are built from a class of somebody else."""
-    places = ["suite", "data", "strategy", "strategy.optimizer", "strategy.scheduler", "trainer", "logger"]
-    targets = {
-        place: OmegaConf.select(node, f"{place}._target_", throw_on_resolution_failure=False) for place in places
-    }
+    targets = {place: OmegaConf.select(node, f"{place}._target_", throw_on_resolution_failure=False) for place in BUILT}
     return tuple(f"{place}." for place, target in targets.items() if target and not str(target).startswith(OURS))
 
 
@@ -203,11 +200,5 @@ def _limits(part: Mapping[str, Any]) -> str:
         return f" from {part['minimum']:,} to {part['maximum']:,}"
     if part.get("exclusiveMinimum") == 0 and part.get("exclusiveMaximum") == 1:
         return ", a fraction between 0 and 1"
-    signs = {
-        "minimum": "of at least",
-        "exclusiveMinimum": "above",
-        "maximum": "of at most",
-        "exclusiveMaximum": "below",
-    }
-    limits = [f"{sign} {part[name]:,}" for name, sign in signs.items() if name in part]
+    limits = [f"{sign} {part[name]:,}" for name, sign in _SIGNS.items() if name in part]
     return f" {' and '.join(limits)}" if limits else ""

@@ -13,6 +13,7 @@ import numpy as np
 
 from vlakit.data.shards.reader import EpisodeRow, SampleRef, ShardFolder
 from vlakit.errors import InvalidData
+from vlakit.evaluation.baselines import trivial_answers
 from vlakit.models.network import Likelihood
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.images import decode_jpeg
@@ -139,12 +140,8 @@ def _episode(
     """The first action of each answer beside the record; before the first step, "previous" answers the mean."""
     statistics = processor.statistics_of(samples[0].dataset)
     recorded = np.stack([sample.actions[0] for sample in samples])
-    mean = statistics.mean.astype(np.float32)
-    answers = {
-        POLICY: np.stack([action for action, _ in answered]),
-        MEAN: np.tile(mean, (len(samples), 1)),
-        PREVIOUS: np.stack([mean if s.previous_action is None else s.previous_action for s in samples]),
-    }
+    mean, previous = trivial_answers(samples, statistics.mean.astype(np.float32))
+    answers = {POLICY: np.stack([action for action, _ in answered]), MEAN: mean, PREVIOUS: previous}
     ids = [one for _, one in answered if one is not None]
     if not ids or not isinstance(processor, TokenProcessor):
         return EpisodeResult(row.episode, samples[0].instruction, recorded, None, answers, {})

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vlakit.evaluation.scoring import Scored
 
 log = logging.getLogger(__name__)
+RUN_ID = "mlflow_run_id"  # in the facts of a card whose run is on record
 
 
 def record_success(
@@ -48,7 +49,7 @@ def record_scores(scored: Scored, facts: Mapping[str, Any], tracking_uri: str | 
 def _file(
     facts: Mapping[str, Any], tracking_uri: str | None, metrics: Mapping[str, float], files: Iterable[Path], folder: str
 ) -> None:
-    run_id = facts.get("mlflow_run_id")
+    run_id = facts.get(RUN_ID)
     if run_id is None or tracking_uri is None:
         return
     try:

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vlakit.serving.page import page
@@ -116,6 +116,25 @@ async def body_of(request: Request, most: int, timeout_s: float) -> bytes:
     except TimeoutError as error:
         raise Refused(f"no whole body within {timeout_s:g} s", where="body", do="send it at once") from error
     return b"".join(parts)
+
+
+class OverWebSocket:
+    """A dialect of one WebSocket at /: a child names itself and speaks."""
+
+    name: ClassVar[str]
+    service: Service
+
+    def routes(self) -> list[BaseRoute]:
+        """The WebSocket at /."""
+        return [WebSocketRoute("/", self.connected)]
+
+    async def connected(self, socket: WebSocket) -> None:
+        """One client."""
+        await Talk(socket, self.service, self.name).run(self.speak)
+
+    async def speak(self, talk: Talk, session: Session) -> None:
+        """Until the client goes."""
+        raise NotImplementedError
 
 
 class Talk:

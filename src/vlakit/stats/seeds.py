@@ -50,11 +50,11 @@ class Components:
             se, df = self.error(n_seeds, n_states)
             return effect >= se * float(stdtrit(df, 1 - alpha / sides) + stdtrit(df, power))
 
-        return next((n for n in range(2, 31) if seen(n)), inf) if seen(30) else _first(seen, 30)
+        return _first(seen, 1)
 
 
 def _first(holds: Callable[[int], bool], low: int, high: int = 100_000) -> float:
-    """The first whole number above `low`, where it does not hold, at which it does; inf: not up to `high`."""
+    """The first whole number above `low` at which it holds, as it then does for all larger; inf: not up to `high`."""
     if not holds(high):
         return inf
     while high - low > 1:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
-from vlakit.data.specs.spec import load_mixture, load_spec, spec_names
+from vlakit.data.specs.spec import DatasetSpec, load_mixture, load_spec, spec_names
 from vlakit.data.stream.loading import MixtureSampler, SampleDataset, deaf
 from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry
 from vlakit.errors import ConfigError, InvalidData
@@ -94,7 +94,7 @@ class VLADataModule(LightningDataModule):
     def surroundings(self) -> dict[str, dict[str, Any]]:
         """Dataset -> which camera the policy sees, how large it is and, where the spec says it, the control rate."""
         specified = {*self.specs, *spec_names()} & self.shards.keys()
-        rates = {name: load_spec(self.specs.get(name, name)).control_hz for name in specified}
+        rates = {name: self._spec(name).control_hz for name in specified}
         camera = self.processor.settings.cameras[0]
         known = {
             name: {"camera": camera, "picture": folder.picture_size(camera), "control_hz": rates.get(name)}
@@ -173,6 +173,9 @@ class VLADataModule(LightningDataModule):
     def _world(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
+    def _spec(self, dataset: str) -> DatasetSpec:
+        return load_spec(self.specs.get(dataset, dataset))
+
     def _check_source(self, source: Path, shards: Path) -> None:
         if self.options.made_by and not source.exists() and not shards.exists():
             raise InvalidData("its source is not there yet", where=str(source), do=self.options.made_by)
@@ -182,7 +185,7 @@ class VLADataModule(LightningDataModule):
         if dataset in sources:
             self._check_source(source_folder(sources[dataset]), folder)
             options = {"val_fraction": fraction, "cameras": cameras}
-            ensure(source_folder(sources[dataset]), folder, load_spec(self.specs.get(dataset, dataset)), **options)
+            ensure(source_folder(sources[dataset]), folder, self._spec(dataset), **options)
         shards = ShardFolder.open(folder)
         held_out = shards.index.plan.get("options", {}).get("val_fraction", fraction)
         if dataset in sources and held_out != fraction:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any, ClassVar
 
-from starlette.routing import BaseRoute, WebSocketRoute
-from starlette.websockets import WebSocket
-
 from vlakit.schema import Float32
 from vlakit.serving.arrays import pack, unpack
 from vlakit.serving.questions import Refused, pictures_in
 from vlakit.serving.service import Service
 from vlakit.serving.sessions import Session
-from vlakit.serving.web import Talk
+from vlakit.serving.web import OverWebSocket, Talk
 
 RESET = "vlakit/reset"  # a key of vlakit's own client; openpi's has no word for an episode's begin
 
 
-class OpenPi:
+class OpenPi(OverWebSocket):
     """See the module. An error is a text message, upon which the client raises, and the connection closes with 1011."""
 
     name: ClassVar[str] = "openpi"
@@ -30,15 +27,8 @@ class OpenPi:
     def __init__(self, service: Service, cameras: dict[str, str]) -> None:
         self.service, self.asked = service, service.asked(cameras, "observation/state")
 
-    def routes(self) -> list[BaseRoute]:
-        """The WebSocket at /."""
-        return [WebSocketRoute("/", self.connected)]
-
-    async def connected(self, socket: WebSocket) -> None:
-        """One client."""
-        await Talk(socket, self.service, self.name).run(self._speak)
-
-    async def _speak(self, talk: Talk, session: Session) -> None:
+    async def speak(self, talk: Talk, session: Session) -> None:
+        """See OverWebSocket."""
         own = {"vlakit": self.service.info(), "reset": RESET}
         await talk.say(pack({"action_horizon": self.service.horizon, "cameras": self.asked.cameras, **own}, "bytes"))
         before: float | None = None

@@ -6,20 +6,19 @@ import asyncio
 from typing import Any, ClassVar
 
 import numpy as np
-from starlette.routing import BaseRoute, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect
 
 from vlakit.schema import Float32
 from vlakit.serving.arrays import pack, unpack
 from vlakit.serving.questions import Question, Refused
 from vlakit.serving.service import Service
 from vlakit.serving.sessions import Session
-from vlakit.serving.web import Talk
+from vlakit.serving.web import OverWebSocket, Talk
 
 ASKS = (None, "infer")  # types of a question; a flat dict has none
 
 
-class StarVla:
+class StarVla(OverWebSocket):
     """See the module. Pictures have no names there: a camera's key is its place, "0" the first. Errors are answers."""
 
     name: ClassVar[str] = "starvla"
@@ -30,14 +29,6 @@ class StarVla:
 
     def __init__(self, service: Service, cameras: dict[str, str]) -> None:
         self.service, self.asked = service, service.asked(cameras, "state")
-
-    def routes(self) -> list[BaseRoute]:
-        """The WebSocket at /."""
-        return [WebSocketRoute("/", self.connected)]
-
-    async def connected(self, socket: WebSocket) -> None:
-        """One client."""
-        await Talk(socket, self.service, self.name).run(self._speak)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -57,7 +48,8 @@ class StarVla:
             "vlakit": self.service.info(),
         }
 
-    async def _speak(self, talk: Talk, session: Session) -> None:
+    async def speak(self, talk: Talk, session: Session) -> None:
+        """See OverWebSocket."""
         await talk.say(pack(self.metadata, "bytes"))
         while True:
             data = await talk.hear()

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.routing import BaseRoute, Route
+from starlette.websockets import WebSocketDisconnect
 
 from vlakit import __version__
 from vlakit.schema import Float32
@@ -17,13 +17,13 @@ from vlakit.serving.arrays import pack, unpack
 from vlakit.serving.questions import Refused
 from vlakit.serving.service import Service
 from vlakit.serving.sessions import Session
-from vlakit.serving.web import Talk
+from vlakit.serving.web import OverWebSocket, Talk
 
 PROTOCOL = 1
 ARM = 7  # numbers of an action of one arm and a gripper, whose convention is known
 
 
-class VlaEval:
+class VlaEval(OverWebSocket):
     """See the module. An error is a message of its own with the question's number; the connection lives on."""
 
     name: ClassVar[str] = "vla_eval"
@@ -37,17 +37,14 @@ class VlaEval:
 
     def routes(self) -> list[BaseRoute]:
         """The WebSocket at /, and /config, through which the original lets anybody change it."""
-        return [WebSocketRoute("/", self.connected), Route("/config", self.config, methods=["GET"])]
+        return [*super().routes(), Route("/config", self.config, methods=["GET"])]
 
     async def config(self, request: Request) -> Response:
         """Refused."""
         return JSONResponse({"error": "this server is not configured from outside; see /info"}, 403)
 
-    async def connected(self, socket: WebSocket) -> None:
-        """One client."""
-        await Talk(socket, self.service, self.name).run(self._speak)
-
-    async def _speak(self, talk: Talk, session: Session) -> None:
+    async def speak(self, talk: Talk, session: Session) -> None:
+        """See OverWebSocket."""
         while True:
             data = await talk.hear()
             seq = 0
