@@ -80,6 +80,20 @@ def test_a_table_without_a_run_shows_the_committed_ones_and_says_so(
     assert report(capsys, "table", "name=table12")["rows"][0]["measured"] == {}
 
 
+def test_a_run_that_fills_no_row_does_not_hide_the_committed_ones(tmp_path: Path, capsys: Capture) -> None:
+    """Such as one on other data, which ended without an evaluation; it is named."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    store = client(uri)
+    run_id = store.create_run(experiment_id(store, "vlakit"), run_name="lora_r32").info.run_id
+    log_params(store, run_id, {"name": "lora_r32", "model.weights": "tiny", "seed": "7"})
+    end_run(uri, run_id, "FINISHED")
+    found = report(capsys, "table", "name=table1", f"tracking_uri={uri}")
+    assert found["source"] == "experiments/table1_finetuning/runs"
+    assert found["notes"][1].startswith("lora_r32, seed 7, does not count: ")
+    (row,) = [row for row in found["rows"] if row["row"] == "lora_r32"]
+    assert row["measured"]["success"]["seeds"] == 3
+
+
 def test_programs_read_numbers_under_names_with_their_unit(folder: Path, capsys: Capture) -> None:
     found = report(capsys, "table", "name=table1", f"from={folder}")
     assert {"success", "difference", "needed"} <= found["units"].keys()

@@ -79,10 +79,12 @@ def _measured(cfg: dict[str, Any], spec: TableSpec, settings: Settings) -> Table
         uri = cfg["tracking_uri"]
         filled, source = _recorded(cfg, spec), uri
         committed = spec.folder / "runs"
-        if not filled.runs and cfg["parent"] == "auto" and cfg["where"] is None and committed.is_dir():
+        counts = any(run.episodes for run in filled.runs)
+        if not counts and cfg["parent"] == "auto" and cfg["where"] is None and committed.is_dir():
             source = f"experiments/{spec.name}/runs"
-            kept = from_folder(spec, committed)
-            filled = replace(kept, notes=[f"no run of this table is in {uri}: these are vlakit's own, from {source}"])
+            idle = [f"{run.row}, seed {run.seed}, does not count: {run.why}" for run in filled.runs]
+            notes = [f"no run of this table is in {uri}: these are vlakit's own, from {source}", *idle]
+            filled = replace(from_folder(spec, committed), notes=notes)
         elif cfg["save"] or cfg["format"] == "html":
             filled = with_curves(filled, uri)
     if cfg["save"]:
