@@ -37,7 +37,7 @@ test *args: setup
 test-all: setup
     @{{bin}}/python -m pytest -q -n 2 --dist worksteal -m "not gpu"
 
-# Execute the notebooks from the first cell to the last; what they make goes into temporary folders (4 minutes)
+# Execute the notebooks from the first cell to the last; what they make goes into temporary folders (5 minutes)
 notebooks: setup
     {{bin}}/jupyter-execute --timeout=600 notebooks/*.ipynb
 

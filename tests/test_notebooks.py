@@ -34,8 +34,10 @@ def check_imports(source: str) -> None:
             assert hasattr(loaded, name), f"{module} has no {name}"
 
 
-def test_there_are_four_notebooks_in_order() -> None:
-    assert [file.name[:3] for file in FILES] == ["01_", "02_", "03_", "04_"]
+def test_the_notebooks_are_numbered_and_listed() -> None:
+    assert [file.name[:3] for file in FILES] == [f"{number:02}_" for number in range(1, len(FILES) + 1)]
+    listed = (FILES[0].parent / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{file.stem}`" in listed for file in FILES)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
