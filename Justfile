@@ -41,6 +41,10 @@ test-all: setup
 notebooks: setup
     {{bin}}/jupyter-execute --timeout=600 notebooks/*.ipynb
 
+# The documentation as a site in runs/site; a broken link is an error
+docs: setup
+    NO_MKDOCS_2_WARNING=1 {{bin}}/mkdocs build --quiet --strict
+
 # The budgets of the house in one table: lines, the spine, circles, CPU seconds; --tests adds the wall seconds of `just test`
 house *args: setup
     @{{bin}}/python tests/house.py --measure {{args}}
