@@ -1,4 +1,4 @@
-"""Compares what a document prints with the committed files that experiments/figures.yaml names (its head: the words)."""
+"""Compares what a document prints with the committed files that experiments/figures.yaml names."""
 
 import csv
 import re
@@ -13,7 +13,9 @@ from places import ROOT
 
 from vlakit.stats.intervals import wilson
 
-UNITS = r"%|of [\d,]+|of them|points|times|x(?! \d)|s|[MG]B|GFLOP/s|ms|min|minutes|hours|seconds|samples/s|frames/s|frames a second"
+UNITS = (
+    r"%|of [\d,]+|of them|points|times|x(?! \d)|m?s|[MG]B|min|minutes|hours|seconds|(?:samples|frames)(?:/s| a second)"
+)
 ALONE = r"(?<=\| )[-+]?\d[\d,]*(?= \|)"  # in a cell of a table
 NUMBER = re.compile(
     rf"(?<![\w.,/=])[-+]?(?:(?:\d[\d,]*)?\.\d+(?:e-?\d+)?(?!\.?\d)|\d+e-?\d+|\d[\d,]*(?= ?(?:{UNITS})(?!\w)))|{ALONE}"
@@ -30,15 +32,13 @@ HOW = {
 
 def readable(text: str) -> str:
     """What a person reads as a statement: no commands (their comments stay), no code, no links, no bold type."""
-    text = re.sub(
-        r"^```.*?^```", lambda m: "\n".join(re.findall(r"\s# .*", m[0])), text, flags=re.DOTALL | re.MULTILINE
-    )
-    text = re.sub(r"^ {4}\S.*", "", text, flags=re.MULTILINE).replace("**", "")
+    text = re.sub(r"(?ms)^```.*?^```", lambda code: "\n".join(re.findall(r"\s# .*", code[0])), text)
+    text = re.sub(r"\n\n(?: {4}.*\n)+", "\n\n", text).replace("**", "")
     return re.sub(r"\]\([^)]*\)", "]", text)
 
 
 def compare(text: str, entries: list, folder: Path) -> tuple[list[str], list[str]]:
-    """(what is printed otherwise than recorded, where a number stands that no entry names) in a document of a folder."""
+    """(what is printed otherwise than recorded, numbers that no entry names) of a document in a folder."""
     text, problems = readable(text), []
     for entry in entries:
         if "table" in entry and isinstance(entry, dict):
@@ -59,21 +59,21 @@ def compare(text: str, entries: list, folder: Path) -> tuple[list[str], list[str
 
 def _without_table(text: str, entry: dict, folder: Path) -> tuple[str, list[str]]:
     """The text without those cells of a table that an entry names, and what is wrong with them."""
-    table = re.search(rf"^{re.escape(entry['table'])}.*\n(?:\|.*\n?)*", text, flags=re.MULTILINE)
+    table = re.search(rf"(?m)^{re.escape(entry['table'])}.*\n(?:\|.*\n?)*", text)
     if not table:
         return text, [f"no table begins with: {entry['table']}"]
     header, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines())
     problems, keys, columns = [], _list(entry["key"]), entry["columns"]
     columns = columns if isinstance(columns, dict) else {title: title for title in columns}
     for line in lines:
-        row = [entry.get("rows", {}).get(cell, cell) for cell in (cell.replace("`", "") for cell in line[: len(keys)])]
+        names = [cell.replace("`", "") for cell in line[: len(keys)]]
+        here = {key: entry.get("rows", {}).get(name, name) for key, name in zip(keys, names, strict=True)}
         for place, (title, cell) in enumerate(zip(header, line, strict=True)):
             spec, figures = columns.get(title), IN_CELL.findall(cell)
             if figures and spec not in (None, "setting"):
                 spec = entry | (spec if isinstance(spec, dict) else {"column": spec})
-                here = dict(zip(keys, row, strict=True))
-                here[keys[0]] = spec.get("as", "{}").format(here[keys[0]])
-                wrong = _difference(figures, spec | {"where": spec.get("where", {}) | here}, folder)
+                this = here | {keys[0]: spec.get("as", "{}").format(here[keys[0]])}
+                wrong = _difference(figures, spec | {"where": spec.get("where", {}) | this}, folder)
                 problems += [f"{line[0]}, {title}: {wrong}"] if wrong else []
             if place < len(keys) or spec is not None:
                 line[place] = ""
@@ -94,13 +94,12 @@ def _difference(figures: list[str], entry: dict, folder: Path) -> str:
 def recorded(entry: dict, folder: Path) -> list[float]:
     """The numbers of an entry: of each row chosen, in the order of `where`, or of each group (`by`); `how`; `scale`."""
     file = next(path for root in (folder, ROOT) if (path := root / entry.get("file", "results.csv")).is_file())
-    chosen = []
-    for row_of in product(
-        *([(c, str(each)) for each in _list(wanted)] for c, wanted in entry.get("where", {}).items())
-    ):
-        found = [row for row in rows(file) if all(fnmatchcase(row[column], wanted) for column, wanted in row_of)]
+    wanted, chosen = {column: _list(values) for column, values in entry.get("where", {}).items()}, []
+    for one in product(*wanted.values()):
+        here = dict(zip(wanted, map(str, one), strict=True))
+        found = [row for row in rows(file) if all(fnmatchcase(row[column], here[column]) for column in here)]
         if not found:
-            raise LookupError(f"no row of {file.name} has {dict(row_of)}")
+            raise LookupError(f"no row of {file.name} has {here}")
         chosen += found
     values = [float(row[column]) for row in chosen for column in _list(entry["column"]) if row[column]]
     if by := entry.get("by"):
@@ -114,9 +113,8 @@ def recorded(entry: dict, folder: Path) -> list[float]:
 def rows(file: Path) -> list[dict[str, str]]:
     """The rows of a CSV; of a YAML file one a leaf: its path is the `name`, and `value`."""
     if file.suffix == ".yaml":
-        return [
-            {"name": name, "value": value} for name, value in _leaves(yaml.safe_load(file.read_text(encoding="utf-8")))
-        ]
+        leaves = _leaves(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return [{"name": name, "value": value} for name, value in leaves]
     with file.open(encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
 
