@@ -92,6 +92,9 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
+    "questions": dict[Text, Place] | None,
+    "mix.robot": real(gt=0, le=1),
+    "mix.loss": chosen("example", "token"),
 }
 STEPS = whole(1, 10**10)
 TRAINER = {

@@ -19,7 +19,7 @@ from vlakit.checkpoints.formats import start_from
 from vlakit.data.shards.statistics import statistics_to_json
 from vlakit.errors import CheckpointMismatch, LossNotFinite
 from vlakit.models.cpu import use_onednn
-from vlakit.models.network import HasFeatures, Network, Output, build_network, capability
+from vlakit.models.network import Answering, HasFeatures, Network, Output, build_network, capability
 from vlakit.processing.processor import Processor
 from vlakit.schema import Batch, Sample
 from vlakit.strategies.feature_cache import FeatureCache, check_frozen, opened
@@ -111,7 +111,9 @@ class PolicyModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Open the feature cache."""
+        """Open the feature cache; a network that is to learn questions must have words to answer them."""
+        if getattr(self.trainer.datamodule, "questions", None):  # pyright: ignore[reportAttributeAccessIssue]
+            capability(self.model, Answering, purpose="data.questions")
         if self.feature_cache is not None:
             self.known_features = opened(self.feature_cache, self, self.feature_copies)
 
@@ -135,7 +137,10 @@ class PolicyModule(LightningModule):
             batch = replace(batch, features=self.known_features.features(batch))
         output: Output = self.model(batch)
         loss = self.logged_loss(output.loss, batch)
-        means = {name: rows.nanmean() for name, rows in self.validation.batch_values(output, batch).items()}
+        marks = self.validation.batch_values(output, batch)
+        means = {name: rows.nanmean() for name, rows in marks.items()}
+        if not batch.chunk_mask.any(dim=1).all():  # questions among them
+            means |= self.validation.by_source({"loss": output.row_losses, **marks}, batch.datasets)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         values = {f"train/{name}": value for name, value in {**means, "learning_rate": rate}.items()}
         self.log_dict(values, batch_size=len(batch))

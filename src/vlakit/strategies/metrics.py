@@ -45,12 +45,10 @@ class ActionMetrics(nn.Module):
     def batch_values(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Per row of the batch, (B,): the metrics of its actions that are not padding; NaN in rows without one.
 
-        Empty where no row has an action.
+        Where no row has an action, the network's own marks of what was asked instead.
         """
-        if not batch.chunk_mask.any():
-            return {}
-        if output.predicted is None:
-            return dict(output.scores)
+        if output.predicted is None or not batch.chunk_mask.any():
+            return {name: rows for name, rows in output.scores.items() if not rows.isnan().all()}
         predicted, mask = output.predicted, batch.chunk_mask
         values = {**output.scores, "l1": row_means((predicted - batch.normalized).abs(), mask)}
         distance = (self._physical(predicted, batch.datasets) - batch.actions).abs()
@@ -58,12 +56,28 @@ class ActionMetrics(nn.Module):
         return values | {name: row_means(distance[..., part], mask) for name, part in parts.items()}
 
     def update(self, values: Mapping[str, Tensor], datasets: list[str]) -> None:
-        """Add per-row values (B,) to the running means; NaN says that a row has none."""
+        """Add per-row values (B,) to the running means; NaN says that a row has none.
+
+        The means over all are those of the datasets that have actions: questions count for their own source alone.
+        """
+        own = {"", *(self.datasets or datasets)}
         for name, rows in values.items():
             for dataset in {"", *datasets}:
-                kept = [bool(row == row) and dataset in {"", d} for row, d in zip(rows.tolist(), datasets, strict=True)]
+                counted = own if dataset == "" else {dataset}
+                kept = [bool(row == row) and d in counted for row, d in zip(rows.tolist(), datasets, strict=True)]
                 if any(kept):
                     self._mean(f"{name}/{dataset}" if dataset else name).update(rows[kept])
+
+    @staticmethod
+    def by_source(values: Mapping[str, Tensor], datasets: list[str]) -> dict[str, Tensor]:
+        """`<name>/<dataset>`: the mean of per-row values (B,) over the rows of each that have one."""
+        means: dict[str, Tensor] = {}
+        for name, rows in values.items():
+            for dataset in sorted(set(datasets)):
+                mine = rows[[number for number, one in enumerate(datasets) if one == dataset]]
+                if not mine.isnan().all():
+                    means[f"{name}/{dataset}"] = mine.nanmean()
+        return means
 
     def compute(self) -> dict[str, Tensor]:
         """All means since the last reset."""
