@@ -157,6 +157,13 @@ def _score() -> dict[str, Any]:
     return {**own, **CHECKPOINT, **keys_of(ScoreRequest)}
 
 
+def _ask() -> dict[str, Any]:
+    from vlakit.evaluation.asking import AskRequest
+
+    own = {"ckpt": Place, **dict.fromkeys(("image", "questions", "out"), maybe(Place)), "question": maybe(Text)}
+    return {**own, **POLICY, "device": Device, "longest": Some, "format": FORMAT, **keys_of(AskRequest)}
+
+
 def _train() -> dict[str, Any]:
     own = {
         "name": Text,
@@ -221,7 +228,15 @@ _FIXED: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("ckpt", "data", "demonstrations"), maybe(Place)),
         "slots": Rows,
     },
-    "demonstrate": {**_ROLLED, "suite": Text, "out": maybe(Place), "root": Place, "noise": SHARE, "seed": Seed},
+    "demonstrate": {
+        **_ROLLED,
+        "suite": Text,
+        "out": maybe(Place),
+        "root": Place,
+        "noise": SHARE,
+        "seed": Seed,
+        "questions": maybe(Some),
+    },
     "compare": {
         **STORE,
         "runs": Place | list[Place] | dict[Text, Place | list[Place]] | None,
@@ -278,7 +293,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "format": FORMAT,
     },
 }
-_MADE = {"evaluate": _evaluate, "score": _score, "train": _train}
+_MADE = {"ask": _ask, "evaluate": _evaluate, "score": _score, "train": _train}
 
 
 @cache
