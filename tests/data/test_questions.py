@@ -79,6 +79,10 @@ def test_robot_data_alone_are_drawn_as_without_questions() -> None:
     assert list(islice(order(1.0), 20)) == list(islice(alone, 20))
 
 
+def test_a_share_of_nothing_draws_questions_alone() -> None:
+    assert set(drawn(order(0.0), 20)) == {"short", "long"}
+
+
 def test_the_robots_frames_come_in_the_order_they_have_without_questions() -> None:
     """So that arms of a comparison see the same demonstrations first, whatever is mixed in."""
     names = [
@@ -276,7 +280,7 @@ def test_an_answer_of_unknown_words_is_refused_before_training(
     assert QUESTIONS_FILE in caught.value.where
 
 
-@pytest.mark.parametrize("share", [0.0, -1.0, 1.5])
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_a_share_that_is_none_is_refused(bridge_shards: Path, tiny_processor: TokenProcessor, share: float) -> None:
     with pytest.raises(ConfigError, match="robot"):
         data_of(bridge_shards, tiny_processor, mix={"robot": share})

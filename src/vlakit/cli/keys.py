@@ -93,7 +93,7 @@ DATA = {
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
     "questions": dict[Text, Place] | None,
-    "mix.robot": real(gt=0, le=1),
+    "mix.robot": SHARE,
     "mix.loss": chosen("example", "token"),
 }
 STEPS = whole(1, 10**10)

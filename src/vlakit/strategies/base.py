@@ -19,7 +19,7 @@ from vlakit.checkpoints.formats import start_from
 from vlakit.data.shards.statistics import statistics_to_json
 from vlakit.errors import CheckpointMismatch, LossNotFinite
 from vlakit.models.cpu import use_onednn
-from vlakit.models.network import Answering, HasFeatures, Network, Output, build_network, capability
+from vlakit.models.network import Answering, HasFeatures, Network, Output, build_network, capability, tensors_hash
 from vlakit.processing.processor import Processor
 from vlakit.schema import Batch, Sample
 from vlakit.strategies.feature_cache import FeatureCache, check_frozen, opened
@@ -64,6 +64,7 @@ class PolicyModule(LightningModule):
         self.facts: dict[str, Any] = {}  # plain facts of the run for the card: MLflow's id, shard hashes
         self.surroundings: dict[str, Any] = {}  # dataset -> camera and control rate, for the card
         self.continuation = Continuation()
+        self.random_start: str | None = None  # tensors_hash of the weights that were drawn, where none were loaded
         self.contract: dict[str, Any] | None = None  # golden frames with answers, once the run has been closed
 
     @property
@@ -92,6 +93,7 @@ class PolicyModule(LightningModule):
             return
         if self.weights is None:
             model = build_network(self.network, self.processor)
+            self.random_start = tensors_hash(model)
         else:
             model = start_from(self.weights, self.network, self.processor)
         use_onednn(model.train())

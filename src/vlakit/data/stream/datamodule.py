@@ -52,7 +52,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Mix:
-    """robot: which share of the rows are robot data; the others are questions, by their numbers.
+    """robot: which share of the rows are robot data, 0 to 1; the others are questions, by their numbers.
 
     loss: "example", each row weighs the same, so that the share is one of the loss too; "token", each id does.
     """
@@ -61,11 +61,11 @@ class Mix:
     loss: str = "example"
 
     def __post_init__(self) -> None:
-        if not 0 < self.robot <= 1 or self.loss not in LOSSES:
+        if not 0 <= self.robot <= 1 or self.loss not in LOSSES:
             raise ConfigError(
                 f"robot {self.robot}, loss {self.loss!r}",
                 where="data.mix",
-                do=f"robot is above 0 and at most 1, loss one of {', '.join(LOSSES)}",
+                do=f"robot is from 0 to 1, loss one of {', '.join(LOSSES)}",
             )
 
 
@@ -115,8 +115,8 @@ class VLADataModule(LightningDataModule):
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Dataset -> sha256 over its shards."""
-        return {name: folder.content_hash for name, folder in self.shards.items()}
+        """Dataset -> sha256 over its shards, or its questions."""
+        return {name: folder.content_hash for name, folder in self._folders.items()}
 
     @property
     def folders(self) -> dict[str, str]:

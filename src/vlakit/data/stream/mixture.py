@@ -47,10 +47,10 @@ def mixture_entry(folder: ShardFolder | QuestionFolder, weight: float = 1.0, spl
 def with_share(entries: Sequence[MixtureEntry], others: Sequence[MixtureEntry], share: float) -> list[MixtureEntry]:
     """One mixture in which `entries` make up `share` of the rows; within either part all is as it was.
 
-    A share of 1 leaves the entries as they are, and so the order that they are drawn in.
+    A share of 1 leaves the entries as they are, and so the order that they are drawn in; 0 leaves the others alone.
     """
-    if share == 1:
-        return list(entries)
+    if share in (0, 1):
+        return list(entries if share else others)
     own, further = (sum(one.weight * one.n_frames for one in part) for part in (entries, others))
     factor = own * (1 - share) / (share * further)
     return [*entries, *(replace(one, weight=one.weight * factor) for one in others)]
