@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field
 
 from vlakit.checked import MANY, Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
-from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, SERVE, STORE
+from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, QUESTIONS, SERVE, STORE
 from vlakit.cli.kinds import (
     FORMAT,
     RATE,
@@ -92,9 +92,7 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
-    "questions": dict[Text, Place] | None,
-    "mix.robot": SHARE,
-    "mix.loss": chosen("example", "token"),
+    **QUESTIONS,
 }
 STEPS = whole(1, 10**10)
 TRAINER = {
