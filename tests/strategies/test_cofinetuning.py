@@ -111,8 +111,9 @@ def test_rows_in_words_have_no_action_metrics_and_rows_of_actions_no_words(
     tiny_vla: OpenVLA, tiny_processor: TokenProcessor, batch: Batch
 ) -> None:
     module = built(Full, tiny_processor)
-    values = module.validation.batch_values(tiny_vla(batch), batch)
+    values = module.validation.row_values(tiny_vla(batch), batch)
     assert values.keys() >= {"l1", "l1_position_m", "token_accuracy", "answer_accuracy"}
+    assert not values.pop("loss").isnan().any()
     for name, rows in values.items():
         assert rows.isnan().tolist() == ([True, False, True] if name == "answer_accuracy" else [False, True, False])
     module.validation.update(values, batch.datasets)
@@ -176,7 +177,7 @@ def test_an_answer_counts_as_right_where_decoding_gives_it(
     wrong = replace(samples[0], dataset="asked", instruction="how many?", answer="three")
     taught(tiny_vla, tiny_processor, [question, replace(wrong, answer="two")])
     batch = tiny_processor.collate([tiny_processor.encode(one) for one in (question, wrong)])
-    accuracy = tiny_vla(batch).scores["answer_accuracy"].tolist()
+    accuracy = tiny_vla(batch).answered.tolist()
     given = TrainedPolicy(tiny_vla, tiny_processor).answer(asked([question, wrong], tiny_processor))
     assert accuracy == [float(a == b) for a, b in zip(given, ("dark green", "three"), strict=True)] == [1.0, 0.0]
 

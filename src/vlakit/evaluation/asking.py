@@ -15,6 +15,7 @@ import torch
 from vlakit.checked import Fraction, Rows, Some
 from vlakit.data.questions import Question, QuestionFolder
 from vlakit.data.stream.mixture import SequentialOrder, mixture_entry
+from vlakit.errors import PartMissing
 from vlakit.files import write_atomically
 from vlakit.models.network import Answering, capability
 from vlakit.policy import TrainedPolicy
@@ -67,7 +68,13 @@ def ask_all(
         shape = {"window": settings.window, "chunk": settings.chunk, "cameras": settings.cameras}
         examples = [processor.encode(folder.read_sample(ref, **shape)) for ref in refs]
         output = policy.network(processor.collate(examples).to(policy.device))
-        marks = zip(refs, output.scores["answer_accuracy"].tolist(), output.row_losses.tolist(), strict=True)
+        if output.answered is None:
+            raise PartMissing(
+                f"the network {policy.network.kind} does not say which answers are right",
+                where="Output.answered",
+                do="let its forward say so of rows without an action",
+            )
+        marks = zip(refs, output.answered.tolist(), output.row_losses.tolist(), strict=True)
         asked += [Asked(folder.question(ref), right == 1, loss) for ref, right, loss in marks]
         if progress:
             progress(len(asked), total)

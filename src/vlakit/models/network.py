@@ -28,13 +28,15 @@ class Output:
     """What a network makes of a batch. loss: scalar, to descend; row_losses (B,): each row's own, without a graph.
 
     predicted (B, H, A): normalised actions, None where the rows hold none. scores: name -> (B,), further marks such as
-    token_accuracy; NaN in rows without an action.
+    token_accuracy; NaN in rows without an action. answered (B,): 1 where an answer in words is right, NaN in the other
+    rows; None where all rows are actions.
     """
 
     loss: Tensor
     row_losses: Tensor
     predicted: Tensor | None = None
     scores: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    answered: Tensor | None = None
 
 
 class Network(nn.Module):

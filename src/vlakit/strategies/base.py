@@ -139,10 +139,9 @@ class PolicyModule(LightningModule):
             batch = replace(batch, features=self.known_features.features(batch))
         output: Output = self.model(batch)
         loss = self.logged_loss(output.loss, batch)
-        marks = self.validation.batch_values(output, batch)
-        means = {name: rows.nanmean() for name, rows in marks.items()}
-        if not batch.chunk_mask.any(dim=1).all():  # questions among them
-            means |= self.validation.by_source({"loss": output.row_losses, **marks}, batch.datasets)
+        means = {name: rows.nanmean() for name, rows in self.validation.batch_values(output, batch).items()}
+        if output.answered is not None:
+            means |= self.validation.by_source(self.validation.row_values(output, batch), batch.datasets)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         values = {f"train/{name}": value for name, value in {**means, "learning_rate": rate}.items()}
         self.log_dict(values, batch_size=len(batch))
@@ -162,9 +161,7 @@ class PolicyModule(LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Accumulate the metrics of one held-out batch."""
         output: Output = self.model(batch)
-        self.validation.update(
-            {"loss": output.row_losses, **self.validation.batch_values(output, batch)}, batch.datasets
-        )
+        self.validation.update(self.validation.row_values(output, batch), batch.datasets)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all held-out batches."""

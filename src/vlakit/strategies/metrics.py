@@ -45,15 +45,22 @@ class ActionMetrics(nn.Module):
     def batch_values(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Per row of the batch, (B,): the metrics of its actions that are not padding; NaN in rows without one.
 
-        Where no row has an action, the network's own marks of what was asked instead.
+        Empty where no row has an action.
         """
-        if output.predicted is None or not batch.chunk_mask.any():
-            return {name: rows for name, rows in output.scores.items() if not rows.isnan().all()}
+        if not batch.chunk_mask.any():
+            return {}
+        if output.predicted is None:
+            return dict(output.scores)
         predicted, mask = output.predicted, batch.chunk_mask
         values = {**output.scores, "l1": row_means((predicted - batch.normalized).abs(), mask)}
         distance = (self._physical(predicted, batch.datasets) - batch.actions).abs()
         parts: Mapping[str, slice] = PHYSICAL_PARTS if distance.shape[-1] == 7 else {"l1_physical": slice(None)}
         return values | {name: row_means(distance[..., part], mask) for name, part in parts.items()}
+
+    def row_values(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """The same with `loss` of every row, and `answer_accuracy` of those that are answered in words."""
+        words = {} if output.answered is None else {"answer_accuracy": output.answered}
+        return {"loss": output.row_losses, **self.batch_values(output, batch), **words}
 
     def update(self, values: Mapping[str, Tensor], datasets: list[str]) -> None:
         """Add per-row values (B,) to the running means; NaN says that a row has none.

@@ -102,9 +102,8 @@ class TokenHead:
         return (wrongs == 0).double().where(asked, torch.nan)
 
     def output(self, answers: Answers, batch: Batch) -> Output:
-        """The answers as every network's output; answer_accuracy where there are rows without an action."""
+        """The answers as every network's output."""
         predicted, right = self._marks(answers, batch)
         scores = {"token_accuracy": row_means(right, batch.chunk_mask)}
-        if not batch.chunk_mask.any(dim=1).all():
-            scores["answer_accuracy"] = self._in_words(answers, batch)
-        return Output(answers.loss, answers.row_losses(len(batch)), predicted, scores)
+        answered = None if batch.chunk_mask.any(dim=1).all() else self._in_words(answers, batch)
+        return Output(answers.loss, answers.row_losses(len(batch)), predicted, scores, answered)
