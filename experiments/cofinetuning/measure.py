@@ -27,7 +27,7 @@ from vlakit.stats.intervals import wilson
 
 ROBOT, USUAL, CHANGED = "target", "tabletop_target", "tabletop_semantic"
 LAST = "last.ckpt"
-COLUMNS = ("run", "start", "robot", "steps", "seed", "mark", "n", "right", "share", "low", "high")
+COLUMNS: tuple[str, ...] = ("run", "start", "robot", "steps", "seed", "mark", "n", "right", "share", "low", "high")
 
 
 def vlakit(*words: str) -> str:
