@@ -15,6 +15,7 @@ from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.tokens import TokenProcessor
 
 EXPERIMENTS = config_names("experiment")
+STARTS = ("cofinetune", "openvla_scratch", "random_init")  # full fine-tuning with other data or from other weights
 OFT = ("oft_tiny", "oft_7b")  # they choose their model, whatever the scale
 OTHERS = [f"{group}={name}" for group in ("debug", "hparams_search") for name in config_names(group)]
 PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
@@ -35,10 +36,11 @@ def refusal(*words: str) -> ConfigError:
     return caught.value
 
 
-def test_the_experiments_are_the_six_strategies_a_second_rank_and_oft_in_two_sizes() -> None:
+def test_the_experiments_are_the_six_strategies_a_second_rank_oft_in_two_sizes_and_other_starts() -> None:
     assert set(EXPERIMENTS) == {
         *("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64"),
         *OFT,
+        *STARTS,
     }
 
 
@@ -49,7 +51,7 @@ def test_every_experiment_composes_under_its_own_name_and_invents_no_key(experim
     assert invented_keys("train", words) == []
     cfg = compose_config("train", words)
     assert cfg.name == experiment
-    rate = "lora" if experiment in OFT else experiment.partition("_r")[0]
+    rate = "lora" if experiment in OFT else "full" if experiment in STARTS else experiment.partition("_r")[0]
     assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == cfg.lr[rate]
 
 

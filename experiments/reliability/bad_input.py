@@ -40,6 +40,7 @@ BASE = {  # each ends in one error, or at once, after its words were checked
     "passport": ["run={empty}"],
     "reproduce": ["passport={no}"],
     "export": ["ckpt={no}/last.ckpt", "out={work}/exported"],
+    "ask": ["ckpt={no}/last.ckpt", "questions={no}"],
     "serve": ["ckpt={no}/last.ckpt"],
     "explain": ["model=tiny"],
     "plan": ["model=tiny"],

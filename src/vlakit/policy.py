@@ -17,9 +17,10 @@ from vlakit.checkpoints.contract import check_contract
 from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.errors import PartMissing, StatisticsMissing
 from vlakit.models.cpu import use_onednn
-from vlakit.models.network import HasFeatures, Likelihood, Network, capability, tensors_hash
+from vlakit.models.network import Answering, HasFeatures, Likelihood, Network, capability, tensors_hash
 from vlakit.processing.pixels import observed_frames
 from vlakit.processing.processor import Processor
+from vlakit.processing.tokens import token_processor
 from vlakit.schema import Float32, Inputs, Int64, Observation
 
 log = logging.getLogger(__name__)
@@ -96,22 +97,25 @@ class TrainedPolicy:
         device: str = "cpu",
         constrain: bool = True,
         strict: bool | None = None,
+        acting: bool = True,
         options: LoadOptions | None = None,
     ) -> TrainedPolicy:
         """The policy of a vlakit checkpoint or run folder, a Hugging Face folder, an adapter folder or a native .pt.
 
         Local paths only. The checkpoint's contract is replayed: a policy that answers otherwise than when it was saved
         raises ContractBroken (strict=False: warns), one without a contract warns (strict=True: CheckpointMismatch).
+        acting=False: it is to answer questions alone, for which a model that knows no robot yet is good enough.
         """
         loaded = load(path, options)
-        if not loaded.processor.statistics:
+        if acting and not loaded.processor.statistics:
             raise StatisticsMissing(
                 "the checkpoint says no action statistics, so that its answers have no units",
                 where=str(path),
                 do="put the dataset_statistics.json of its training beside it",
             )
         policy = cls(loaded.network.to(device), loaded.processor, loaded.card, constrain=constrain)
-        check_contract(loaded.card.contract, policy.network, policy.processor, where=str(path), strict=strict)
+        if acting:
+            check_contract(loaded.card.contract, policy.network, policy.processor, where=str(path), strict=strict)
         return policy
 
     @property
@@ -123,6 +127,18 @@ class TrainedPolicy:
     def act(self, observations: Sequence[Observation]) -> Float32:
         """(B, H, A) float32 in the physical units of each observation's dataset."""
         return self._physical(self.network.predict(self.observed(observations)), observations)
+
+    @torch.inference_mode()
+    def answer(self, observations: Sequence[Observation], *, longest: int = 32) -> list[str]:
+        """An answer in words, of `longest` ids at most, to each observation, whose instruction is the question.
+
+        All ids are open, whatever `constrain` says. Raises PartMissing for a network that answers in no words.
+        """
+        network = capability(self.network, Answering, purpose="a question")
+        processor = token_processor(self.processor, purpose="a question")
+        stop = processor.text.eos_id
+        ids = network.answer(processor.ask(observations).to(self.device), stop=stop, longest=longest)
+        return [processor.text.decode(row[: row.index(stop)] if stop in row else row) for row in ids.tolist()]
 
     def sample(
         self, observations: Sequence[Observation], *, temperature: float = 1.0, generator: torch.Generator | None = None

@@ -78,6 +78,7 @@ class Sample:
     the episode and repeats its first frame. actions (H, A) float32 in physical units; chunk_mask (H,) bool: False past
     the end.
     position: the sample's number in the stream, which also seeds its augmentation.
+    answer: of a question about the picture, which `instruction` then is; no action goes with it.
     """
 
     key: str
@@ -91,6 +92,7 @@ class Sample:
     proprio: Float32 | None = None  # (W, P), in the order of the dataset's statistics
     position: int = 0
     row: int = -1  # the frame's number among all frames of its dataset's shards; -1: not from shards
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +136,20 @@ class Example:
 class TextBatch:
     """Right-padded ids (B, T) int64 with a mask, 1 where real, and labels, NO_LOSS where there is no loss.
 
-    Of an observation there is a prompt and no answer, so that no label is set.
+    Of an observation there is a prompt and no answer, so that no label is set. weights (B, T) float32 of the labels in
+    the loss, of sum 1; None: all weigh the same.
     """
 
     ids: Tensor
     mask: Tensor
     labels: Tensor
+    weights: Tensor | None = None
+
+    def balanced(self) -> TextBatch:
+        """The same text in whose loss each row weighs as much as any other, however long its answer is."""
+        labelled = self.labels != NO_LOSS
+        counts = labelled.sum(dim=1, keepdim=True).clamp(min=1)
+        return replace(self, weights=labelled.float() / counts / len(labelled))
 
     def prompts(self) -> list[list[int]]:
         """The ids of each row that carry no loss: what an answer follows."""

@@ -53,6 +53,29 @@ def test_a_run_from_random_weights_has_no_hash_of_them_and_names_its_data(
     data = data_of(bridge_shards, tiny_processor)
     module = built(Full, data.processor)
     facts = begun(module, data, tmp_path / "out")
-    assert facts == {"weights_sha256": None, "shards": data.hashes, "data": data.folders, "experiment": "run"}
+    start = {"name": "random_init", "sha256": module.random_start}
+    whole = {"weights_sha256": None, "start": start, "shards": data.hashes, "data": data.folders, "experiment": "run"}
+    assert facts == whole
     assert module.surroundings == data.surroundings
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["name"] == "run"
+
+
+def test_the_arms_of_a_table_start_from_weights_of_different_names_and_checksums(
+    tiny_processor: TokenProcessor, bridge_shards: Path, tmp_path: Path
+) -> None:
+    """From a model without robot data, from random weights, from those of another seed, and the first once more."""
+    starts: dict[str, dict[str, str]] = {}
+    for arm, seed, weights in (
+        ("scratch", 0, "tiny_grounded"),
+        ("random", 0, None),
+        ("other", 1, None),
+        ("again", 0, None),
+    ):
+        data = data_of(bridge_shards, tiny_processor)
+        module = built(Full, data.processor, seed=seed, weights=weights)
+        starts[arm] = begun(module, data, tmp_path / arm)["start"]
+        card = read_checkpoint(saved(module, tmp_path / f"{arm}.ckpt"))[CARD]
+        assert card["start"] == starts[arm]
+    assert [start["name"] for start in starts.values()] == ["tiny_grounded", *["random_init"] * 3]
+    assert len({start["sha256"] for start in starts.values()}) == 3
+    assert starts["again"] == starts["random"]

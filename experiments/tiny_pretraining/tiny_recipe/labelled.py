@@ -7,7 +7,6 @@ physical axis never appear.
 from __future__ import annotations
 
 import colorsys
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,16 +16,16 @@ from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.suites.tabletop.axes import UNSEEN_COLOURS, Plan
 from vlakit.evaluation.suites.tabletop.embodiment import COLOURS, Embodiment, Look, Rgb, View, load_embodiment
 from vlakit.evaluation.suites.tabletop.painter import painter
+from vlakit.evaluation.suites.tabletop.questions import VISIBLE_PIXELS, project
 from vlakit.evaluation.suites.tabletop.scene import RECEPTACLES, World
 from vlakit.evaluation.suites.tabletop.states import plan_state
 from vlakit.evaluation.suites.tabletop.suite import TASK_ORDER, TabletopEnvironment
 from vlakit.evaluation.suites.tabletop.tasks import GRASPABLE, Draw
-from vlakit.schema import Float32, Float64, UInt8
+from vlakit.schema import Float32, UInt8
 
 COLOUR_NAMES = tuple(colour for colour in COLOURS if colour not in UNSEEN_COLOURS)
 SHAPE_NAMES = (*GRASPABLE, *RECEPTACLES[:1])
 MOST = 6  # rows of objects a picture
-VISIBLE_PIXELS = 5  # of 64 x 64; less of an object does not count as seen
 
 
 @dataclass(frozen=True)
@@ -103,17 +102,3 @@ def _rgb(rng: np.random.Generator, saturation: float, value: tuple[float, float]
 def _random_state(embodiment: Embodiment, rng: np.random.Generator) -> InitialState:
     draw = Draw(rng, embodiment, area=1.2, turned=np.pi, n_others=(1, 4))
     return plan_state(Plan(draw), str(rng.choice(TASK_ORDER)), name="labelled", seed=0)
-
-
-def project(view: View, seen_from: tuple[float, float, float], point: Float64) -> tuple[float, float]:
-    """Where a point (3,) in metres appears: u rightwards and v downwards as shares of the picture's side."""
-    azimuth, elevation = math.radians(seen_from[0]), math.radians(seen_from[1])
-    forward = np.array(
-        [math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)]
-    )
-    right = np.array([math.sin(azimuth), -math.cos(azimuth), 0.0])
-    offset = np.asarray(point) - (np.array(view.lookat) - seen_from[2] * forward)
-    depth = float(offset @ forward)
-    half = depth * math.tan(math.radians(view.fovy) / 2)
-    upward = np.cross(right, forward)
-    return 0.5 + 0.5 * float(offset @ right) / half, 0.5 - 0.5 * float(offset @ upward) / half

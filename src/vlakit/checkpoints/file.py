@@ -12,6 +12,9 @@ from vlakit.checkpoints.shipped import resolve
 from vlakit.checkpoints.weights import load_pickled
 from vlakit.errors import CheckpointMismatch, nearest
 
+START = (
+    "start"  # in the card: {name, sha256} of those weights, random ones included: what tells the arms of a table apart
+)
 WEIGHTS = "weights_sha256"  # in the card: content_hash of what training started from, None: random weights
 
 

@@ -18,6 +18,7 @@ VERBS = {
     "shards": "RLDS folder -> WebDataset shards; verify=DIR checks them",
     "evaluate": "a checkpoint or a control in a suite: closed loop",
     "score": "a checkpoint against held-out episodes: open loop",
+    "ask": "a question about a picture to a checkpoint; or how many of a folder it answers right",
     "serve": "a checkpoint behind a port, in the dialect of clients that robots have: openpi, OpenVLA, GR00T, ...",
     "replay": "demonstrations' own actions in their suite: the gate before any evaluation",
     "demonstrate": "a suite's scripted expert -> RLDS folder",

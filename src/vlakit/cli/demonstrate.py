@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.here import check_writable
@@ -14,6 +14,9 @@ from vlakit.cli.progress import progress_bar
 from vlakit.cli.suites import split_words, suite_settings
 from vlakit.compare.grids import Grid, aligned
 from vlakit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vlakit.evaluation.suite import Suite
 
 
 def main(overrides: Sequence[str]) -> None:
@@ -28,11 +31,27 @@ def main(overrides: Sequence[str]) -> None:
     from vlakit.evaluation.demonstrator import DemonstrationPlan, Demonstrator
 
     build = partial(build_suite, suite_settings(cfg["suite"], suite_words))
+    if cfg["questions"] is not None:
+        ask(build, cfg)
+        return
     plan = DemonstrationPlan(cfg["episodes"], cfg["seed"], cfg["noise"], tuple(cfg["tasks"]))
     out = check_writable(cfg["out"] or Path(cfg["root"]) / build().dataset)
     with progress_bar("demonstrations") as progress:
         record = write_demonstrations(Demonstrator(build, plan, cfg["workers"]), out, progress=progress)
     emit({"out": str(out), **record}, table(record, out), cfg["format"])
+
+
+def ask(build: Callable[[], Suite], cfg: Mapping[str, Any]) -> None:
+    """Write questions about the scenes and say how many there are of each kind."""
+    from vlakit.evaluation.question_writer import QuestionPlan, write_questions
+
+    plan = QuestionPlan(cfg["questions"], cfg["seed"], cfg["noise"], tuple(cfg["tasks"]))
+    out = check_writable(cfg["out"] or Path(cfg["root"]).parent / "questions" / build().name)
+    with progress_bar("questions") as progress:
+        record = write_questions(build, plan, out, progress=progress)
+    rows = [[kind, f"{number:,}"] for kind, number in record["kinds"].items()]
+    lines = [*aligned(Grid("", ["kind", "questions"], rows)), f"about {record['pictures']:,} pictures in {out}"]
+    emit({"out": str(out), **record}, "\n".join(lines), cfg["format"])
 
 
 def table(record: dict[str, Any], out: Path) -> str:

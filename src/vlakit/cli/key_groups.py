@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from vlakit.checked import MANY, Few, Flag, Rows, Seed, Some, Text
-from vlakit.cli.kinds import Device, Place, Scalar, Texts, chosen, maybe, real, whole
+from vlakit.cli.kinds import SHARE, Device, Place, Scalar, Texts, chosen, maybe, real, whole
 
 STORE = {"tracking_uri": Text, "experiment": Text}
 POLICY = {"base": maybe(Place), "trusted": Texts}
 CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Flag)}
 BATCHES = {"batch_size": Rows, "num_workers": Few, "seed": Seed}
+QUESTIONS = {"questions": dict[Text, Place] | None, "mix.robot": SHARE, "mix.loss": chosen("example", "token")}
 
 CLIENT = {"cameras": dict[str, Scalar | dict[str, str]] | None, "token": maybe(Text), "timeout_s": real(gt=0)}
 SERVE = {

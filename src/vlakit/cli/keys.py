@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field
 
 from vlakit.checked import MANY, Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
-from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, SERVE, STORE
+from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, QUESTIONS, SERVE, STORE
 from vlakit.cli.kinds import (
     FORMAT,
     RATE,
@@ -92,6 +92,7 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
+    **QUESTIONS,
 }
 STEPS = whole(1, 10**10)
 TRAINER = {
@@ -152,6 +153,13 @@ def _score() -> dict[str, Any]:
 
     own = {"ckpt": Place, "out": maybe(Place), "format": FORMAT, "tracking_uri": Text}
     return {**own, **CHECKPOINT, **keys_of(ScoreRequest)}
+
+
+def _ask() -> dict[str, Any]:
+    from vlakit.evaluation.asking import AskRequest
+
+    own = {"ckpt": Place, **dict.fromkeys(("image", "questions", "out"), maybe(Place)), "question": maybe(Text)}
+    return {**own, **POLICY, "device": Device, "longest": Some, "format": FORMAT, **keys_of(AskRequest)}
 
 
 def _train() -> dict[str, Any]:
@@ -218,7 +226,15 @@ _FIXED: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("ckpt", "data", "demonstrations"), maybe(Place)),
         "slots": Rows,
     },
-    "demonstrate": {**_ROLLED, "suite": Text, "out": maybe(Place), "root": Place, "noise": SHARE, "seed": Seed},
+    "demonstrate": {
+        **_ROLLED,
+        "suite": Text,
+        "out": maybe(Place),
+        "root": Place,
+        "noise": SHARE,
+        "seed": Seed,
+        "questions": maybe(Some),
+    },
     "compare": {
         **STORE,
         "runs": Place | list[Place] | dict[Text, Place | list[Place]] | None,
@@ -275,7 +291,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "format": FORMAT,
     },
 }
-_MADE = {"evaluate": _evaluate, "score": _score, "train": _train}
+_MADE = {"ask": _ask, "evaluate": _evaluate, "score": _score, "train": _train}
 
 
 @cache

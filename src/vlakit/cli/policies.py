@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from vlakit.strategies.base import PolicyModule
 
 
-def load_policy(cfg: Mapping[str, Any]) -> TrainedPolicy:
-    """The policy of a checkpoint. Raises CheckpointMismatch, ContractBroken, and what reading its files raises."""
+def load_policy(cfg: Mapping[str, Any], *, acting: bool = True) -> TrainedPolicy:
+    """The policy of a checkpoint; acting=False: to be asked only.
+
+    Raises CheckpointMismatch, ContractBroken, and what reading its files raises.
+    """
     from vlakit.checkpoints.formats import LoadOptions
     from vlakit.policy import TrainedPolicy
 
@@ -24,6 +27,7 @@ def load_policy(cfg: Mapping[str, Any]) -> TrainedPolicy:
         device=cfg["device"],
         constrain=cfg["constrain"],
         strict=cfg["strict"],
+        acting=acting,
         options=LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"])),
     )
 

@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlakit import __version__
 from vlakit.accounting.parameters import count_parameters
-from vlakit.checkpoints.file import WEIGHTS, weights_file
+from vlakit.checkpoints.file import START, WEIGHTS, weights_file
+from vlakit.checkpoints.shipped import is_shipped
 from vlakit.cli.configuration import to_plain
 from vlakit.cli.resuming import Resumed, compared
 from vlakit.files import content_hash
@@ -61,6 +62,7 @@ class Record(Callback):
         policy.surroundings = self.data.surroundings
         policy.facts |= {
             WEIGHTS: self._weights_hash(policy),
+            START: self._start(policy),
             "shards": self.data.hashes,
             "data": self.data.folders,
             "experiment": str(self.cfg.name),
@@ -105,6 +107,15 @@ class Record(Callback):
         file = None if policy.weights is None else weights_file(policy.weights)
         return None if file is None else content_hash(file)
 
+    def _start(self, policy: PolicyModule) -> dict[str, str | None]:
+        """Name and hash of the weights that the run started from; one that resumes takes its first start's."""
+        if self.card is not None and START in self.card.facts:
+            return self.card.facts[START]
+        if policy.weights is None:
+            return {"name": "random_init", "sha256": policy.random_start}
+        name = policy.weights if is_shipped(policy.weights) else Path(policy.weights).name
+        return {"name": name, "sha256": self._weights_hash(policy)}
+
     def _write_configuration(self) -> Path:
         output = Path(self.cfg.paths.output)
         output.mkdir(parents=True, exist_ok=True)
@@ -120,6 +131,7 @@ class Record(Callback):
             OUTPUT: str(Path(self.cfg.paths.output)),
             HOST: gethostname(),
             **{f"tags.{name}": str(value) for name, value in flat(to_plain(self.cfg.tags)).items()},
+            **{f"start.{key}": str(value) for key, value in policy.facts[START].items()},
             "mlflow.source.git.commit": commit,
             "mlflow.source.git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
             "git.dirty": dirty,

@@ -26,6 +26,7 @@ FREE = (
     "data.root",
     "data.sources",
     "data.specs",
+    "data.questions",
     "data.made_by",
     "data.num_workers",
     "strategy.weights",

@@ -20,7 +20,13 @@ from omegaconf import DictConfig, ListConfig, Node
 from vlakit.configs import config_file_with, config_roots
 from vlakit.errors import ConfigError, nearest
 
-OPEN = ("data.mixture", "data.sources", "data.specs", "tags")  # below these, keys are names that a user gives
+OPEN = (
+    "data.mixture",
+    "data.sources",
+    "data.specs",
+    "data.questions",
+    "tags",
+)  # below these, keys are names that a user gives
 # Folders of conf/ that a training's configuration holds nothing of, and Hydra's own
 _NOT_TRAINING = {"dataset", "embodiment", "hparams_search", "hydra", "local", "mixture", "suite", "table"}
 

@@ -1,7 +1,7 @@
 """`Network`: what every policy's network offers to training, evaluation and accounting, whatever it is inside.
 
 A new family is a file with a subclass under a name; in a user's own code the name is `package.module:Class`.
-What only some can do is a protocol: `Likelihood`, `HasFeatures`.
+What only some can do is a protocol: `Likelihood`, `Answering`, `HasFeatures`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ class Output:
     """What a network makes of a batch. loss: scalar, to descend; row_losses (B,): each row's own, without a graph.
 
     predicted (B, H, A): normalised actions, None where the rows hold none. scores: name -> (B,), further marks such as
-    token_accuracy; NaN in rows without an action.
+    token_accuracy; NaN in rows without an action. answered (B,): 1 where an answer in words is right, NaN in the other
+    rows; None where all rows are actions.
     """
 
     loss: Tensor
     row_losses: Tensor
     predicted: Tensor | None = None
     scores: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    answered: Tensor | None = None
 
 
 class Network(nn.Module):
@@ -92,6 +94,18 @@ class Likelihood(Protocol):
 
     def log_prob(self, inputs: Inputs, ids: Tensor) -> Tensor:
         """(B, n) log-probability of each of the ids (B, n), given those before it; gradients flow."""
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A network that answers in words too."""
+
+    def answer(self, inputs: Inputs, *, stop: int, longest: int) -> Tensor:
+        """(B, n) the likeliest ids, one after the other, n <= longest, all of the vocabulary open.
+
+        Behind a row's `stop` they mean nothing.
+        """
         ...
 
 

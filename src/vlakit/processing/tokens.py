@@ -13,8 +13,9 @@ import torch
 
 from vlakit.errors import CheckpointMismatch, InvalidData
 from vlakit.processing.action_tokenizer import ActionTokenizer
+from vlakit.processing.images import decode_jpeg
 from vlakit.processing.processor import Processor
-from vlakit.processing.prompts import prompt_builder
+from vlakit.processing.prompts import prompt_builder, question_builder
 from vlakit.processing.settings import ProcessorSettings, TokenSettings
 from vlakit.processing.text import TextTokenizer, build_tokenizer
 from vlakit.schema import NO_LOSS, Batch, Example, Float32, Inputs, Int64, Observation, Sample, TextBatch
@@ -22,6 +23,7 @@ from vlakit.schema import NO_LOSS, Batch, Example, Float32, Inputs, Int64, Obser
 log = logging.getLogger(__name__)
 WORDS_SHOWN = 20  # of those that a warning names
 PROMPTS_KEPT = 100_000  # a bound for endless streams of new instructions
+ACTION_SIZE = 7  # of a question's empty action, where no statistics say another
 
 
 class TokenProcessor(Processor):
@@ -70,6 +72,22 @@ class TokenProcessor(Processor):
             self._prompt_ids[instruction] = ids
         return self._prompt_ids[instruction]
 
+    def question_ids(self, question: str) -> list[int]:
+        """BOS and the prompt of a question: the ids that its answer follows, without the space before an action."""
+        return [self.text.bos_id, *self.text.encode(question_builder(self.settings.prompt)(question))]
+
+    def check_answers(self, answers: Iterable[str], *, where: str) -> None:
+        """Raise InvalidData for an answer in words that the tokenizer lacks: it could be neither learnt nor given."""
+        for answer in dict.fromkeys(answers):
+            unknown = self.text.unknown(answer)
+            if unknown or not answer.strip():
+                raise InvalidData(
+                    f"the answer {answer!r} holds words that the tokenizer {self.settings.tokenizer} does not know: "
+                    f"{', '.join(unknown) or 'it is empty'}",
+                    where=where,
+                    do="write the answer in words it knows, or take a model whose tokenizer knows these",
+                )
+
     def check_instructions(self, instructions: Iterable[str]) -> None:
         """Warn of words that the tokenizer lacks; InvalidData where two instructions differ in such words alone."""
         doubtful = {text for text in set(instructions) if self.text.unknown(text)}
@@ -110,11 +128,36 @@ class TokenProcessor(Processor):
         """As any processor does, with the prompt and, as the answer, the action's ids and EOS.
 
         Ids are built directly: to tokenize the action's text again, as the released code does, depends on the
-        tokenizer's version.
+        tokenizer's version. Of a question: its prompt and its answer in words, and no action.
         """
+        if sample.answer is not None:
+            return self._asked_example(sample, sample.answer)
         example = super().encode(sample)
         answer = [*self.actions.encode(example.normalized).ravel(), self.text.eos_id]
         return replace(example, prompt=np.array(self.prompt_ids(sample.instruction)), answer=np.array(answer, np.int64))
+
+    def _asked_example(self, sample: Sample, answer: str) -> Example:
+        """Never augmented, since an answer may say where something is; zeros stand for the proprioception."""
+        settings, where = self.settings, f"question {sample.key}"
+        size = next((len(one.q01) for one in self.statistics.values()), ACTION_SIZE)
+        frames = {
+            camera: [decode_jpeg(frame, where=where) for frame in sample.images[camera]] for camera in settings.cameras
+        }
+        return Example(
+            key=sample.key,
+            dataset=sample.dataset,
+            pixels={
+                c: torch.stack([self.observed_pixels(one, where=where) for one in seen]) for c, seen in frames.items()
+            },
+            window_mask=sample.window_mask,
+            actions=np.zeros((settings.chunk, size), np.float32),
+            normalized=np.zeros((settings.chunk, size), np.float32),
+            chunk_mask=np.zeros(settings.chunk, np.bool_),
+            proprio=np.zeros((settings.window, settings.proprio), np.float32) if settings.proprio else None,
+            prompt=np.array(self.question_ids(sample.instruction)),
+            answer=np.array([*self.text.encode(answer), self.text.eos_id], np.int64),
+            position=sample.position,
+        )
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Text is padded on the right: attention is causal, so padding behind an answer changes nothing."""
@@ -129,6 +172,21 @@ class TokenProcessor(Processor):
         rows = [(np.array(self.prompt_ids(one.instruction)), nothing) for one in observations]
         text = padded_text(rows, self.text.padding_id, width=pad_to)
         return replace(super().observe(observations), text=text)
+
+    def ask(self, observations: Sequence[Observation]) -> Inputs:
+        """What the network sees of questions, which stand in the place of instructions; no statistics are needed."""
+        for one in observations:
+            self._check_asked(one.instruction)
+        settings, rows, nothing = self.settings, len(observations), np.zeros(0, np.int64)
+        asked = [(np.array(self.question_ids(one.instruction)), nothing) for one in observations]
+        return Inputs(
+            pixels={c: torch.stack([self._observed_window(one, c) for one in observations]) for c in settings.cameras},
+            window_mask=torch.as_tensor(np.stack([self._window_mask(one) for one in observations])),
+            datasets=[one.dataset or "" for one in observations],
+            action_shape=(settings.chunk, 0),
+            proprio=torch.zeros(rows, settings.window, settings.proprio) if settings.proprio else None,
+            text=padded_text(asked, self.text.padding_id),
+        )
 
     def spelled(self, normalized: Float32) -> dict[str, Any]:
         """The ids of an answer (H, A)."""

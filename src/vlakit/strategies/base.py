@@ -19,7 +19,7 @@ from vlakit.checkpoints.formats import start_from
 from vlakit.data.shards.statistics import statistics_to_json
 from vlakit.errors import CheckpointMismatch, LossNotFinite
 from vlakit.models.cpu import use_onednn
-from vlakit.models.network import HasFeatures, Network, Output, build_network, capability
+from vlakit.models.network import Answering, HasFeatures, Network, Output, build_network, capability, tensors_hash
 from vlakit.processing.processor import Processor
 from vlakit.schema import Batch, Sample
 from vlakit.strategies.feature_cache import FeatureCache, check_frozen, opened
@@ -64,6 +64,7 @@ class PolicyModule(LightningModule):
         self.facts: dict[str, Any] = {}  # plain facts of the run for the card: MLflow's id, shard hashes
         self.surroundings: dict[str, Any] = {}  # dataset -> camera and control rate, for the card
         self.continuation = Continuation()
+        self.random_start: str | None = None  # tensors_hash of the weights that were drawn, where none were loaded
         self.contract: dict[str, Any] | None = None  # golden frames with answers, once the run has been closed
 
     @property
@@ -92,6 +93,7 @@ class PolicyModule(LightningModule):
             return
         if self.weights is None:
             model = build_network(self.network, self.processor)
+            self.random_start = tensors_hash(model)
         else:
             model = start_from(self.weights, self.network, self.processor)
         use_onednn(model.train())
@@ -111,7 +113,9 @@ class PolicyModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Open the feature cache."""
+        """Open the feature cache; a network that is to learn questions must have words to answer them."""
+        if getattr(self.trainer.datamodule, "questions", None):  # pyright: ignore[reportAttributeAccessIssue]
+            capability(self.model, Answering, purpose="data.questions")
         if self.feature_cache is not None:
             self.known_features = opened(self.feature_cache, self, self.feature_copies)
 
@@ -136,6 +140,8 @@ class PolicyModule(LightningModule):
         output: Output = self.model(batch)
         loss = self.logged_loss(output.loss, batch)
         means = {name: rows.nanmean() for name, rows in self.validation.batch_values(output, batch).items()}
+        if output.answered is not None:
+            means |= self.validation.by_source(self.validation.row_values(output, batch), batch.datasets)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         values = {f"train/{name}": value for name, value in {**means, "learning_rate": rate}.items()}
         self.log_dict(values, batch_size=len(batch))
@@ -155,9 +161,7 @@ class PolicyModule(LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Accumulate the metrics of one held-out batch."""
         output: Output = self.model(batch)
-        self.validation.update(
-            {"loss": output.row_losses, **self.validation.batch_values(output, batch)}, batch.datasets
-        )
+        self.validation.update(self.validation.row_values(output, batch), batch.datasets)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all held-out batches."""

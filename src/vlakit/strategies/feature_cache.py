@@ -151,6 +151,12 @@ def opened(folder: str, module: PolicyModule, copies: int) -> FeatureCache:
             where="strategy.feature_copies",
             do="set feature_copies to 2 or more, or data.augment=false",
         )
+    if getattr(trainer.datamodule, "questions", None):  # pyright: ignore[reportAttributeAccessIssue]
+        raise ConfigError(
+            "features are kept of frames of shards, and data.questions brings other pictures",
+            where="strategy.feature_cache",
+            do="set feature_cache=null, or data.questions={}",
+        )
     shards = trainer.datamodule.shards  # pyright: ignore[reportAttributeAccessIssue]  set by Trainer.fit
     preparation = {
         "network": module.model.description,

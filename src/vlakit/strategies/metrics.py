@@ -57,13 +57,34 @@ class ActionMetrics(nn.Module):
         parts: Mapping[str, slice] = PHYSICAL_PARTS if distance.shape[-1] == 7 else {"l1_physical": slice(None)}
         return values | {name: row_means(distance[..., part], mask) for name, part in parts.items()}
 
+    def row_values(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """The same with `loss` of every row, and `answer_accuracy` of those that are answered in words."""
+        words = {} if output.answered is None else {"answer_accuracy": output.answered}
+        return {"loss": output.row_losses, **self.batch_values(output, batch), **words}
+
     def update(self, values: Mapping[str, Tensor], datasets: list[str]) -> None:
-        """Add per-row values (B,) to the running means; NaN says that a row has none."""
+        """Add per-row values (B,) to the running means; NaN says that a row has none.
+
+        The means over all are those of the datasets that have actions: questions count for their own source alone.
+        """
+        own = {"", *(self.datasets or datasets)}
         for name, rows in values.items():
             for dataset in {"", *datasets}:
-                kept = [bool(row == row) and dataset in {"", d} for row, d in zip(rows.tolist(), datasets, strict=True)]
+                counted = own if dataset == "" else {dataset}
+                kept = [bool(row == row) and d in counted for row, d in zip(rows.tolist(), datasets, strict=True)]
                 if any(kept):
                     self._mean(f"{name}/{dataset}" if dataset else name).update(rows[kept])
+
+    @staticmethod
+    def by_source(values: Mapping[str, Tensor], datasets: list[str]) -> dict[str, Tensor]:
+        """`<name>/<dataset>`: the mean of per-row values (B,) over the rows of each that have one."""
+        means: dict[str, Tensor] = {}
+        for name, rows in values.items():
+            for dataset in sorted(set(datasets)):
+                mine = rows[[number for number, one in enumerate(datasets) if one == dataset]]
+                if not mine.isnan().all():
+                    means[f"{name}/{dataset}"] = mine.nanmean()
+        return means
 
     def compute(self) -> dict[str, Tensor]:
         """All means since the last reset."""

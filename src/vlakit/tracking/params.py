@@ -10,7 +10,17 @@ from vlakit.trees import flat
 
 START = "model.weights"
 # not what a run is: folders, classes, what is printed; and tags, which are tags
-ELSEWHERE = ("paths.", "callbacks.", "logger.", "tags.", "ckpt_path", "data.root", "data.sources", "strategy.weights")
+ELSEWHERE = (
+    "paths.",
+    "callbacks.",
+    "logger.",
+    "tags.",
+    "ckpt_path",
+    "data.root",
+    "data.sources",
+    "data.questions",
+    "strategy.weights",
+)
 
 
 def params_of(config: Mapping[str, Any], start: str | None = None) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from vlakit.data.shards.table import ShardTable, check_content, check_size
 from vlakit.errors import ConfigError, InvalidData, StatisticsMissing, UnknownName, nearest, printable
 from vlakit.schema import DatasetStatistics, Float32, Int64, Sample
 
+FOLDER = TypeVar("FOLDER")
 OPEN_SHARDS = 24  # 1.5 shuffle groups of 16; each costs a file descriptor and 0.3 MB per 2,000 frames
 
 
@@ -218,7 +219,7 @@ def _images(table: ShardTable, camera: str, frames: Int64) -> list[bytes]:
     return [encoded[frame] for frame in frames.tolist()]
 
 
-def folder_of(folders: dict[str, ShardFolder], dataset: str) -> ShardFolder:
+def folder_of(folders: Mapping[str, FOLDER], dataset: str) -> FOLDER:
     """The folder of a dataset; UnknownName with the nearest names."""
     if dataset not in folders:
         raise UnknownName(f"no shard folder holds dataset {dataset!r}", do=nearest(dataset, folders))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,21 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from vlakit.data.questions import QuestionFolder
 from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.specs.spec import DatasetSpec, load_mixture, load_spec, spec_names
-from vlakit.data.stream.loading import MixtureSampler, SampleDataset, deaf
-from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry
+from vlakit.data.stream.loading import Collate, MixtureSampler, SampleDataset, deaf
+from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry, with_share
 from vlakit.errors import ConfigError, InvalidData
 from vlakit.files import ASSETS
 from vlakit.processing.augment import augmentation
 from vlakit.processing.processor import Processor
+from vlakit.processing.tokens import token_processor
 from vlakit.schema import Batch, Sample
 
 SAMPLE = ASSETS / "bridge_dataset"
+LOSSES = ("example", "token")
 
 
 def source_folder(source: str) -> Path:
@@ -35,13 +38,35 @@ class LoadOptions:
     """How samples are made at load time: augmentation, shards shuffled together; the processor says window and chunk.
 
     augment: a name of processing/augment.py; true means OpenVLA's. val_fraction is for a dataset that is converted on
-    the way; made_by: the command that makes its source, for those who lack it.
+    the way; made_by: the command that makes its source, for those who lack it. questions: name -> folder or file of
+    questions about pictures (data/questions.py); mix: as `Mix` has it.
     """
 
     augment: bool | str = False
     shuffle_shards: int = 16
     val_fraction: float = 0.05
     made_by: str | None = None
+    questions: Mapping[str, str] | None = None
+    mix: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Mix:
+    """robot: which share of the rows are robot data, 0 to 1; the others are questions, by their numbers.
+
+    loss: "example", each row weighs the same, so that the share is one of the loss too; "token", each id does.
+    """
+
+    robot: float = 1.0
+    loss: str = "example"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.robot <= 1 or self.loss not in LOSSES:
+            raise ConfigError(
+                f"robot {self.robot}, loss {self.loss!r}",
+                where="data.mix",
+                do=f"robot is from 0 to 1, loss one of {', '.join(LOSSES)}",
+            )
 
 
 class VLADataModule(LightningDataModule):
@@ -76,14 +101,22 @@ class VLADataModule(LightningDataModule):
         statistics = {name: s.statistics for name, s in self.shards.items()}
         self.processor = processor.for_training(statistics, augmentation(self.options.augment))
         self.processor.check_instructions(text for folder in self.shards.values() for text in folder.instructions())
+        self.mix = Mix(**self.options.mix)
+        self.questions = {name: self._asked(name, place) for name, place in (self.options.questions or {}).items()}
+        if self.mix.robot < 1 and not self.questions:
+            raise ConfigError(
+                f"data.mix.robot is {self.mix.robot}, and there are no questions to mix in",
+                where="data.questions",
+                do="data.questions={NAME: DIR}, or data.mix.robot=1",
+            )
         self._sampler: MixtureSampler | None = None
         self._restored: dict[str, Any] | None = None
         self._first_step = 0
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Dataset -> sha256 over its shards."""
-        return {name: folder.content_hash for name, folder in self.shards.items()}
+        """Dataset -> sha256 over its shards, or its questions."""
+        return {name: folder.content_hash for name, folder in self._folders.items()}
 
     @property
     def folders(self) -> dict[str, str]:
@@ -106,7 +139,11 @@ class VLADataModule(LightningDataModule):
         """Endless shuffled batches, from the position of the checkpoint that was restored, if any."""
         world_size, rank = self._world()
         order = MixtureOrder(
-            [mixture_entry(self.shards[name], weight) for name, weight in self.weights.items()],
+            with_share(
+                [mixture_entry(self.shards[name], weight) for name, weight in self.weights.items()],
+                [mixture_entry(folder) for folder in self.questions.values()],
+                self.mix.robot,
+            ),
             seed=self.seed,
             batch_size=self.batch_size * world_size,
             shuffle_shards=self.options.shuffle_shards,
@@ -120,9 +157,9 @@ class VLADataModule(LightningDataModule):
         return self._loader(self.processor, self._sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every held-out frame once, in order, never augmented."""
+        """Every held-out frame once, in order, never augmented; then every held-out question, mixed in or not."""
         world_size, rank = self._world()
-        entries = [mixture_entry(folder, split="val") for folder in self.shards.values()]
+        entries = [mixture_entry(folder, split="val") for folder in self._folders.values()]
         order = SequentialOrder(entries, batch_size=self.batch_size, rank=rank, world_size=world_size)
         return self._loader(self.processor.for_validation(), order)
 
@@ -156,19 +193,32 @@ class VLADataModule(LightningDataModule):
         # torch's types know neither references in place of row numbers nor that collate changes the type of a batch.
         settings = processor.settings
         dataset: Any = SampleDataset(
-            self.shards, processor.encode, window=settings.window, chunk=settings.chunk, cameras=settings.cameras
+            self._folders, processor.encode, window=settings.window, chunk=settings.chunk, cameras=settings.cameras
         )
         sampler: Any = order
         return DataLoader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=processor.collate,
+            collate_fn=Collate(processor.collate, balanced=self.mix.robot < 1 and self.mix.loss == "example"),
             num_workers=self.num_workers,
             worker_init_fn=deaf,
             # Of its own: a loader draws a seed whenever its workers begin, and a resumed run begins them once more.
             generator=torch.Generator().manual_seed(self.seed),
             persistent_workers=self.num_workers > 0,
         )
+
+    @property
+    def _folders(self) -> dict[str, ShardFolder | QuestionFolder]:
+        return {**self.shards, **self.questions}
+
+    def _asked(self, name: str, place: str) -> QuestionFolder:
+        if name in self.shards:
+            raise ConfigError(f"questions and shards of one name, {name!r}", where="data.questions", do="rename one")
+        reading = token_processor(self.processor, purpose="data.questions")
+        folder = QuestionFolder.open(place, name, val_fraction=self.options.val_fraction)
+        reading.check_answers((one.answer for one in folder.texts()), where=str(folder.file))
+        reading.check_instructions(one.question for one in folder.texts())
+        return folder
 
     def _world(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

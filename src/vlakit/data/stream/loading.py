@@ -8,14 +8,16 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from torch.utils.data import Dataset, Sampler
 
+from vlakit.data.questions import QuestionFolder
 from vlakit.data.shards.reader import SampleRef, ShardFolder, folder_of
 from vlakit.data.stream.mixture import MixtureOrder
 from vlakit.errors import ConfigError
-from vlakit.schema import Sample
+from vlakit.schema import Batch, Example, Sample
 
 STATES_KEPT = 4096  # far more batches than workers ever draw ahead
 T_co = TypeVar("T_co", covariant=True)
@@ -67,12 +69,26 @@ def deaf(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+@dataclass(frozen=True)
+class Collate:
+    """Examples to a batch; balanced: in whose loss each row weighs the same. Can be sent to a worker process."""
+
+    collate: Callable[[Sequence[Example]], Batch]
+    balanced: bool
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        batch = self.collate(examples)
+        if not self.balanced or batch.text is None:
+            return batch
+        return replace(batch, text=batch.text.balanced())
+
+
 class SampleDataset(Dataset[T_co], Generic[T_co]):
     """Map-style dataset from SampleRef to what `encode` makes of the sample, image decoding included."""
 
     def __init__(
         self,
-        folders: Mapping[str, ShardFolder],
+        folders: Mapping[str, ShardFolder | QuestionFolder],
         encode: Callable[[Sample], T_co],
         *,
         window: int = 1,

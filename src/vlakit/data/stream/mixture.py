@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vlakit.data.questions import QuestionFolder
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.errors import CheckpointMismatch, ConfigError, InvalidData
 from vlakit.schema import Int64
@@ -38,9 +39,21 @@ class MixtureEntry:
         return sum(n_frames for _, n_frames in self.shards)
 
 
-def mixture_entry(folder: ShardFolder, weight: float = 1.0, split: str = "train") -> MixtureEntry:
-    """The entry of a shard folder; raises InvalidData when the split is empty."""
+def mixture_entry(folder: ShardFolder | QuestionFolder, weight: float = 1.0, split: str = "train") -> MixtureEntry:
+    """The entry of a folder; raises InvalidData when the split is empty."""
     return MixtureEntry(folder.dataset, tuple(folder.shards(split)), weight, folder.content_hash)
+
+
+def with_share(entries: Sequence[MixtureEntry], others: Sequence[MixtureEntry], share: float) -> list[MixtureEntry]:
+    """One mixture in which `entries` make up `share` of the rows; within either part all is as it was.
+
+    A share of 1 leaves the entries as they are, and so the order that they are drawn in; 0 leaves the others alone.
+    """
+    if share in (0, 1):
+        return list(entries if share else others)
+    own, further = (sum(one.weight * one.n_frames for one in part) for part in (entries, others))
+    factor = own * (1 - share) / (share * further)
+    return [*entries, *(replace(one, weight=one.weight * factor) for one in others)]
 
 
 def _generator(*names: object) -> np.random.Generator:

@@ -45,12 +45,20 @@ class Decoded:
 
 @torch.inference_mode()
 def generate(
-    model: OpenVLA, patches: Tensor, prompt_ids: Ids, n_tokens: int, choice: Choice, *, pad_to: int = 0
+    model: OpenVLA,
+    patches: Tensor,
+    prompt_ids: Ids,
+    n_tokens: int,
+    choice: Choice,
+    *,
+    pad_to: int = 0,
+    stop: int | None = None,
 ) -> Decoded:
     """The n_tokens ids that follow patches (B, N, D) and each prompt; a row's result does not depend on the other rows.
 
     Prompts are padded to `pad_to` ids or the longest. Padding changes a result in its last bits (1e-6), as the number
-    of rows does: who needs the same bits keeps both.
+    of rows does: who needs the same bits keeps both. stop: an id with which an answer ends; fewer than n_tokens follow
+    where each row has given it.
     """
     sequence, mask = left_padded(model, patches, prompt_ids, pad_to)
     cache = DynamicCache()
@@ -66,6 +74,8 @@ def generate(
         column = choice(row_log_probs)
         log_probs.append(row_log_probs.gather(1, column[:, None])[:, 0])
         ids.append(column + (choice.allowed[0] if choice.allowed else 0))
+        if stop is not None and bool((torch.stack(ids) == stop).any(dim=0).all()):
+            break
         sequence = model.language_model.get_input_embeddings()(ids[-1][:, None])  # (B, 1, D)
         if seen is not None:
             seen = torch.cat([seen[:, :, -1:], seen.new_ones(len(seen), 1, 1, 1)], dim=3)  # (B, 1, 1, L + n)

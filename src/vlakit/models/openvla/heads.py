@@ -93,12 +93,17 @@ class TokenHead:
         correct[acting] = right.to(correct.dtype)
         return predicted, correct
 
+    @torch.no_grad()
+    def _in_words(self, answers: Answers, batch: Batch) -> Tensor:
+        """(B,): 1 where an answer in words is right to its last id, so that decoding gives it; NaN in other rows."""
+        wrong = answers.logits.argmax(dim=-1) != answers.targets
+        counts, wrongs = (torch.bincount(rows, minlength=len(batch)) for rows in (answers.rows, answers.rows[wrong]))
+        asked = ~batch.chunk_mask.any(dim=1) & (counts > 0)
+        return (wrongs == 0).double().where(asked, torch.nan)
+
     def output(self, answers: Answers, batch: Batch) -> Output:
         """The answers as every network's output."""
         predicted, right = self._marks(answers, batch)
-        return Output(
-            loss=answers.loss,
-            row_losses=answers.row_losses(len(batch)),
-            predicted=predicted,
-            scores={"token_accuracy": row_means(right, batch.chunk_mask)},
-        )
+        scores = {"token_accuracy": row_means(right, batch.chunk_mask)}
+        answered = None if batch.chunk_mask.any(dim=1).all() else self._in_words(answers, batch)
+        return Output(answers.loss, answers.row_losses(len(batch)), predicted, scores, answered)

@@ -95,7 +95,12 @@ class OpenVLA(Trunk):
         answering = hidden[:, patches.shape[1] : -1][supervised]  # (M, D): each state predicts the id after it
         logits = self.language_model.lm_head(answering)  # (M, V)
         targets = labels[supervised]
-        return Answers(F.cross_entropy(logits.float(), targets), logits, targets, supervised.nonzero()[:, 0])
+        if text.weights is None:
+            loss = F.cross_entropy(logits.float(), targets)
+        else:
+            losses = F.cross_entropy(logits.float(), targets, reduction="none")
+            loss = (losses * text.weights[:, 1:][supervised]).sum()
+        return Answers(loss, logits, targets, supervised.nonzero()[:, 0])
 
     def predict(self, inputs: Inputs) -> Tensor:
         """(B, H, A) float32: the bin centres of the greedy ids."""
@@ -105,6 +110,12 @@ class OpenVLA(Trunk):
         """Actions drawn at random; the recorded log-probabilities are those that `log_prob` computes again."""
         decoded = self._decoded(inputs, Choice(self.allowed, temperature, generator))
         return Drawn(self._actions(decoded.ids, inputs), decoded.ids, decoded.log_probs)
+
+    @torch.inference_mode()
+    def answer(self, inputs: Inputs, *, stop: int, longest: int) -> Tensor:
+        """(B, n) ids of an answer in words, n <= longest: free, where an action is decoded among its ids alone."""
+        text = text_of(inputs)
+        return generate(self, self.context(inputs), text.prompts(), longest, Choice(), stop=stop).ids
 
     def log_prob(self, inputs: Inputs, ids: Tensor) -> Tensor:
         """(B, n) log-probability of each of the ids (B, n), given those before it; gradients flow."""

@@ -15,6 +15,7 @@ from vlakit.evaluation.suites.tabletop.axes import AXES, pairs_right
 from vlakit.evaluation.suites.tabletop.embodiment import Embodiment, load_embodiment
 from vlakit.evaluation.suites.tabletop.expert import expert
 from vlakit.evaluation.suites.tabletop.painter import painter
+from vlakit.evaluation.suites.tabletop.questions import questions, seen
 from vlakit.evaluation.suites.tabletop.scene import World
 from vlakit.evaluation.suites.tabletop.states import Start, draw_state
 from vlakit.evaluation.suites.tabletop.stored import stored_states
@@ -144,6 +145,10 @@ class TabletopEnvironment:
     def expert(self) -> Float32:
         """The scripted expert's next action."""
         return expert(self.world, self.goal).astype(np.float32)
+
+    def questions(self, rng: np.random.Generator, most: int) -> dict[str, tuple[str, str]]:
+        """Kind -> question and answer, of `most` kinds, about what the camera shows now."""
+        return questions(seen(self.world, self.painter), rng, most)
 
     def picture(self, size: int) -> UInt8:
         """The same moment, larger."""
