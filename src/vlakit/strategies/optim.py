@@ -52,7 +52,11 @@ def wsd(optimizer: Optimizer, n_steps: int, *, warmup_steps: int = 0, decay_shar
 
 
 def rsqrt(optimizer: Optimizer, n_steps: int, *, warmup_steps: int = 2000, timescale: int = 10_000) -> LambdaLR:
-    """A linear warm-up from zero, then the rate falls as one over the root of the steps behind it (Octo)."""
+    """A linear warm-up from zero, then the rate falls as one over the root of the steps behind it (Octo).
+
+    No warm-up is longer than a tenth of the run: one of 2,000 steps is the original's, whose runs have 50,000 or more.
+    """
+    warmup_steps = min(warmup_steps, n_steps // 10)
     return LambdaLR(optimizer, lambda step: rsqrt_share(step, warmup_steps, timescale))
 
 

@@ -58,6 +58,8 @@ class Diffusion(ActionHead):
     A whole chunk is one vector. steps: of the schedule, all of which an answer takes.
     """
 
+    at_once = False
+
     def __init__(
         self,
         width: int,

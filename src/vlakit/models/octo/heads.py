@@ -33,6 +33,8 @@ HEADS: Registry[ActionHead] = Registry(
 class ActionHead(nn.Module):
     """Readouts (B, W, n, D) to one embedding (B, W, k, D) for each of `answers`, by attention or as their mean."""
 
+    at_once = True  # whether it answers in one pass
+
     def __init__(self, width: int, shape: tuple[int, int], *, pooling: str, answers: int = 1) -> None:
         super().__init__()
         self.shape = shape  # (H, A)
