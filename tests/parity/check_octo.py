@@ -142,7 +142,7 @@ def head_of(fixture: Fixture, part: str, prefix: str = "") -> Any:
         )
         kind, per = part.rsplit("_", 1)[1], {numbers: "number", shape[0]: "action", 1: "chunk"}
         n_bins = shapes["vocab_proj/bias"][0] * answers // numbers
-        head = Discrete(width, shape, pooling, per[answers], kind, n_bins, 0.0, 1.0, clip=False)
+        head = Discrete(width, shape, pooling, per[answers], kind, n_bins, (0.0, 1.0), clip=False)
     elif "mean_proj/bias" in shapes:
         head = (L1 if part == "head_l1" else Regression)(width, shape, pooling)
     else:
@@ -150,7 +150,7 @@ def head_of(fixture: Fixture, part: str, prefix: str = "") -> Any:
         hidden = shapes[f"{net}reverse_network/Dense_0/bias"][0]
         blocks = len(named(shapes, net + r"reverse_network/MLPResNetBlock_(\d+)/Dense_0/bias"))
         time = 2 * shapes[f"{net}time_preprocess/kernel"][0]
-        head = Diffusion(width, shape, pooling, 5.0, time, blocks, hidden, fixture.config["steps"])
+        head = Diffusion(width, shape, pooling, time, blocks, hidden, fixture.config["steps"])
     return fixture.filled(head, part, prefix)
 
 

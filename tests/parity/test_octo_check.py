@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +25,27 @@ def test_every_array_of_the_original_is_reproduced() -> None:
     assert sum(name.startswith("masks/") for name in done) == 8
 
 
+def heads_of(path: str) -> int:
+    return 8 if "map_head" in path else 2
+
+
+# What of a path's shape is not merely 32 in place of 48.
+RESHAPED: list[tuple[str, Callable[[str, list[int]], list[int]]]] = [
+    (r"/(query|key|value)/", lambda path, shape: [*shape[:-2], heads_of(path), 32 // heads_of(path)]),
+    (r"Attention_0/out/kernel$", lambda path, shape: [heads_of(path), 32 // heads_of(path), 32]),
+    (r"reverse_network/Dense_0/kernel$", lambda path, shape: [shape[0] - 16, shape[1]]),
+    (r"map_head/MlpBlock_0/", lambda path, shape: [128 if n == 192 else n for n in shape]),
+]
+
+
 def resized(keys: dict[str, dict[str, list[int]]]) -> dict[str, dict[str, list[int]]]:
-    """The parts of another width, depth and head: 32 for 48, 2 heads for 4, a third block."""
+    """The parts at width 32 for 48, with 2 heads for 4 and a third block."""
     wide = {part: {k: [32 if n == 48 else n for n in s] for k, s in table.items()} for part, table in keys.items()}
     for table in wide.values():
-        for path, shape in table.items():
-            if "/query/" in path or "/key/" in path or "/value/" in path:
-                inner = 8 if "map_head" in path else 2
-                shape[-2:] = [inner, 32 // inner]
-            elif path.endswith("MultiHeadDotProductAttention_0/out/kernel"):
-                inner = 8 if "map_head" in path else 2
-                shape[:] = [inner, 32 // inner, 32]
-            elif path.endswith("reverse_network/Dense_0/kernel"):
-                shape[0] -= 16
-            elif path.endswith("map_head/MlpBlock_0/Dense_0/kernel"):
-                shape[1] = 128
-            elif path.endswith("map_head/MlpBlock_0/Dense_1/kernel"):
-                shape[0] = 128
-            elif path.endswith("map_head/MlpBlock_0/Dense_0/bias"):
-                shape[0] = 128
-    blocks = "octo_transformer/BlockTransformer_0/Transformer_0/encoderblock_"
-    third = {k.replace("encoderblock_1", "encoderblock_2"): s for k, s in wide["module"].items() if f"{blocks}1" in k}
+        for path, (pattern, reshape) in product(table, RESHAPED):
+            if re.search(pattern, path):
+                table[path] = reshape(path, table[path])
+    third = {k.replace("encoderblock_1", "encoderblock_2"): s for k, s in wide["module"].items() if "block_1" in k}
     return {**wide, "module": {**wide["module"], **third}}
 
 

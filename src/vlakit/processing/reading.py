@@ -1,4 +1,4 @@
-"""What every processor does that reads instructions: it says which words, and which instructions, it cannot tell apart."""
+"""What every processor does that reads instructions: it names the words, and the instructions, it cannot tell apart."""
 
 from __future__ import annotations
 

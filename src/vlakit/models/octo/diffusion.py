@@ -59,13 +59,13 @@ class Diffusion(ActionHead):
     """
 
     at_once = False
+    max_action = 5.0  # beyond which actions are cut, in training and after each step
 
     def __init__(
         self,
         width: int,
         shape: tuple[int, int],
         pooling: str = "mean",
-        max_action: float = 5.0,
         time_width: int = 32,
         blocks: int = 3,
         hidden: int = 256,
@@ -79,7 +79,7 @@ class Diffusion(ActionHead):
                 where="model.network.head_options",
                 do="steps and samples are 1 or more, time_width even",
             )
-        self.max_action, self.steps, self.samples = max_action, steps, samples
+        self.steps, self.samples = steps, samples
         self.noise_network = NoiseNetwork(width, shape[0] * shape[1], time_width, blocks, hidden)
         with torch.device("cpu"):  # no buffers: numbers that a network in bf16 would round
             self.betas = cosine_betas(steps)

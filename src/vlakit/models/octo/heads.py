@@ -89,7 +89,7 @@ class L1(Regression):
 
 
 class Discrete(ActionHead):
-    """Bins; token_per: whether one embedding stands for each number ("number"), action ("action") or chunk ("chunk")."""
+    """Bins; token_per: what one embedding stands for: each `number`, each `action`, or the whole `chunk`."""
 
     def __init__(
         self,
@@ -99,18 +99,17 @@ class Discrete(ActionHead):
         token_per: str = "number",
         bins: str = "normal",
         n_bins: int = 256,
-        low: float = -5.0,
-        high: float = 5.0,
+        limits: tuple[float, float] = (-5.0, 5.0),
         clip: bool = True,
     ) -> None:
-        """low and high: of uniform bins. clip: what lies beyond the bins is of the outermost ones."""
+        """limits: of uniform bins. clip: what lies beyond the bins is of the outermost ones."""
         answers = {"number": shape[0] * shape[1], "action": shape[0], "chunk": 1}.get(token_per)
         if answers is None:
             raise ConfigError(
                 f"token_per is {token_per!r}", where="model.network.head_options", do="number, action or chunk"
             )
         super().__init__(width, shape, pooling=pooling, answers=answers)
-        self.answers, self.bins = answers, Bins(n_bins, bins, low, high, clip=clip)
+        self.answers, self.bins = answers, Bins(n_bins, bins, *limits, clip=clip)
         self.projection = dense(width, shape[0] * shape[1] * n_bins // answers)
 
     def logits(self, readouts: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from vlakit.models.octo.text import FrozenT5, Words
 from vlakit.models.octo.trunk import Seen, Trunk, TrunkSettings
 from vlakit.processing.instructions import InstructionProcessor
 from vlakit.processing.processor import Processor
+from vlakit.processing.settings import InstructionSettings
 from vlakit.schema import Batch, Inputs, TextBatch
 
 READOUT = "action"
@@ -106,73 +108,81 @@ class DiscreteOcto(Octo):
         return Drawn(actions, ids, log_probs.gather(-1, ids[..., None])[..., 0])
 
 
-def octo(
-    processor: Processor,
-    width: int,
-    layers: int,
-    heads: int,
-    mlp: int,
-    stem: Sequence[int] = (32, 96, 192, 384),
-    stem_width: int = 512,
-    goals: bool = True,
-    positions: int = 10,
-    readout_tokens: int = 1,
-    repeat_task: bool = True,
-    off_by_one: bool = False,
-    text: str = "words",
-    text_width: int = 768,
-    head: str = "diffusion",
-    head_options: Mapping[str, Any] | None = None,
-    action_size: int = 7,
-) -> Octo:
-    """The network that a card or conf/model describes; cameras, their sizes, chunk and proprio are the processor's.
+@dataclass(frozen=True, kw_only=True)
+class OctoSettings:
+    """What a card or conf/model says of the network; cameras, their sizes, chunk and proprio are the processor's.
 
-    text: words (learned) or t5 (frozen, from processor.tokenizer_path). Further settings: see TrunkSettings.
+    text: words (learned) or t5 (frozen, from processor.tokenizer_path). stem to off_by_one: see TrunkSettings.
     """
+
+    width: int
+    layers: int
+    heads: int
+    mlp: int
+    stem: Sequence[int] = (32, 96, 192, 384)
+    stem_width: int = 512
+    goals: bool = True
+    positions: int = 10
+    readout_tokens: int = 1
+    repeat_task: bool = True
+    off_by_one: bool = False
+    text: str = "words"
+    text_width: int = 768
+    head: str = "diffusion"
+    head_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    action_size: int = 7
+
+    def trunk(self, seen: InstructionSettings) -> TrunkSettings:
+        """For what a processor shows. Raises ConfigError for a longer window than there are places."""
+        if seen.window > self.positions or len(seen.channel_statistics) != 1:
+            raise ConfigError(
+                f"window {seen.window}, channel_statistics {list(seen.channel_statistics)}",
+                where="model.processor",
+                do=f"Octo sees a window of at most {self.positions} (network.positions), and each picture once",
+            )
+        shared = TrunkSettings.__dataclass_fields__.keys() & OctoSettings.__dataclass_fields__.keys()
+        return TrunkSettings(
+            **{name: getattr(self, name) for name in shared},
+            cameras={camera: seen.camera_sizes.get(camera, seen.image_size) for camera in seen.cameras},
+            language=(seen.text_tokens, self.text_width),
+            proprio=seen.proprio,
+            readouts={READOUT: self.readout_tokens},
+        )
+
+    def encoder(self, processor: InstructionProcessor) -> Words | FrozenT5:
+        """Of the instructions that a processor gives as ids. Raises ConfigError where they are not the encoder's."""
+        tokenizer = processor.settings.tokenizer
+        if self.text not in ("words", "t5") or (self.text == "t5") != (tokenizer == "t5"):
+            raise ConfigError(
+                f"text is {self.text!r} under the tokenizer {tokenizer!r}",
+                where="model.network.text",
+                do="words learns a vector of each id; t5 goes with processor.tokenizer=t5 and its tokenizer_path",
+            )
+        if self.text == "t5":
+            return FrozenT5(processor.settings.tokenizer_path, self.text_width)
+        return Words(processor.text.vocab_size, self.text_width)
+
+
+def octo(processor: Processor, **names: Any) -> Octo:
+    """The network that a card or conf/model describes by the names of OctoSettings. Raises CheckpointMismatch."""
+    try:
+        settings = OctoSettings(**names)
+    except TypeError as error:
+        raise CheckpointMismatch(
+            f"the network octo cannot be built: {error}",
+            where=f"network keys {sorted(names)}",
+            do="load the checkpoint with the vlakit version that wrote it, or mend model.network",
+        ) from error
     if not isinstance(processor, InstructionProcessor):
         raise CheckpointMismatch(
             f"Octo reads instructions, and the processor is of the kind {processor.kind!r}",
             where="model.processor.kind",
             do="set it to instructions, with the keys of conf/model/octo_tiny.yaml",
         )
-    settings = processor.settings
-    if settings.window > positions or len(settings.channel_statistics) != 1:
-        raise ConfigError(
-            f"window {settings.window}, channel_statistics {list(settings.channel_statistics)}",
-            where="model.processor",
-            do=f"Octo sees a window of at most {positions} (network.positions), and each picture once",
-        )
-    trunk = TrunkSettings(
-        width=width,
-        layers=layers,
-        heads=heads,
-        mlp=mlp,
-        cameras={camera: settings.camera_sizes.get(camera, settings.image_size) for camera in settings.cameras},
-        language=(settings.text_tokens, text_width),
-        proprio=settings.proprio,
-        readouts={READOUT: readout_tokens},
-        positions=positions,
-        stem=tuple(stem),
-        stem_width=stem_width,
-        goals=goals,
-        repeat_task=repeat_task,
-        off_by_one=off_by_one,
-    )
-    answering = build_head(head, width, (settings.chunk, action_size), dict(head_options or {}))
-    kind = DiscreteOcto if isinstance(answering, Discrete) else Octo
-    return kind(Trunk(trunk), answering, _encoder(text, text_width, processor))
-
-
-def _encoder(text: str, width: int, processor: InstructionProcessor) -> Words | FrozenT5:
-    if text not in ("words", "t5") or (text == "t5") != (processor.settings.tokenizer == "t5"):
-        raise ConfigError(
-            f"text is {text!r} under the tokenizer {processor.settings.tokenizer!r}",
-            where="model.network.text",
-            do="words learns a vector of each id; t5 goes with processor.tokenizer=t5 and its folder, tokenizer_path",
-        )
-    if text == "t5":
-        return FrozenT5(processor.settings.tokenizer_path, width)
-    return Words(processor.text.vocab_size, width)
+    trunk, shape = Trunk(settings.trunk(processor.settings)), (processor.settings.chunk, settings.action_size)
+    head = build_head(settings.head, settings.width, shape, settings.head_options)
+    kind = DiscreteOcto if isinstance(head, Discrete) else Octo
+    return kind(trunk, head, settings.encoder(processor))
 
 
 def targets(batch: Batch) -> tuple[Tensor, Tensor]:

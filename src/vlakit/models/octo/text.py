@@ -67,7 +67,7 @@ class FrozenT5:
         rows = [tuple(row) for row in text.ids.tolist()]
         if len(self._states) > KEPT:
             self._states.clear()
-        for row, mask in {row: mask for row, mask in zip(rows, text.mask.cpu(), strict=True)}.items():
+        for row, mask in dict(zip(rows, text.mask.cpu(), strict=True)).items():
             if row not in self._states:
                 with torch.no_grad():
                     states = self.model(torch.tensor([row]), attention_mask=mask[None])
