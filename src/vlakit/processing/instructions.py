@@ -51,7 +51,7 @@ class InstructionProcessor(ReadingProcessor):
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """As any processor does, with the instructions."""
-        rows = [[] if one.prompt is None else one.prompt.tolist() for one in examples]
+        rows: list[list[int]] = [[] if one.prompt is None else one.prompt.tolist() for one in examples]
         return replace(super().collate(examples), text=self._text(rows))
 
     def observe(self, observations: Sequence[Observation], *, pad_to: int = 0) -> Inputs:

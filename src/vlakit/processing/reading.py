@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from vlakit.errors import InvalidData
 from vlakit.processing.processor import Processor
@@ -20,13 +20,15 @@ PROMPTS_KEPT = 100_000  # a bound for endless streams of new instructions
 class ReadingProcessor(Processor):
     """A processor whose settings name a tokenizer."""
 
-    settings: ReadingSettings
-
     def __init__(self, *settings: Any, **options: Any) -> None:
         """As any processor."""
         super().__init__(*settings, **options)
         self._asked: set[str] = set()
         self._named: set[str] = set()  # unknown words that a warning has named
+
+    @property
+    def _names(self) -> ReadingSettings:
+        return cast(ReadingSettings, self.settings)
 
     def prompt_ids(self, instruction: str) -> list[int]:
         """What the network reads of an instruction."""
@@ -35,7 +37,7 @@ class ReadingProcessor(Processor):
     @cached_property
     def text(self) -> TextTokenizer:
         """The text tokenizer; its files are looked for on first use, so that counting needs none."""
-        return build_tokenizer(self.settings.tokenizer, self.settings.tokenizer_path)
+        return build_tokenizer(self._names.tokenizer, self._names.tokenizer_path)
 
     def check_files(self) -> None:
         """The tokenizer's."""
@@ -55,7 +57,7 @@ class ReadingProcessor(Processor):
             if other.lower().split() != text.lower().split():
                 raise InvalidData(
                     f"the instructions {other!r} and {text!r} become the same ids: the policy cannot tell them apart",
-                    where=f"tokenizer {self.settings.tokenizer}",
+                    where=f"tokenizer {self._names.tokenizer}",
                     do="write the instructions in words it knows, or train a model whose tokenizer knows these",
                 )
 
@@ -64,7 +66,7 @@ class ReadingProcessor(Processor):
         self._named |= words
         if words:
             shown = ", ".join(sorted(words)[:WORDS_SHOWN]) + (", ..." if len(words) > WORDS_SHOWN else "")
-            log.warning("words that the tokenizer %s does not know: %s", self.settings.tokenizer, shown)
+            log.warning("words that the tokenizer %s does not know: %s", self._names.tokenizer, shown)
 
     def _check_asked(self, instruction: object) -> None:
         """Once for each instruction that the policy is asked about."""

@@ -17,10 +17,10 @@ STRIDE = 2
 class StandardConv(nn.Conv2d):
     """A convolution whose kernel has mean 0 and deviation 1 over inputs and places; epsilon joins the deviation."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  nn.Conv2d's name for it
         weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
         weight = weight / (weight.std(dim=(1, 2, 3), keepdim=True, unbiased=False) + 1e-5)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+        return F.conv2d(input, weight, self.bias, self.stride, self.padding)
 
 
 class Stem(nn.Module):

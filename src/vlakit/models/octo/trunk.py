@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ class Trunk(nn.Module):
         for name, tokens in settings.readouts.items():
             self.readouts[name] = Learned(w, tokens, width)
         self.transformer = Transformer(width, settings.layers, settings.heads, settings.mlp)
-        self._tables: dict[Layout, Tensor] = {}
+        self._tables: dict[tuple[Any, ...], Tensor] = {}
 
     def forward(self, seen: Seen) -> Read:
         """Raises InvalidData for more timesteps than there are places, and where there is nothing to see."""
@@ -128,7 +129,8 @@ class Trunk(nn.Module):
             )
         task = self._told(seen)
         observed = self._observed(seen, task)
-        spoken = {name: readout.bias[:window].expand(rows, -1, -1, -1) for name, readout in self.readouts.items()}
+        places: dict[str, Any] = dict(self.readouts.items())
+        spoken = {name: place.bias[:window].expand(rows, -1, -1, -1) for name, place in places.items()}
         table = self._table(task, observed, spoken)
         groups = [*observed.values(), *(Group(x, x.new_ones(x.shape[:-1], dtype=torch.bool)) for x in spoken.values())]
         steps = torch.cat([group.tokens for group in groups], dim=2)  # (B, W, n, D)
@@ -188,10 +190,9 @@ class Trunk(nn.Module):
         """(1, tokens, tokens) bool, kept for each form of input."""
         sizes = tuple((name, group.tokens.shape[2]) for name, group in observed.items())
         names = tuple((name, tokens.shape[2]) for name, tokens in spoken.items())
-        window = next(iter(observed.values())).tokens.shape[1]
-        key = (task.tokens.shape[1], sizes, names, window)
+        key = task.tokens.shape[1], sizes, names, next(iter(observed.values())).tokens.shape[1]
         if key not in self._tables:
-            layout = Layout(key[0], dict(sizes), dict(names), window)
+            layout = Layout(key[0], dict(sizes), dict(names), key[3])
             with torch.device("cpu"):
                 self._tables[key] = attention_table(layout, off_by_one=self.settings.off_by_one)
         return self._tables[key].to(task.tokens.device)[None]
