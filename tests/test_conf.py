@@ -14,8 +14,10 @@ from vlakit.errors import ConfigError
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.tokens import TokenProcessor
 
-EXPERIMENTS = config_names("experiment")
 STARTS = ("cofinetune", "openvla_scratch", "random_init")  # full fine-tuning with other data or from other weights
+BASELINES = ("octo_",)  # how the experiments of other families begin: networks, rates and tests of their own
+OTHER_FAMILIES = [name for name in config_names("experiment") if name.startswith(BASELINES)]
+EXPERIMENTS = [name for name in config_names("experiment") if name not in OTHER_FAMILIES]
 OFT = ("oft_tiny", "oft_7b")  # they choose their model, whatever the scale
 OTHERS = [f"{group}={name}" for group in ("debug", "hparams_search") for name in config_names(group)]
 PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
@@ -53,6 +55,17 @@ def test_every_experiment_composes_under_its_own_name_and_invents_no_key(experim
     assert cfg.name == experiment
     rate = "lora" if experiment in OFT else "full" if experiment in STARTS else experiment.partition("_r")[0]
     assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == cfg.lr[rate]
+
+
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
+@pytest.mark.parametrize("experiment", OTHER_FAMILIES)
+def test_a_baseline_composes_under_its_own_name_with_its_own_network(experiment: str, scale: str) -> None:
+    words = [f"experiment={experiment}", f"scale={scale}", "paths.output=here"]
+    assert invented_keys("train", words) == []
+    cfg = compose_config("train", words)
+    assert cfg.name == experiment
+    assert cfg.model.network.kind == experiment.partition("_")[0]
+    assert cfg.model.weights is None
 
 
 @pytest.mark.parametrize("words", OTHERS)

@@ -89,6 +89,7 @@ class Sample:
     window_mask: Bool
     chunk_mask: Bool
     previous_action: Float32 | None = None  # (A,) the step before; None at the start of an episode
+    past_actions: Float32 | None = None  # (W - 1, A) of the window's frames before the present one, oldest first
     proprio: Float32 | None = None  # (W, P), in the order of the dataset's statistics
     position: int = 0
     row: int = -1  # the frame's number among all frames of its dataset's shards; -1: not from shards
@@ -126,6 +127,7 @@ class Example:
     normalized: Float32  # (H, A) in [-1, 1], gripper as it is
     chunk_mask: Bool
     proprio: Float32 | None = None
+    past: Float32 | None = None  # (W - 1, A) normalised: what was done in the window before the chunk
     prompt: Int64 | None = None
     answer: Int64 | None = None
     position: int = 0
@@ -198,6 +200,7 @@ class Batch(Inputs):
     normalized: Tensor
     chunk_mask: Tensor
     keys: list[str]
+    past: Tensor | None = None  # (B, W - 1, A) normalised: what was done in the window before the chunk
     position: int = 0
     rows: list[int] = field(default_factory=list[int])
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlakit.checkpoints import oft
+from vlakit.checkpoints import octo, oft
 from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, check_plain, load_adapter
 from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.contract import CONTRACT_FILE
@@ -77,6 +77,7 @@ def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     """Load any known format, or `tiny`, which vlakit brings; a path that is none raises CheckpointMismatch."""
     place = resolve(path)
     _refuse_oft_part(place)
+    octo.refuse_flax(place)
     for known in FORMATS:
         if known.matches(place):
             return known.read(place, options or LoadOptions())
@@ -236,6 +237,8 @@ def start_from(path: str | Path, description: Mapping[str, Any], processor: Proc
 
     It keeps its own settings, whose numbers (such as rms_norm_eps) are part of the weights' meaning.
     """
+    if Path(path).suffix == ".npz":
+        return octo.filled(build_empty(description, processor), Path(path))
     trusted = tuple(name for name in description.values() if isinstance(name, str) and ":" in name)
     loaded = load(path, LoadOptions(trusted=trusted))  # the run names them itself
     return grown(plain_network(loaded, where=str(path)), loaded.processor, description, processor, where=str(path))

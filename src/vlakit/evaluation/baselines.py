@@ -44,8 +44,8 @@ def trivial_answers(samples: Sequence[Sample], mean: Float32) -> tuple[Float32, 
     return np.tile(mean, (len(samples), 1)), np.stack(previous)
 
 
-def baselines(folder: ShardFolder, *, chunk: int = 1, split: str = "val") -> Baselines | None:
-    """Of the first frames of a split, pictures left unread; None where it has none."""
+def baselines(folder: ShardFolder, *, chunk: int = 1, split: str = "val", by: str = "openvla") -> Baselines | None:
+    """Of the first frames of a split, normalised `by` that name, pictures left unread; None where it has none."""
     refs = [
         SampleRef(folder.dataset, row.shard, frame)
         for row in folder.episodes(split)
@@ -56,7 +56,7 @@ def baselines(folder: ShardFolder, *, chunk: int = 1, split: str = "val") -> Bas
     samples = [folder.read_sample(ref, chunk=chunk, cameras=()) for ref in refs]
     statistics = folder.statistics
     real = np.stack([sample.chunk_mask for sample in samples])  # (N, H)
-    truth = normalize(np.stack([sample.actions for sample in samples]), statistics)  # (N, H, A)
+    truth = normalize(np.stack([sample.actions for sample in samples]), statistics, by)  # (N, H, A)
     answers = trivial_answers(samples, statistics.mean.astype(np.float32))  # the same for each step of a chunk
-    off = [np.abs(normalize(answer[:, None], statistics) - truth).mean(axis=-1)[real].mean() for answer in answers]
-    return Baselines(*map(float, off))
+    own = [normalize(answer[:, None], statistics, by) for answer in answers]
+    return Baselines(*(float(np.abs(answer - truth).mean(axis=-1)[real].mean()) for answer in own))

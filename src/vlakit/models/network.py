@@ -147,7 +147,9 @@ def row_means(values: Tensor, chunk_mask: Tensor) -> Tensor:
 
 
 CAPABILITY = TypeVar("CAPABILITY")
-NETWORKS: Registry[Network] = Registry("network", {"openvla": "vlakit.models.openvla.vla:openvla"})
+NETWORKS: Registry[Network] = Registry(
+    "network", {"octo": "vlakit.models.octo.octo:octo", "openvla": "vlakit.models.openvla.vla:openvla"}
+)
 
 
 def capability(network: nn.Module, protocol: type[CAPABILITY], *, purpose: str) -> CAPABILITY:

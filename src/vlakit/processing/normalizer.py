@@ -13,37 +13,42 @@ from vlakit.schema import DatasetStatistics, Float32, Float64
 
 # Name -> names of the two bounds, and what is added to their distance on the way back. On the way there all add 1e-8.
 # OpenVLA's code comes back by the quantiles alone; OpenVLA-OFT's adds it again, and takes extremes for some robots.
+# Octo's `normal` makes mean 0 and deviation 1 of everything, whose bounds are thus a deviation from the mean.
 NORMALIZATIONS = {"openvla": ("q01", "q99", 0.0), "bounds_q99": ("q01", "q99", 1e-8), "bounds": ("min", "max", 1e-8)}
+NORMALIZATIONS["normal"] = ("mean", "std", 0.0)
 
 
 def bounds_of(statistics: DatasetStatistics, normalization: str = "openvla") -> tuple[Float64, Float64]:
     """The values (A,) that become -1 and +1."""
-    low, high, _ = NORMALIZATIONS[normalization]
-    return getattr(statistics, low), getattr(statistics, high)
+    one, other = (getattr(statistics, name) for name in NORMALIZATIONS[normalization][:2])
+    return (one - other, one + other) if normalization == "normal" else (one, other)
 
 
 def normalize(actions: npt.ArrayLike, statistics: DatasetStatistics, normalization: str = "openvla") -> Float32:
     """Map actions (..., A) from physical units to [-1, 1], clipped, where the mask says so; others stay as they are.
 
-    Dimensions that never change (min == max) become 0. Source: OpenVLA's BOUNDS_Q99 normalisation.
+    `normal` clips nothing. Dimensions that never change (min == max) become 0. Source: OpenVLA's BOUNDS_Q99.
     """
     values = _checked(actions, "an action", len(statistics.q01))
-    low, high = bounds_of(statistics, normalization)
-    scaled = (2 * (values - low) / (high - low + 1e-8) - 1).clip(-1.0, 1.0)
-    result = np.where(statistics.mask, scaled, values)
+    result = np.where(statistics.mask, _scaled(values, *bounds_of(statistics, normalization), normalization), values)
     return np.where(statistics.min == statistics.max, 0.0, result).astype(np.float32)
 
 
 def normalize_proprio(values: npt.ArrayLike, statistics: DatasetStatistics, normalization: str = "openvla") -> Float32:
     """Map proprio (..., P) from the dataset's units to [-1, 1], clipped; numbers that never change become 0.
 
-    Raises InvalidData for another size than the statistics have. Source: OpenVLA-OFT.
+    `normal` clips nothing. Raises InvalidData for another size than the statistics have. Source: OpenVLA-OFT.
     """
-    known = statistics.proprio or dict.fromkeys(("q01", "q99", "min", "max"), np.zeros(0))
+    known = statistics.proprio or dict.fromkeys(("q01", "q99", "min", "max", "mean", "std"), np.zeros(0))
     numbers = _checked(values, "proprio", len(known["q01"]))
-    low, high = (known[name] for name in NORMALIZATIONS[normalization][:2])
-    scaled = (2 * (numbers - low) / (high - low + 1e-8) - 1).clip(-1.0, 1.0)
-    return np.where(known["min"] == known["max"], 0.0, scaled).astype(np.float32)
+    one, other = (known[name] for name in NORMALIZATIONS[normalization][:2])
+    low, high = (one - other, one + other) if normalization == "normal" else (one, other)
+    return np.where(known["min"] == known["max"], 0.0, _scaled(numbers, low, high, normalization)).astype(np.float32)
+
+
+def _scaled(values: Float64, low: Float64, high: Float64, normalization: str) -> Float64:
+    scaled = 2 * (values - low) / (high - low + 1e-8) - 1
+    return scaled if normalization == "normal" else scaled.clip(-1.0, 1.0)
 
 
 def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics, normalization: str = "openvla") -> Float32:

@@ -24,7 +24,11 @@ from vlakit.schema import Batch, DatasetStatistics, Example, Float32, Inputs, In
 
 PROCESSORS: Registry[Processor] = Registry(
     "processor",
-    {"images": "vlakit.processing.processor:Processor", "tokens": "vlakit.processing.tokens:TokenProcessor"},
+    {
+        "images": "vlakit.processing.processor:Processor",
+        "instructions": "vlakit.processing.instructions:InstructionProcessor",
+        "tokens": "vlakit.processing.tokens:TokenProcessor",
+    },
 )
 
 
@@ -99,9 +103,15 @@ class Processor(PictureChain):
             normalized=self.normalized_actions(actions, sample.dataset),
             chunk_mask=sample.chunk_mask[: self.settings.chunk],
             proprio=self._proprio(sample.proprio, sample.dataset, where=where),
+            past=self._past(sample),
             position=sample.position,
             row=sample.row,
         )
+
+    def _past(self, sample: Sample) -> Float32 | None:
+        """(W - 1, A) normalised; None for a policy without a past."""
+        past = sample.past_actions
+        return None if past is None or not len(past) else self.normalized_actions(past, sample.dataset)
 
     def _sample_pixels(self, sample: Sample, camera: str) -> Tensor:
         """(W, 3 k, S, S); the frames of a window are augmented alike."""
@@ -143,6 +153,7 @@ class Processor(PictureChain):
         """B examples to one batch."""
         first = examples[0]
         proprio = [example.proprio for example in examples if example.proprio is not None]
+        past = [example.past for example in examples if example.past is not None]
         return Batch(
             pixels={camera: torch.stack([one.pixels[camera] for one in examples]) for camera in first.pixels},
             window_mask=torch.as_tensor(np.stack([example.window_mask for example in examples])),
@@ -152,6 +163,7 @@ class Processor(PictureChain):
             actions=torch.as_tensor(np.stack([example.actions for example in examples])),
             normalized=torch.as_tensor(np.stack([example.normalized for example in examples])),
             chunk_mask=torch.as_tensor(np.stack([example.chunk_mask for example in examples])),
+            past=torch.as_tensor(np.stack(past)) if past else None,
             keys=[example.key for example in examples],
             position=first.position,
             rows=[example.row for example in examples],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from vlakit.errors import CheckpointMismatch, ConfigError, nearest
@@ -59,7 +59,7 @@ class ProcessorSettings:
         except (TypeError, KeyError) as error:
             raise CheckpointMismatch(
                 f"the processor cannot be rebuilt: {error}",
-                where=f"processor keys {sorted(plain)}; known: {', '.join(field.name for field in fields(cls))}",
+                where=f"processor keys {sorted(plain)}; known: {', '.join(one.name for one in fields(cls))}",
                 do="load the checkpoint with the vlakit version that wrote it",
             ) from error
 
@@ -72,11 +72,39 @@ class ProcessorSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenSettings(ProcessorSettings):
-    """Of a policy that reads text and answers in action tokens."""
+class ReadingSettings(ProcessorSettings):
+    """Of a policy that reads text."""
 
     tokenizer: str
-    tokenizer_path: str | None = None
+    tokenizer_path: str | None = None  # the folder of one whose files do not ship with vlakit
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionSettings(ReadingSettings):
+    """Of a policy that reads an instruction's first `text_tokens` ids and answers in numbers."""
+
+    text_tokens: int = 16
+    camera_sizes: Mapping[str, int] = field(default_factory=dict[str, int])  # of cameras that are not image_size wide
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        strange = sorted(self.camera_sizes.keys() - set(self.cameras))
+        if strange or self.text_tokens < 1:
+            raise ConfigError(
+                f"camera_sizes of {strange or 'no camera'}, text_tokens {self.text_tokens}",
+                where="processor",
+                do=f"camera_sizes names cameras of {list(self.cameras)}; text_tokens is 1 or more",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As any settings', with a plain dict in it."""
+        return {**super().to_dict(), "camera_sizes": dict(self.camera_sizes)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSettings(ReadingSettings):
+    """Of a policy that reads text and answers in action tokens."""
+
     prompt: str = "openvla"
     n_bins: int = 256
     padding_id: int | None = None  # first id past the actions; None: the tokenizer's

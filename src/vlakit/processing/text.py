@@ -6,7 +6,7 @@ the vocabulary.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
@@ -82,13 +82,20 @@ def llama2(path: str | None = None) -> TextTokenizer:
     return TextTokenizer(lambda: _from_folder(path), padding_id=32000, vocab_size=32064, empty_id=29871)
 
 
-def _from_folder(path: str | None) -> Tokenizer:
+@TOKENIZERS.register("t5")
+def t5(path: str | None = None) -> TextTokenizer:
+    """T5's tokenizer from the local Hugging Face folder of a T5 model; nothing is downloaded."""
+    load = partial(_from_folder, path, "T5's", "as Hugging Face has it for t5-base")
+    return TextTokenizer(load, padding_id=0, vocab_size=32128, empty_id=3, bos_id=0, eos_id=1)
+
+
+def _from_folder(path: str | None, whose: str = "Llama-2's", such: str = "that of openvla-7b will do") -> Tokenizer:
     file = Path(path or "") / "tokenizer.json"
     if path is None or not file.is_file():
         raise PartMissing(
-            "Llama-2's tokenizer is not here",
+            f"{whose} tokenizer is not here",
             where=str(file) if path else "model.processor.tokenizer_path is not set",
-            do="pass model.processor.tokenizer_path=DIR, a folder with tokenizer.json (that of openvla-7b will do)",
+            do=f"pass model.processor.tokenizer_path=DIR, a folder with tokenizer.json ({such})",
         )
     return Tokenizer.from_file(str(file))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -16,17 +15,14 @@ from vlakit.processing.action_tokenizer import ActionTokenizer
 from vlakit.processing.images import decode_jpeg
 from vlakit.processing.processor import Processor
 from vlakit.processing.prompts import prompt_builder, question_builder
+from vlakit.processing.reading import PROMPTS_KEPT, ReadingProcessor
 from vlakit.processing.settings import ProcessorSettings, TokenSettings
-from vlakit.processing.text import TextTokenizer, build_tokenizer
 from vlakit.schema import NO_LOSS, Batch, Example, Float32, Inputs, Int64, Observation, Sample, TextBatch
 
-log = logging.getLogger(__name__)
-WORDS_SHOWN = 20  # of those that a warning names
-PROMPTS_KEPT = 100_000  # a bound for endless streams of new instructions
 ACTION_SIZE = 7  # of a question's empty action, where no statistics say another
 
 
-class TokenProcessor(Processor):
+class TokenProcessor(ReadingProcessor):
     """OpenVLA's: the prompt `In: What action should the robot take to ...?`, the action as the last ids of the text."""
 
     kind: ClassVar[str] = "tokens"
@@ -38,13 +34,6 @@ class TokenProcessor(Processor):
         super().__init__(settings, *further, **options)
         self.build_prompt = prompt_builder(settings.prompt)
         self._prompt_ids: dict[str, list[int]] = {}
-        self._asked: set[str] = set()
-        self._named: set[str] = set()  # unknown words that a warning has named
-
-    @cached_property
-    def text(self) -> TextTokenizer:
-        """The text tokenizer; its files are looked for on first use, so that counting needs none."""
-        return build_tokenizer(self.settings.tokenizer, self.settings.tokenizer_path)
 
     @cached_property
     def actions(self) -> ActionTokenizer:
@@ -58,10 +47,6 @@ class TokenProcessor(Processor):
         labels[:, prompt_tokens:] = 0
         labels[:, prompt_tokens : prompt_tokens + action_ids] = self.actions.begin
         return TextBatch(ids, torch.ones_like(ids), labels)
-
-    def check_files(self) -> None:
-        """The tokenizer's."""
-        self.text.encode("")
 
     def prompt_ids(self, instruction: str) -> list[int]:
         """BOS, the prompt, and the lone space before the first action: the ids that inference starts from."""
@@ -87,38 +72,6 @@ class TokenProcessor(Processor):
                     where=where,
                     do="write the answer in words it knows, or take a model whose tokenizer knows these",
                 )
-
-    def check_instructions(self, instructions: Iterable[str]) -> None:
-        """Warn of words that the tokenizer lacks; InvalidData where two instructions differ in such words alone."""
-        doubtful = {text for text in set(instructions) if self.text.unknown(text)}
-        self._name_unknown(doubtful)
-        alike: dict[tuple[int, ...], str] = {}
-        for text in sorted(doubtful):
-            other = alike.setdefault(tuple(self.prompt_ids(text)), text)
-            if other.lower().split() != text.lower().split():
-                raise InvalidData(
-                    f"the instructions {other!r} and {text!r} become the same ids: the policy cannot tell them apart",
-                    where=f"tokenizer {self.settings.tokenizer}",
-                    do="write the instructions in words it knows, or train a model whose tokenizer knows these",
-                )
-
-    def _name_unknown(self, instructions: Iterable[str]) -> None:
-        words = {word for text in instructions for word in self.text.unknown(text)} - self._named
-        self._named |= words
-        if words:
-            shown = ", ".join(sorted(words)[:WORDS_SHOWN]) + (", ..." if len(words) > WORDS_SHOWN else "")
-            log.warning("words that the tokenizer %s does not know: %s", self.settings.tokenizer, shown)
-
-    def _check_asked(self, instruction: object) -> None:
-        """Once for each instruction that the policy is asked about."""
-        if not isinstance(instruction, str) or not instruction.strip():
-            what = f"the instruction is {instruction!r}"
-            raise InvalidData(what, where="observation", do="say in words what to do, as text (bytes: decode them)")
-        if instruction not in self._asked:
-            if len(self._asked) > PROMPTS_KEPT:
-                self._asked.clear()
-            self._asked.add(instruction)
-            self._name_unknown([instruction])
 
     def text_width(self, instructions: Iterable[str]) -> int:
         """Ids of the longest prompt."""

@@ -51,5 +51,23 @@ def wsd(optimizer: Optimizer, n_steps: int, *, warmup_steps: int = 0, decay_shar
     return LambdaLR(optimizer, share)
 
 
+def rsqrt(optimizer: Optimizer, n_steps: int, *, warmup_steps: int = 2000, timescale: int = 10_000) -> LambdaLR:
+    """A linear warm-up from zero, then the rate falls as one over the root of the steps behind it (Octo).
+
+    No warm-up is longer than a tenth of the run: one of 2,000 steps is the original's, whose runs have 50,000 or more.
+    """
+    warmup_steps = min(warmup_steps, n_steps // 10)
+    return LambdaLR(optimizer, lambda step: rsqrt_share(step, warmup_steps, timescale))
+
+
+def rsqrt_share(step: int, warmup_steps: int, timescale: int) -> float:
+    """The share of the highest rate at a step.
+
+    >>> rsqrt_share(0, 4, 10), rsqrt_share(2, 4, 10), rsqrt_share(4, 4, 10), rsqrt_share(34, 4, 10)
+    (0.0, 0.5, 1.0, 0.5)
+    """
+    return step / warmup_steps if step < warmup_steps else math.sqrt(timescale / (step - warmup_steps + timescale))
+
+
 def _warmup(step: int, warmup_steps: int) -> float:
     return min(1.0, (step + 1) / (warmup_steps + 1))
