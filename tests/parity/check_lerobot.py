@@ -41,6 +41,8 @@ def small(picture: np.ndarray) -> np.ndarray:
 
 def same(mine: np.ndarray, theirs: np.ndarray) -> bool:
     """Equal in shape and in every value, NaN like NaN."""
+    if mine.dtype.kind == "U":
+        return bool(np.array_equal(mine, theirs))
     return mine.shape == theirs.shape and mine.tobytes() == theirs.astype(mine.dtype).tobytes()
 
 

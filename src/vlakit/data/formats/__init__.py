@@ -1,6 +1,6 @@
 """Formats that a source may have, one module each; adding a format is adding a file here (docs/data.md).
 
-A module has `MARK` (for people), `recognise(path) -> bool`, which only looks at names, and `open_source(path) -> Source`.
+A module has `MARK` (for people), `recognise(path) -> bool`, which only looks at names, and `open_source(path)`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def formats() -> dict[str, ModuleType]:
 def format_of(path: Path) -> ModuleType:
     """The format of a folder or file; raises UnknownName where nothing is, InvalidData for none or several formats."""
     if not path.exists():
-        raise UnknownName("there is no such folder", where=str(path), do="check the path; an RLDS one ends in NAME/VERSION")
+        remedy = "check the path; that of RLDS ends in NAME/VERSION"
+        raise UnknownName("there is no such folder", where=str(path), do=remedy)
     known = formats()
     found = [name for name, module in known.items() if module.recognise(path)]
     if len(found) == 1:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def read_episodes(info: Info) -> list[Episode]:
     except (KeyError, TypeError, ValueError) as error:
         what = f"the list of episodes cannot be used: {type(error).__name__} {error}"
         raise InvalidData(what, where=where, do="fetch meta/ again") from None
-    twice = [one.index for one, other in zip(episodes, episodes[1:], strict=False) if one.index == other.index]
+    twice = [one.index for one, other in pairwise(episodes) if one.index == other.index]
     if twice:
         raise InvalidData(f"episode {twice[0]} is listed twice", where=where, do="remove one of the two from meta/")
     _check_total("episodes", info.total_episodes, len(episodes), info)

@@ -16,7 +16,7 @@ from vlakit.errors import InvalidData
 INFO = "meta/info.json"
 READ = ("v2.1", "v3.0")
 COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-_PLACES = {
+PLACES = {
     "v3.0": (
         "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
         "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
@@ -50,6 +50,11 @@ class Feature:
         """Whether it is an array of numbers."""
         return self.dtype in _NUMBERS
 
+    @property
+    def usable(self) -> bool:
+        """Whether a spec can take it: numbers, text, pictures in colour."""
+        return self.number or self.camera or self.dtype == "string"
+
 
 @dataclass(frozen=True, slots=True)
 class Info:
@@ -82,13 +87,13 @@ class Info:
 
 
 def read_info(folder: Path) -> Info:
-    """Read and check meta/info.json. Raises InvalidData for a version that is not read here, and for what is no rate."""
+    """Read and check meta/info.json. Raises InvalidData for a version that is not read here and for what is no rate."""
     path = folder / INFO
     try:
         content = json.loads(path.read_bytes())
         version = str(content["codebase_version"])
         _check_version(version, path)
-        data_path, video_path = _PLACES[version]
+        data_path, video_path = PLACES[version]
         return Info(
             folder=folder,
             version=version,

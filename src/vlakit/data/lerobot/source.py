@@ -45,7 +45,7 @@ class LeRobotHeader:
 
 @dataclass(frozen=True, slots=True)
 class LeRobotSource:
-    """v3.0 and v2.1. Everything but pictures is read from the tables; pictures of a video by the time they are shown."""
+    """v3.0 and v2.1. All but pictures is read from the tables; pictures of a video by the time they are shown."""
 
     info: Info
     episodes: tuple[Episode, ...]
@@ -75,7 +75,7 @@ class LeRobotSource:
     @property
     def fields(self) -> list[str]:
         """What a spec can take."""
-        usable = [name for name, one in self.info.features.items() if one.number or one.camera]
+        usable = [name for name, one in self.info.features.items() if one.usable]
         return [name.replace(".", "/") for name in usable if name not in COUNTERS] + [INSTRUCTION[0]]
 
     def identity(self) -> dict[str, Any]:
@@ -87,17 +87,17 @@ class LeRobotSource:
     def survey(self) -> Survey:
         """What it holds, by its tables alone."""
         features = self.info.features.values()
-        why = {"string": "text", "video": "a depth map", "image": "a depth map"}
+        why = {"video": "a depth map", "image": "a depth map"}
         return Survey(
             format=f"LeRobot {self.info.version}",
             n_episodes=len(self.episodes),
             n_steps=sum(episode.length for episode in self.episodes),
-            fields={one.name.replace(".", "/"): _words(one) for one in features if one.number or one.camera}
+            fields={one.name.replace(".", "/"): _words(one) for one in features if one.usable}
             | {INSTRUCTION[0]: f"text ({len(self.tasks)} that differ)"},
             cameras={_camera_key(one.name): (one.shape[0], one.shape[1]) for one in features if one.camera},
             rate=self.info.fps,
             instructions=list(self.tasks.values()),
-            ignored={one.name: why.get(one.dtype, one.dtype) for one in features if not (one.number or one.camera)},
+            ignored={one.name: why.get(one.dtype, one.dtype) for one in features if not one.usable},
         )
 
     def headers(self, split: str) -> Iterator[LeRobotHeader]:
@@ -140,8 +140,10 @@ class LeRobotSource:
         lost = stored - {*column_names(self.episodes[0].data)}
         if lost:
             what = f"info.json declares the feature {min(lost)!r}, and no column of the data holds it"
-            raise InvalidData(what, where=str(self.episodes[0].data), do="fetch data/ again, or take it out of features")
-        files = {file: "" for episode in self.episodes for file in (episode.data, *(v for v, _ in episode.videos.values()))}
+            remedy = "fetch data/ again, or take it out of features"
+            raise InvalidData(what, where=str(self.episodes[0].data), do=remedy)
+        videos = (file for episode in self.episodes for file, _ in episode.videos.values())
+        files = list(dict.fromkeys([*(episode.data for episode in self.episodes), *videos]))
         missing = [file for file in files if not file.is_file()]
         if missing:
             what = f"{len(missing)} of {len(files)} files of the dataset are missing, the first is {missing[0].name}"
@@ -189,6 +191,8 @@ class LeRobotSource:
             return self._pictures(table, feature, episode)
         if feature.camera:
             return [self._picture(cell, feature) for cell in table[feature.name].to_pylist()]
+        if feature.dtype == "string":
+            return table[feature.name].to_pylist()
         if not feature.number:
             what = f"the feature {feature.name!r} is {feature.dtype}, which no spec can take"
             raise FeatureMissing(what, where=str(episode.data), do=f"take one of {', '.join(self.fields)}")

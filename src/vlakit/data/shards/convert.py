@@ -22,7 +22,7 @@ from vlakit.data.shards.columns import Columns, columns_path, keep_digest, open_
 from vlakit.data.shards.frames import episode_members
 from vlakit.data.shards.index import INDEX_NAME, SPLITS, STATISTICS_NAME, ShardEntry, ShardIndex, load_index, save_index
 from vlakit.data.shards.journal import Journal, already_finished
-from vlakit.data.shards.options import ConversionOptions, OptionKeywords
+from vlakit.data.shards.options import ConversionOptions, OptionKeywords, no_camera
 from vlakit.data.shards.plan import SKIPPED, Recipe, ShardPlan, plan_shards
 from vlakit.data.shards.pool import Map, mapping
 from vlakit.data.shards.splits import SplitPlan, plan_splits
@@ -65,11 +65,10 @@ def convert(
     `out` ends. Raises ConfigError when `out` holds a conversion with other options, spec or source, or is being
     written; DiskFull; and what reading the source raises.
     """
-    chosen = ConversionOptions(**{**options, "cameras": tuple(options.get("cameras", ("primary",)))})
-    chosen.check(spec)
     if workers < 1:
         raise ConfigError(f"workers is {workers}", where=f"dataset {spec.name}", do="give 1 or more")
-    recipe = Recipe(open_source(source) if isinstance(source, Path) else source, spec, chosen)
+    recipe = open_recipe(source, spec, **options)
+    chosen = recipe.options
     settings = _settings(recipe)
     with locked(out, wait):
         journal = Journal(out)
@@ -85,6 +84,17 @@ def convert(
         index = conversion.finish(sizes, shards, settings)
         journal.close()
     return index
+
+
+def open_recipe(source: Source | Path, spec: DatasetSpec, **options: Unpack[OptionKeywords]) -> Recipe:
+    """Source, spec and options together. Raises ConfigError for options that do not fit, and as `open_source`."""
+    chosen = ConversionOptions(**{**options, "cameras": tuple(options.get("cameras", ("primary",)))})
+    if any(spec.images.values()):
+        chosen.check(spec)
+    opened = open_source(source) if isinstance(source, Path) else source
+    if not any(spec.images.values()):
+        raise no_camera(spec, opened.survey().cameras)
+    return Recipe(opened, spec, chosen)
 
 
 def make_shard(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -42,3 +43,13 @@ class ConversionOptions:
             raise ConfigError(
                 f"cameras {list(self.cameras)} cannot be kept", where=f"dataset {spec.name}", do=f"choose from {known}"
             )
+
+
+def no_camera(spec: DatasetSpec, cameras: Collection[str]) -> ConfigError:
+    """The error of a spec that chooses none of a dataset's cameras; which one a policy sees only a person can say."""
+    found = ", ".join(cameras) or "none"
+    return ConfigError(
+        f"the spec chooses no camera, the dataset has {len(cameras)}: {found}",
+        where=f"dataset {spec.name}",
+        do=f"write images: {{primary: {next(iter(cameras), 'KEY')}}} into the spec, with the key of the one it sees",
+    )

@@ -44,11 +44,16 @@ class Recipe:
         """
         return np.array([self._size(split, self.trajectory(header), str(header)) for header in headers], np.int64)
 
-    def _size(self, split: str, trajectory: Trajectory, where: str) -> tuple[int, int]:
+    def frames(self, trajectory: Trajectory, where: str) -> int:
+        """How many frames of an episode are used; a key of SKIPPED where it is left out. Raises as `sizes`."""
         if not any(text.strip() for text in trajectory.instructions):
-            return UNLABELED if len(trajectory) else EMPTY, 0
+            return UNLABELED if len(trajectory) else EMPTY
         check_trajectory(trajectory, self.spec, where)
-        return len(trajectory), planned_bytes(trajectory, split, self.options.cameras)
+        return len(trajectory)
+
+    def _size(self, split: str, trajectory: Trajectory, where: str) -> tuple[int, int]:
+        frames = self.frames(trajectory, where)
+        return frames, planned_bytes(trajectory, split, self.options.cameras) if frames > 0 else 0
 
 
 @dataclass(frozen=True, slots=True)
