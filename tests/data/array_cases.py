@@ -105,7 +105,9 @@ def numbered(folder: Path, table: str = "csv") -> Path:
             with (episode / "steps.csv").open("w", newline="") as stream:
                 rows = csv.writer(stream)
                 rows.writerow([*(f"action_{k}" for k in range(7)), *(f"state_{k}" for k in range(7)), "instruction"])
-                rows.writerows([*act.tolist(), *now.tolist(), "fold it"] for act, now in zip(values, state, strict=True))
+                rows.writerows(
+                    [*act.tolist(), *now.tolist(), "fold it"] for act, now in zip(values, state, strict=True)
+                )
         else:
             steps = [{"action": a.tolist(), "state": s.tolist()} for a, s in zip(values, state, strict=True)]
             content = {"fps": 12, "instruction": "fold it", "steps": steps}

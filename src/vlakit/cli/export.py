@@ -54,7 +54,8 @@ def export_demonstrations(cfg: Mapping[str, Any]) -> None:
     from vlakit.data.stream.datamodule import source_folder
 
     if cfg["source"] is None:
-        raise ConfigError("no value for 'source'", do="add source=SHARDS, or source=DATASET dataset=SPEC")
+        remedy = "add source=SHARDS, or source=DATASET dataset=SPEC"
+        raise ConfigError("no value for 'source'", where="command line", do=remedy)
     out, source = Path(cfg["out"]), source_folder(cfg["source"])
     check_writable(out)
     needed("pyarrow", "lerobot")

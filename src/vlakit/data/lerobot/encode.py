@@ -6,7 +6,7 @@ Without B-frames: to a file with them LeRobot cannot append an episode of one pi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -33,6 +33,7 @@ class VideoFile:
     codec: str
     fps: int
     n_frames: int = 0
+    n_bytes: int = 0  # that the encoder has given by now
     _container: Any = None
     _stream: Any = None
 
@@ -48,7 +49,7 @@ class VideoFile:
                     self._open(picture.shape[1], picture.shape[0])
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=PIXELS)
                 frame.pts, frame.time_base = self.n_frames, Fraction(1, self.fps)
-                self._container.mux(self._stream.encode(frame))
+                self._mux(self._stream.encode(frame))
                 self.n_frames += 1
         except (FFmpegError, ValueError) as error:
             what = f"{self.codec} cannot take these pictures: {error}"
@@ -58,14 +59,13 @@ class VideoFile:
     def close(self) -> None:
         """Write what the encoder still holds, and the index of the file."""
         if self._stream is not None:
-            self._container.mux(self._stream.encode())
+            self._mux(self._stream.encode())
             self._container.close()
             self._container = self._stream = None
 
-    @property
-    def n_bytes(self) -> int:
-        """About as much as it takes by now."""
-        return self.path.stat().st_size if self.path.is_file() else 0
+    def _mux(self, packets: Sequence[Any]) -> None:
+        self.n_bytes += sum(packet.size for packet in packets)
+        self._container.mux(packets)
 
     def _open(self, width: int, height: int) -> None:
         if width % 2 or height % 2:

@@ -181,7 +181,7 @@ class LeRobotSource:
         times = _column(table["timestamp"], (), episode.data).astype(np.float64)
         apart = np.abs(times - frames / self.info.fps) - times * _FLOAT32
         if apart.max() > _CLOCK:
-            row = int(apart.argmax())
+            row = int((apart > _CLOCK).argmax())
             what = f"fps is {self.info.fps:g}, and frame {row} of episode {episode.index} is at {times[row]:.4f} s"
             raise InvalidData(what, where=str(self.path / INFO), do="correct fps, or record again with even steps")
         return table
