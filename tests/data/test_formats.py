@@ -10,9 +10,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from commands import says
+from commands import report, run, says, train_here
 from data.array_cases import LENGTHS, SPEC, actions, aloha, encoded, numbered, pictures, replay_buffer, robomimic
 
+from vlakit.cli.own_data import with_own_data
 from vlakit.data.formats import formats
 from vlakit.data.rlds.images import decode_image
 from vlakit.data.shards.convert import convert
@@ -22,6 +23,7 @@ from vlakit.data.specs.spec import DatasetSpec, load_spec
 from vlakit.errors import CorruptRecord, FeatureMissing, InvalidData, VlakitError
 
 Made = Callable[[Path], Path]
+LEROBOT = Path(__file__).parents[1] / "fixtures/lerobot/v3_video"
 CASES: dict[str, tuple[Made, str, str, str]] = {  # format, writer, camera key, proprio key, instruction
     "robomimic": (robomimic, "agentview_image", "robot0_eef_pos", "lift the cube"),
     "aloha": (aloha, "images/cam_high", "qpos", "open the jar"),
@@ -171,3 +173,25 @@ def test_a_folder_of_no_format_or_of_several_is_refused_with_all_marks(tmp_path:
             open_source(tmp_path / folder)
         marks: list[Any] = [module.MARK for module in formats().values()]
         says(str(caught.value), what, *marks)
+
+
+@pytest.mark.parametrize("case", ["robomimic", "csv"])
+def test_a_look_needs_no_spec(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, camera, _, instruction = CASES[case]
+    folder = made(tmp_path / "source")
+    found = report(capsys, "shards", f"look={folder}")
+    assert (found["n_episodes"], found["instructions"]) == (3, [instruction])
+    assert run("shards", [f"look={folder}"]) == 0
+    says(capsys.readouterr().out, f"3 episodes, {sum(LENGTHS)} steps", f"camera {camera}", "action")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*CASES, "lerobot"])
+def test_a_robot_of_ones_own_is_trained_on_in_one_command(case: str, tmp_path: Path) -> None:
+    made, camera, proprio, _ = CASES.get(case, (lambda _: LEROBOT, "images/exterior", "state", ""))
+    text = SPEC % (camera, proprio) + f"mask: {str([True] * 7).lower()}\n"
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    source = made(tmp_path / "source")
+    words = with_own_data([f"dataset={tmp_path / 'mine.yaml'}", f"source={source}", "steps=1", "logger=none"])
+    assert train_here(tmp_path, *words).keys() >= {"train/loss"}
+    assert ShardFolder.open(tmp_path / "data/mine").episodes("train")

@@ -61,20 +61,19 @@ class ZarrSource(ArraySource):
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        import zarr
+        from zarr import open_group
+        from zarr.storage import LocalStore, ZipStore
 
-        packed = self.path.is_file()
-        store = zarr.storage.ZipStore(self.path, mode="r") if packed else str(self.path)
+        store = (ZipStore if self.path.is_file() else LocalStore)(self.path, read_only=True)
         try:
-            yield zarr.open_group(store, mode="r")
+            yield open_group(store, mode="r")
         except (ValueError, KeyError, OSError, RuntimeError, EOFError) as error:  # an unknown codec, a damaged chunk
             what = f"the Zarr group cannot be read: {type(error).__name__} {error}"
             raise CorruptRecord(
                 what, where=str(self.path), do="fetch it again, or store it with a usual codec"
             ) from None
         finally:
-            if packed:
-                store.close()
+            store.close()
 
 
 def _ends(root: Any, path: Path) -> np.ndarray:

@@ -45,11 +45,10 @@ class VideoFile:
         first = self.n_frames
         try:
             for picture in pictures:
-                if self._stream is None:
-                    self._open(picture.shape[1], picture.shape[0])
+                stream = self._stream or self._open(picture.shape[1], picture.shape[0])
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=PIXELS)
                 frame.pts, frame.time_base = self.n_frames, Fraction(1, self.fps)
-                self._mux(self._stream.encode(frame))
+                self._mux(stream.encode(frame))
                 self.n_frames += 1
         except (FFmpegError, ValueError) as error:
             what = f"{self.codec} cannot take these pictures: {error}"
@@ -67,7 +66,7 @@ class VideoFile:
         self.n_bytes += sum(packet.size for packet in packets)
         self._container.mux(packets)
 
-    def _open(self, width: int, height: int) -> None:
+    def _open(self, width: int, height: int) -> Any:
         if width % 2 or height % 2:
             raise ValueError(f"{height} x {width} is not even")
         encoder, _, options = CODECS[self.codec]
@@ -79,3 +78,4 @@ class VideoFile:
         self._stream = self._container.add_stream(encoder, rate=self.fps, options=options)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, PIXELS
         self._stream.codec_context.time_base = Fraction(1, self.fps)
+        return self._stream

@@ -20,6 +20,7 @@ from vlakit.data.lerobot.info import INFO, Info
 from vlakit.errors import CorruptRecord, InvalidData
 
 EPISODES = "meta/episodes"
+_ALONE: dict[str, Any] = {"partitioning": None}  # folders called a=b are no columns
 _UNFINISHED = "finish the recording (dataset.finalize() writes the end of each file), or fetch the file again"
 
 
@@ -57,7 +58,7 @@ def column_names(path: Path) -> list[str]:
 def read_parquet(path: Path, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
     """The rows of one file; errors as `readable`."""
     with readable(path):
-        return pq.read_table(path, columns=columns, filters=filters, partitioning=None)
+        return pq.read_table(path, columns=columns, filters=filters, **_ALONE)
 
 
 def read_episodes(info: Info) -> list[Episode]:

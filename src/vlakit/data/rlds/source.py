@@ -52,7 +52,9 @@ class RldsSource:
             n_steps=None,
             fields={path: f"{leaf.dtype} {leaf.shape}" for path, leaf in self.folder.features.steps.items()},
             cameras={
-                path.removeprefix("observation/"): (leaf.shape[0], leaf.shape[1]) if all(leaf.shape[:2]) else None
+                path.removeprefix("observation/"): (leaf.shape[0] or 0, leaf.shape[1] or 0)
+                if all(leaf.shape[:2])
+                else None
                 for path, leaf in images.items()
             },
         )
