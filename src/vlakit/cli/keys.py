@@ -208,6 +208,8 @@ _FIXED: dict[str, dict[str, Any]] = {
         "val_fraction": real(ge=0, lt=1),
         "max_frames_per_shard": whole(1),
         "max_bytes_per_shard": whole(1),
+        "on_error": chosen("raise", "skip"),
+        "max_errors": real(ge=0, le=1),
         "workers": whole(1, 1024),
         "format": FORMAT,
     },

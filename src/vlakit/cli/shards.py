@@ -14,6 +14,7 @@ from vlakit.cli.output import check_format, emit
 from vlakit.cli.progress import progress_bar
 from vlakit.errors import ConfigError
 
+OPTIONS = ("val_fraction", "image_size", "max_frames_per_shard", "max_bytes_per_shard", "on_error", "max_errors")
 log = logging.getLogger(__name__)
 
 
@@ -41,9 +42,7 @@ def main(overrides: Sequence[str]) -> None:
 
     spec = load_spec(cfg["dataset"])
     out = check_writable(cfg["out"] or Path("data") / spec.name)
-    options = {
-        name: cfg[name] for name in ("val_fraction", "image_size", "max_frames_per_shard", "max_bytes_per_shard")
-    }
+    options = {name: cfg[name] for name in OPTIONS}
     with progress_bar("episodes") as progress:
         index = convert(
             source_folder(cfg["source"]),

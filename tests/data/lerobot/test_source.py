@@ -15,6 +15,9 @@ import pytest
 from commands import says
 from parity.check_lerobot import check
 
+from vlakit.data.demonstration import demonstrations
+from vlakit.data.lerobot.meta import WriteOptions
+from vlakit.data.lerobot.writer import write_dataset
 from vlakit.data.shards.convert import convert
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.source import open_source
@@ -218,3 +221,40 @@ def test_names_of_lerobot_itself_may_stand_in_a_spec(tmp_path: Path) -> None:
     for one, other in pairs.items():
         found = open_source(FIXTURES / "v3_video").read(header, [one, other])
         assert np.array_equal(found[one], found[other])
+
+
+def test_a_broken_episode_is_left_out_and_written_down_where_that_was_asked(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    BAD["NaN"][0](folder)
+    index = convert(folder, tmp_path / "out", spec(tmp_path), val_fraction=0.0, on_error="skip", max_errors=0.2)
+    assert sum(len(shard.episodes) for shard in index.shards) == 4
+    assert dict(index.skipped) == {"cannot be used": 1}
+    says(next(note for note in index.notes if "left out" in note), "episode 0", "step 3", "nan")
+    with pytest.raises(ActionNotFinite) as caught:
+        convert(folder, tmp_path / "other", spec(tmp_path), val_fraction=0.0, on_error="skip")
+    says(str(caught.value), "1 of 5 train episodes", "max_errors is 0.001", "step 3")
+
+
+def test_an_unreadable_picture_is_left_out_with_its_episode(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "v21_video")
+    file = folder / "videos/chunk-000/observation.images.exterior/episode_000001.mp4"
+    file.write_bytes(file.read_bytes()[:3000])
+    index = convert(folder, tmp_path / "out", spec(tmp_path), val_fraction=0.0, on_error="skip", max_errors=0.5)
+    assert [n for shard in index.shards for _, n in shard.episodes] == [10, 12]
+    says(next(note for note in index.notes if "left out" in note), "episode_000001.mp4")
+
+
+def test_pictures_stored_as_pictures_make_the_round_trip_unchanged(bridge_shards: Path, tmp_path: Path) -> None:
+    one = ShardFolder.open(bridge_shards)
+    options = WriteOptions(fps=5, codec="jpeg")
+    write_dataset(demonstrations(bridge_shards, None, ["primary"]), tmp_path / "lerobot", options)
+    text = "images: {primary: images/primary}\nlanguage: task\naction: [action]\n"
+    convert(tmp_path / "lerobot", tmp_path / "again", spec(tmp_path, text), val_fraction=0.0)
+    again = ShardFolder.open(tmp_path / "again")
+    places = [(row, step) for split in one.splits for row in one.episodes(split) for step in range(row.n_frames)]
+    for number, (row, step) in enumerate(places):
+        first = one.read_sample(SampleRef(one.dataset, row.shard, row.first_frame + step))
+        second = again.read_sample(SampleRef(again.dataset, 0, number))
+        assert first.images["primary"] == second.images["primary"]
+        assert np.array_equal(first.actions, second.actions)
+        assert first.instruction == second.instruction
