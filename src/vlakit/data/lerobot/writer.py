@@ -97,7 +97,9 @@ class _Writer:
         kind = "image" if self.options.codec == "jpeg" else "video"
         first = {f"observation.images.{camera}": images[0] for camera, images in one.images.items()}
         sizes = {name: _decoded(data, one.where) for name, data in first.items()}
-        names = self.options.action_names or tuple(f"action_{n}" for n in range(one.action.shape[1]))
+        names = self.options.action_names or ()
+        if len(names) != one.action.shape[1]:
+            names = tuple(f"action_{n}" for n in range(one.action.shape[1]))
         found = [Feature(name, kind, picture.shape, ("height", "width", "channels")) for name, picture in sizes.items()]
         if one.state.shape[1]:
             labels = tuple(f"state_{n}" for n in range(one.state.shape[1]))
