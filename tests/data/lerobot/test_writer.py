@@ -76,7 +76,7 @@ def test_what_is_written_is_read_again(written: tuple[Path, WriteOptions]) -> No
 def test_totals_rate_columns_and_bounds_are_those_of_the_table(written: tuple[Path, WriteOptions]) -> None:
     folder, options = written
     info = json.loads((folder / "meta/info.json").read_text())
-    tables = [pq.read_table(file, partitioning=None) for file in sorted((folder / "data").rglob("*.parquet"))]
+    tables = [pq.ParquetFile(file).read() for file in sorted((folder / "data").rglob("*.parquet"))]
     rows = {
         name: np.concatenate([t[name].to_numpy() for t in tables]) for name in ("index", "timestamp", "frame_index")
     }
