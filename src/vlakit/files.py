@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
@@ -36,6 +37,34 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
             partial.unlink(missing_ok=True)
             raise
         publish(partial, path)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `folder` when the block ends well; flushed, and nothing of it otherwise.
+
+    Raises DiskFull, and ConfigError where it cannot be written or is there already.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise ConfigError("the target is there already", where=str(folder), do="choose another out=DIR, or remove it")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with disk_full_as_error(folder):
+            partial.mkdir(parents=True)
+            yield partial
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as stream:
+                        flush_to_disk(stream.fileno())
+            publish(partial, folder)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        what = f"cannot be written: {error.strerror}"
+        raise ConfigError(what, where=str(folder), do="choose another out=DIR") from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def content_hash(path: Path) -> str:

@@ -22,7 +22,7 @@ from vlakit.checkpoints.hf_config import STATISTICS_FILE, write_config
 from vlakit.checkpoints.weights import save_weights
 from vlakit.data.shards.statistics import statistics_to_json
 from vlakit.errors import CheckpointMismatch, ConfigError, PartMissing, UnknownName
-from vlakit.files import atomic_writer, disk_full_as_error, flush_to_disk, publish
+from vlakit.files import atomic_writer, new_folder
 from vlakit.models.adapters import LoraNumbers, merged_tensors
 from vlakit.models.openvla.trunk import Trunk
 from vlakit.models.openvla.vla import VLASettings
@@ -63,25 +63,9 @@ def export(policy: Loaded, folder: Path, layout: str, options: ExportOptions) ->
     """Write `policy` to a new folder; it appears whole or not at all. Raises ConfigError when it is there already."""
     check_target(folder, layout)
     write: Writer = EXPORTS.get(layout)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with disk_full_as_error(folder):
-            partial.mkdir(parents=True)
-            write(policy, partial, options)
-            _write_neighbours(policy, partial, options)
-            for file in partial.iterdir():
-                with file.open("rb") as stream:
-                    flush_to_disk(stream.fileno())
-            publish(partial, folder)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise ConfigError(
-            f"cannot be written: {error.strerror}", where=str(folder), do="choose another out=DIR"
-        ) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with new_folder(folder) as partial:
+        write(policy, partial, options)
+        _write_neighbours(policy, partial, options)
 
 
 def check_target(folder: Path, layout: str) -> None:

@@ -15,7 +15,7 @@ from vlakit.errors import UnknownName, nearest
 
 VERBS = {
     "train": "run one experiment, or a sweep with -m",
-    "shards": "RLDS folder -> WebDataset shards; verify=DIR checks them",
+    "shards": "RLDS, LeRobot, HDF5, Zarr... -> WebDataset shards; look=DIR shows what is there, verify=DIR checks",
     "evaluate": "a checkpoint or a control in a suite: closed loop",
     "score": "a checkpoint against held-out episodes: open loop",
     "ask": "a question about a picture to a checkpoint; or how many of a folder it answers right",
@@ -26,7 +26,7 @@ VERBS = {
     "table": "name=table1: a table of the paper filled by recorded runs, with a verdict",
     "passport": "a finished run as model card, leaderboard row, and what it takes to make it again",
     "reproduce": "a run again from its passport, and whether it is the same",
-    "export": "a checkpoint as a Hugging Face folder, or its adapter alone",
+    "export": "a checkpoint as a Hugging Face folder, or its adapter alone; demonstrations as a LeRobot dataset",
     "explain": "who trains, who learns, what the optimizer holds",
     "plan": "memory, time and disk of a run before it starts; what fits on which GPU",
     "bench": "rates on this machine: loader, training step",

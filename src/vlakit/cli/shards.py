@@ -1,10 +1,11 @@
-"""`vlakit shards dataset=bridge_orig source=DIR out=DIR` and `vlakit shards verify=DIR`."""
+"""`vlakit shards dataset=bridge_orig source=DIR out=DIR`, `vlakit shards verify=DIR`, `vlakit shards look=DIR`."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from vlakit.cli.configuration import verb_config
@@ -13,6 +14,7 @@ from vlakit.cli.output import check_format, emit
 from vlakit.cli.progress import progress_bar
 from vlakit.errors import ConfigError
 
+OPTIONS = ("val_fraction", "image_size", "max_frames_per_shard", "max_bytes_per_shard", "on_error", "max_errors")
 log = logging.getLogger(__name__)
 
 
@@ -22,6 +24,9 @@ def main(overrides: Sequence[str]) -> None:
     check_format(cfg["format"])
     if cfg["verify"] is not None:
         verify_shards(Path(cfg["verify"]), cfg["format"])
+        return
+    if cfg["look"] is not None:
+        look_at(cfg["look"], cfg["format"])
         return
     if cfg["dataset"] is None or cfg["source"] is None:
         raise ConfigError(
@@ -37,9 +42,7 @@ def main(overrides: Sequence[str]) -> None:
 
     spec = load_spec(cfg["dataset"])
     out = check_writable(cfg["out"] or Path("data") / spec.name)
-    options = {
-        name: cfg[name] for name in ("val_fraction", "image_size", "max_frames_per_shard", "max_bytes_per_shard")
-    }
+    options = {name: cfg[name] for name in OPTIONS}
     with progress_bar("episodes") as progress:
         index = convert(
             source_folder(cfg["source"]),
@@ -63,6 +66,15 @@ def main(overrides: Sequence[str]) -> None:
     lines += [f"skipped: {n:,} episodes ({why})" for why, n in index.skipped.items()]
     lines += [f"note: {note}" for note in index.notes]
     emit(report, "\n".join([*lines, f"shards and statistics in {out}"]), cfg["format"])
+
+
+def look_at(source: str, output_format: str) -> None:
+    """Print what a dataset of any format holds."""
+    from vlakit.data.source import open_source
+    from vlakit.data.stream.datamodule import source_folder
+
+    survey = open_source(source_folder(source)).survey()
+    emit({"source": source, **asdict(survey)}, "\n".join(survey.lines()), output_format)
 
 
 def verify_shards(folder: Path, output_format: str) -> None:

@@ -1,6 +1,6 @@
 """Where demonstrations come from: all that a conversion knows of RLDS, or of any other format.
 
-A format is one class with this shape; nothing else of the kit changes with it.
+A format is one class with this shape and one file in `formats/`; nothing else of the kit changes with it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vlakit.data.rlds.source import RldsSource
+from vlakit.data.formats import format_of
+from vlakit.data.survey import Survey
 
 
 class Header(Protocol):
@@ -45,6 +46,10 @@ class Source(Protocol):
         """Plain values that tell this source from another one, or from itself after a change: its name, file sizes."""
         ...
 
+    def survey(self) -> Survey:
+        """What it holds, found without a spec."""
+        ...
+
     def headers(self, split: str) -> Iterator[Header]:
         """The episodes of a split in order, none decoded."""
         ...
@@ -62,5 +67,5 @@ class Source(Protocol):
 
 
 def open_source(path: Path) -> Source:
-    """The source in a folder, whatever its format; raises UnknownName or InvalidData when it is none."""
-    return RldsSource.open(path)
+    """The source in a folder or file, whatever its format; raises UnknownName or InvalidData when it is none."""
+    return format_of(path).open_source(path)

@@ -12,6 +12,7 @@ import numpy as np
 from vlakit.data.rlds.folder import RldsFolder, open_rlds
 from vlakit.data.rlds.reader import parse_episode
 from vlakit.data.rlds.tfrecord import RecordHeader, read_record, record_headers
+from vlakit.data.survey import Survey
 from vlakit.errors import CorruptRecord
 
 
@@ -40,6 +41,23 @@ class RldsSource:
         """The dataset's name and how large each file is."""
         files = (file for split in self.folder.splits.values() for file in split)
         return {"name": self.folder.name, "file_sizes": {file.name: file.stat().st_size for file in files}}
+
+    def survey(self) -> Survey:
+        """Fields by features.json; how many steps, only the records say."""
+        leaves = self.folder.features.steps.values()
+        images = {leaf.key.removeprefix("steps/"): leaf for leaf in leaves if leaf.kind == "image"}
+        return Survey(
+            format="RLDS",
+            n_episodes=sum(1 for split in self.splits for _ in self.headers(split)),
+            n_steps=None,
+            fields={path: f"{leaf.dtype} {leaf.shape}" for path, leaf in self.folder.features.steps.items()},
+            cameras={
+                path.removeprefix("observation/"): (leaf.shape[0] or 0, leaf.shape[1] or 0)
+                if all(leaf.shape[:2])
+                else None
+                for path, leaf in images.items()
+            },
+        )
 
     def headers(self, split: str) -> Iterator[RecordHeader]:
         """The records of a split, file after file; CorruptRecord when a file holds not as many as are declared."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,8 +22,8 @@ from vlakit.data.shards.columns import Columns, columns_path, keep_digest, open_
 from vlakit.data.shards.frames import episode_members
 from vlakit.data.shards.index import INDEX_NAME, SPLITS, STATISTICS_NAME, ShardEntry, ShardIndex, load_index, save_index
 from vlakit.data.shards.journal import Journal, already_finished
-from vlakit.data.shards.options import ConversionOptions, OptionKeywords
-from vlakit.data.shards.plan import SKIPPED, Recipe, ShardPlan, plan_shards
+from vlakit.data.shards.options import ConversionOptions, OptionKeywords, no_camera
+from vlakit.data.shards.plan import BROKEN, SKIPPED, Recipe, ShardPlan, plan_shards
 from vlakit.data.shards.pool import Map, mapping
 from vlakit.data.shards.splits import SplitPlan, plan_splits
 from vlakit.data.shards.statistics import compute_statistics, default_mask, save_statistics
@@ -65,11 +65,10 @@ def convert(
     `out` ends. Raises ConfigError when `out` holds a conversion with other options, spec or source, or is being
     written; DiskFull; and what reading the source raises.
     """
-    chosen = ConversionOptions(**{**options, "cameras": tuple(options.get("cameras", ("primary",)))})
-    chosen.check(spec)
     if workers < 1:
         raise ConfigError(f"workers is {workers}", where=f"dataset {spec.name}", do="give 1 or more")
-    recipe = Recipe(open_source(source) if isinstance(source, Path) else source, spec, chosen)
+    recipe = open_recipe(source, spec, **options)
+    chosen = recipe.options
     settings = _settings(recipe)
     with locked(out, wait):
         journal = Journal(out)
@@ -85,6 +84,17 @@ def convert(
         index = conversion.finish(sizes, shards, settings)
         journal.close()
     return index
+
+
+def open_recipe(source: Source | Path, spec: DatasetSpec, **options: Unpack[OptionKeywords]) -> Recipe:
+    """Source, spec and options together. Raises ConfigError for options that do not fit, and as `open_source`."""
+    chosen = ConversionOptions(**{**options, "cameras": tuple(options.get("cameras", ("primary",)))})
+    if any(spec.images.values()):
+        chosen.check(spec)
+    opened = open_source(source) if isinstance(source, Path) else source
+    if not any(spec.images.values()):
+        raise no_camera(spec, opened.survey().cameras)
+    return Recipe(opened, spec, chosen)
 
 
 def make_shard(
@@ -121,6 +131,7 @@ class _Conversion:
     progress: Progress | None
     n_done: int = 0
     n_episodes: int = 0
+    left_out: list[str] = field(default_factory=list[str])
 
     def measure(self, split: str, run: Map) -> Int64:
         """Frames and bytes (n, 2) of each episode of a split, as the plan needs them."""
@@ -131,7 +142,21 @@ class _Conversion:
             sizes = np.concatenate([np.zeros((0, 2), np.int64), *measured])
             self.journal.keep_sizes(split, sizes)
         self.n_episodes += int((sizes[:, 0] > 0).sum())
+        if (sizes[:, 0] == BROKEN).any():
+            self._leave_out(split, sizes)
         return sizes
+
+    def _leave_out(self, split: str, sizes: Int64) -> None:
+        """Write down each episode that cannot be used, with its reason; stop where they are too many."""
+        headers = zip(self.splits.headers(self.recipe.source, split), sizes[:, 0].tolist(), strict=True)
+        broken = [(header, self.recipe.why_not(header)) for header, mark in headers if mark == BROKEN]
+        errors = [(header, error) for header, error in broken if error is not None]
+        limit = self.recipe.options.max_errors
+        if errors and len(errors) > limit * len(sizes):
+            first = errors[0][1]
+            what = f"{len(errors)} of {len(sizes)} {split} episodes cannot be used, and max_errors is {limit:g}"
+            raise type(first)(f"{what}; the first: {first.what}", where=first.where, do=first.do)
+        self.left_out += [f"left out: {header}: {error.what} ({error.where})" for header, error in errors]
 
     def make(self, sizes: Mapping[str, Int64], run: Map, watched: bool) -> list[ShardEntry]:
         """All shards in order; missing ones are made. watched: each episode can be reported, not only shards."""
@@ -183,7 +208,7 @@ class _Conversion:
             proprio=spec.proprio,
             skipped=skipped,
             plan=settings,
-            notes=notes(statistics),
+            notes=(*notes(statistics), *self.left_out),
         )
         save_statistics(out / STATISTICS_NAME, {spec.name: statistics})
         save_index(out, index)
@@ -202,7 +227,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
         "dataset": recipe.spec.name,
         "spec": fingerprint(recipe.spec),
         "source": recipe.source.identity(),
-        "options": {**asdict(recipe.options), "cameras": list(recipe.options.cameras)},
+        "options": recipe.options.written(),
     }
 
 

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlakit.data.rlds.images import decode_image
 from vlakit.data.shards.checks import check_trajectory
-from vlakit.data.shards.frames import episode_id, planned_bytes
+from vlakit.data.shards.frames import episode_id, episode_members, planned_bytes
 from vlakit.data.shards.options import ConversionOptions
 from vlakit.data.source import Header, Source
 from vlakit.data.specs.spec import DatasetSpec
 from vlakit.data.specs.standardize import standardize
+from vlakit.errors import CorruptRecord, FeatureMissing, InvalidData, VlakitError
 from vlakit.schema import Int64, Trajectory
 
-UNLABELED, EMPTY = -1, 0  # in place of the frames of an episode that is skipped
-SKIPPED = {EMPTY: "no step", UNLABELED: "no instruction"}
+BROKEN, UNLABELED, EMPTY = -2, -1, 0  # in place of the frames of an episode that is skipped
+SKIPPED = {EMPTY: "no step", UNLABELED: "no instruction", BROKEN: "cannot be used"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,34 @@ class Recipe:
 
         Raises InvalidData for an episode that must not be trained on (vlakit.data.shards.checks).
         """
-        return np.array([self._size(split, self.trajectory(header), str(header)) for header in headers], np.int64)
+        found = [self._size(split, header) if self.why_not(header) is None else (BROKEN, 0) for header in headers]
+        return np.array(found, np.int64)
 
-    def _size(self, split: str, trajectory: Trajectory, where: str) -> tuple[int, int]:
+    def why_not(self, header: Header) -> VlakitError | None:
+        """What is wrong with an episode, its pictures included; None where nothing is, or errors are not skipped."""
+        if self.options.on_error == "raise":
+            return None
+        try:
+            trajectory = self.trajectory(header)
+            self.frames(trajectory, str(header))
+            episode_members(trajectory, "", self.options.cameras, self.options.image_size, str(header))
+            for picture in (data for images in trajectory.images.values() for data in images):
+                decode_image(picture)
+        except (CorruptRecord, FeatureMissing, InvalidData) as error:
+            return error
+        return None
+
+    def frames(self, trajectory: Trajectory, where: str) -> int:
+        """How many frames of an episode are used; a key of SKIPPED where it is left out. Raises as `sizes`."""
         if not any(text.strip() for text in trajectory.instructions):
-            return UNLABELED if len(trajectory) else EMPTY, 0
+            return UNLABELED if len(trajectory) else EMPTY
         check_trajectory(trajectory, self.spec, where)
-        return len(trajectory), planned_bytes(trajectory, split, self.options.cameras)
+        return len(trajectory)
+
+    def _size(self, split: str, header: Header) -> tuple[int, int]:
+        trajectory = self.trajectory(header)
+        frames = self.frames(trajectory, str(header))
+        return frames, planned_bytes(trajectory, split, self.options.cameras) if frames > 0 else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ LOSSES = ("example", "token")
 
 
 def source_folder(source: str) -> Path:
-    """The RLDS folder that `source` means: the shipped Bridge episodes for "sample", a path otherwise."""
+    """The dataset that `source` means: the shipped Bridge episodes for "sample", a path otherwise."""
     return SAMPLE if source == "sample" else Path(source).expanduser()
 
 
@@ -72,7 +72,7 @@ class Mix:
 class VLADataModule(LightningDataModule):
     """Batches of a mixture: {dataset: weight}, or the name of one in conf/mixture, under `root`, one folder a dataset.
 
-    A dataset that is not there yet is converted from `sources[dataset]` if that names an RLDS folder, as its spec says:
+    A dataset that is not there yet is converted from `sources[dataset]` if that names a dataset, as its spec says:
     the file `specs[dataset]`, else the one of its name in conf/dataset. batch_size counts the samples of one device.
     `processor` leaves with the datasets' statistics: take `self.processor` from here on.
     """

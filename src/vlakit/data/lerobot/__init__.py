@@ -1,0 +1,1 @@
+"""LeRobot datasets in and out, without the lerobot package, which cannot live in this environment."""
