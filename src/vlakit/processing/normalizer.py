@@ -9,17 +9,27 @@ import numpy as np
 import numpy.typing as npt
 
 from vlakit.errors import InvalidData
-from vlakit.schema import DatasetStatistics, Float32, Float64
+from vlakit.processing.linear import Linear
+from vlakit.schema import Bool, DatasetStatistics, Float32, Float64
 
 # Name -> names of the two bounds, and what is added to their distance on the way back. On the way there all add 1e-8.
 # OpenVLA's code comes back by the quantiles alone; OpenVLA-OFT's adds it again, and takes extremes for some robots.
 NORMALIZATIONS = {"openvla": ("q01", "q99", 0.0), "bounds_q99": ("q01", "q99", 1e-8), "bounds": ("min", "max", 1e-8)}
+# Diffusion Policy's: extremes, of the gripper as well; nothing is clipped, and a narrow column is shifted alone.
+LIMITS = "limits"
+NORMALIZATIONS[LIMITS] = ("min", "max", 0.0)
 
 
 def bounds_of(statistics: DatasetStatistics, normalization: str = "openvla") -> tuple[Float64, Float64]:
     """The values (A,) that become -1 and +1."""
     low, high, _ = NORMALIZATIONS[normalization]
-    return getattr(statistics, low), getattr(statistics, high)
+    bounds = getattr(statistics, low), getattr(statistics, high)
+    return Linear.of_range(*bounds).bounds if normalization == LIMITS else bounds
+
+
+def mask_of(statistics: DatasetStatistics, normalization: str = "openvla") -> Bool:
+    """Which columns (A,) are normalised."""
+    return np.ones_like(statistics.mask) if normalization == LIMITS else statistics.mask
 
 
 def normalize(actions: npt.ArrayLike, statistics: DatasetStatistics, normalization: str = "openvla") -> Float32:
@@ -28,9 +38,8 @@ def normalize(actions: npt.ArrayLike, statistics: DatasetStatistics, normalizati
     Dimensions that never change (min == max) become 0. Source: OpenVLA's BOUNDS_Q99 normalisation.
     """
     values = _checked(actions, "an action", len(statistics.q01))
-    low, high = bounds_of(statistics, normalization)
-    scaled = (2 * (values - low) / (high - low + 1e-8) - 1).clip(-1.0, 1.0)
-    result = np.where(statistics.mask, scaled, values)
+    scaled = _scaled(values, *bounds_of(statistics, normalization), clipped=normalization != LIMITS)
+    result = np.where(mask_of(statistics, normalization), scaled, values)
     return np.where(statistics.min == statistics.max, 0.0, result).astype(np.float32)
 
 
@@ -41,8 +50,10 @@ def normalize_proprio(values: npt.ArrayLike, statistics: DatasetStatistics, norm
     """
     known = statistics.proprio or dict.fromkeys(("q01", "q99", "min", "max"), np.zeros(0))
     numbers = _checked(values, "proprio", len(known["q01"]))
-    low, high = (known[name] for name in NORMALIZATIONS[normalization][:2])
-    scaled = (2 * (numbers - low) / (high - low + 1e-8) - 1).clip(-1.0, 1.0)
+    bounds = [known[name] for name in NORMALIZATIONS[normalization][:2]]
+    if normalization == LIMITS:
+        return Linear.of_range(*bounds).there(numbers)
+    scaled = _scaled(numbers, *bounds, clipped=True)
     return np.where(known["min"] == known["max"], 0.0, scaled).astype(np.float32)
 
 
@@ -54,7 +65,13 @@ def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics, normal
     values = _checked(normalized, "an action", len(statistics.q01))
     low, high = bounds_of(statistics, normalization)
     physical = 0.5 * (values + 1) * (high - low + NORMALIZATIONS[normalization][2]) + low
-    return with_constants(np.where(statistics.mask, physical, values), statistics).astype(np.float32)
+    return with_constants(np.where(mask_of(statistics, normalization), physical, values), statistics).astype(np.float32)
+
+
+def _scaled(values: Float64, low: Float64, high: Float64, *, clipped: bool) -> Float64:
+    if clipped:
+        return (2 * (values - low) / (high - low + 1e-8) - 1).clip(-1.0, 1.0)
+    return 2 * (values - low) / (high - low) - 1
 
 
 def with_constants(actions: npt.NDArray[Any], statistics: DatasetStatistics) -> npt.NDArray[Any]:

@@ -156,7 +156,7 @@ class VLADataModule(LightningDataModule):
         # torch's types know neither references in place of row numbers nor that collate changes the type of a batch.
         settings = processor.settings
         dataset: Any = SampleDataset(
-            self.shards, processor.encode, window=settings.window, chunk=settings.chunk, cameras=settings.cameras
+            self.shards, processor.encode, window=settings.window, chunk=settings.ahead, cameras=settings.cameras
         )
         sampler: Any = order
         return DataLoader(
