@@ -230,8 +230,8 @@ def normalizers(fixture: Fixture) -> Section:
 def averages(fixture: Fixture) -> Section:
     """Decays, and six updates of a toy whose first bias is frozen."""
     kinds: dict[str, dict[str, float]] = {
-        "default": {}, "power075": {"power": 0.75}, "delayed": {"update_after": 5},
-        "gamma2_min": {"inv_gamma": 2, "least": 0.2, "most": 0.99},
+        "default": {}, "power075": {"power": 0.75}, "delayed": {"power": 0.75, "update_after": 5},
+        "gamma2_min": {"power": 0.75, "inv_gamma": 2, "least": 0.2, "most": 0.99},
     }  # fmt: skip
     for kind, numbers in kinds.items():
         yield f"ema_{kind}", [decay(int(n), **numbers) for n in fixture.expected["ema_steps"]]
@@ -282,10 +282,9 @@ def schedules(fixture: Fixture) -> Section:
         if not name.startswith("sched_dd"):
             continue
         _, kind, prediction, step = name.split("_")
-        steps = {"ddim": fixture.config["ddim_steps"], "ddpm": None}[kind]
         options = {**fixture.config[kind], "prediction_type": prediction}
-        scheduler = Sampler(kind, steps, **options).scheduler
-        scheduler.set_timesteps(steps or options["num_train_timesteps"])
+        scheduler = Sampler(kind, **options).scheduler
+        scheduler.set_timesteps(options["num_train_timesteps"])
         with drawn(fixture, f"sched/{kind}/{prediction}/{step}"):
             yield name, scheduler.step(eps, int(step), x).prev_sample
 

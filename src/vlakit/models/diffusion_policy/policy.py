@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vlakit.errors import CheckpointMismatch, ConfigError, InvalidData, nearest
 from vlakit.models.diffusion_policy.encoders import Cameras
 from vlakit.models.diffusion_policy.sampler import SEED, Sampler
+from vlakit.models.diffusion_policy.targets import build_targets
 from vlakit.models.diffusion_policy.transformer import DiffusionTransformer
 from vlakit.models.diffusion_policy.unet import Unet
 from vlakit.models.language import FrozenEncoder, WordTable
@@ -29,8 +30,8 @@ class DiffusionPolicy(Network):
     """Denoises (B, T, A) given the window's frames. backbone, options: the network over time and its settings.
 
     vision: the network of each camera, a name in encoders.VISION; crop, in pixels. sampler: `Sampler`'s settings.
-    noise_samples: noises a training example is seen under. executed_from: which action of the trajectory is the first
-    to be carried out; None: that of the present, as the original's image policies and transformers have it.
+    noise_samples: noises a training example is seen under. targets: relative actions, or absolute poses. executed_from:
+    which action of the trajectory is carried out first; None: that of the present, as in the original's image policies.
     """
 
     of_the_run = ("sampler", "noise_samples")
@@ -50,13 +51,14 @@ class DiffusionPolicy(Network):
         pool: str = "mean",
         sampler: Mapping[str, Any] | None = None,
         noise_samples: int = 1,
+        targets: str = "relative",
         action_size: int = 7,
         executed_from: int | None = None,
     ) -> None:
         super().__init__()
         self.processor_settings = settings = _checked(processor, condition).settings
         self.condition, self.action_size, self.noise_samples = condition, action_size, noise_samples
-        self.sampler = Sampler(**(sampler or {}))
+        self.sampler, self.targets = Sampler(**(sampler or {})), build_targets(targets, processor)
         self.first = settings.window - 1 if executed_from is None else executed_from
         self.obs_encoder = Cameras(
             settings.cameras, vision, size=settings.image_size, crop=crop, shared=shared, group_norm=group_norm
@@ -116,8 +118,8 @@ class DiffusionPolicy(Network):
         generator = None if self.training else torch.Generator().manual_seed(SEED)
         copies = self.noise_samples if self.training else 1
         seen = self.seen(batch)
-        trajectory, known = self.trajectory(batch.normalized, seen)
-        trajectory, known = (x.repeat_interleave(copies, dim=0) for x in (trajectory, known))
+        actions = batch.normalized if self.targets is None else self.targets.there(batch.normalized, batch)
+        trajectory, known = (x.repeat_interleave(copies, dim=0) for x in self.trajectory(actions, seen))
         noise = torch.randn(trajectory.shape, generator=generator, device="cpu").to(trajectory.device)
         timesteps = torch.randint(self.sampler.train_steps, (len(trajectory),), generator=generator, device="cpu")
         condition = seen.repeat_interleave(copies, dim=0)
@@ -125,7 +127,7 @@ class DiffusionPolicy(Network):
         output = self._output(errors.unflatten(0, (-1, copies)).mean(dim=1), batch)
         if not self.training:
             with torch.no_grad():
-                output.predicted = self.sampled(seen)[:, : batch.normalized.shape[1], : self.action_size]
+                output.predicted = self.answered(self.sampled(seen), batch)[:, : batch.normalized.shape[1]]
         return output
 
     def _output(self, errors: Tensor, batch: Batch) -> Output:
@@ -175,7 +177,12 @@ class DiffusionPolicy(Network):
     def predict(self, inputs: Inputs) -> Tensor:
         """(B, H, A) float32: the part of the trajectory that is carried out."""
         self._check_size(inputs.action_shape[1])
-        return self.executed(self.sampled(self.seen(inputs)))
+        return self.executed(self.answered(self.sampled(self.seen(inputs)), inputs))
+
+    def answered(self, trajectory: Tensor, inputs: Inputs) -> Tensor:
+        """(B, T, A) normalised actions of (B, T, D)."""
+        actions = trajectory[..., : self.action_size]
+        return actions if self.targets is None else self.targets.back(actions, inputs)
 
     def executed(self, trajectory: Tensor) -> Tensor:
         """(B, H, A) of (B, T, D)."""
