@@ -293,6 +293,8 @@ def schedules(fixture: Fixture) -> Section:
 @torch.no_grad()
 def images(fixture: Fixture) -> Section:
     """The encoders, and one pass of the U-Net."""
+    if IMAGE not in fixture.policies:
+        return
     network, seen = fixture.network(IMAGE), fixture.seen(IMAGE)
     yield "unet_image_features", seen.flatten(0, 1)
     noisy = fixture.noise("unet_image/x", fixture.expected["unet_image_noise_pred"].shape)

@@ -44,7 +44,9 @@ def trivial_answers(samples: Sequence[Sample], mean: Float32) -> tuple[Float32, 
     return np.tile(mean, (len(samples), 1)), np.stack(previous)
 
 
-def baselines(folder: ShardFolder, *, chunk: int = 1, split: str = "val") -> Baselines | None:
+def baselines(
+    folder: ShardFolder, *, chunk: int = 1, split: str = "val", normalization: str = "openvla"
+) -> Baselines | None:
     """Of the first frames of a split, pictures left unread; None where it has none."""
     refs = [
         SampleRef(folder.dataset, row.shard, frame)
@@ -56,7 +58,8 @@ def baselines(folder: ShardFolder, *, chunk: int = 1, split: str = "val") -> Bas
     samples = [folder.read_sample(ref, chunk=chunk, cameras=()) for ref in refs]
     statistics = folder.statistics
     real = np.stack([sample.chunk_mask for sample in samples])  # (N, H)
-    truth = normalize(np.stack([sample.actions for sample in samples]), statistics)  # (N, H, A)
+    truth = normalize(np.stack([sample.actions for sample in samples]), statistics, normalization)  # (N, H, A)
     answers = trivial_answers(samples, statistics.mean.astype(np.float32))  # the same for each step of a chunk
-    off = [np.abs(normalize(answer[:, None], statistics) - truth).mean(axis=-1)[real].mean() for answer in answers]
+    told = [normalize(answer[:, None], statistics, normalization) for answer in answers]
+    off = [np.abs(answer - truth).mean(axis=-1)[real].mean() for answer in told]
     return Baselines(*map(float, off))

@@ -63,24 +63,25 @@ class Cameras(nn.Module):
         self, cameras: Sequence[str], vision: str, *, size: int, crop: int | None, shared: bool, group_norm: bool
     ) -> None:
         super().__init__()
-        self.crop = crop or size
+        self.crop, self.shared = crop or size, shared
         if not 0 < self.crop <= size:
             raise ConfigError(
                 f"a crop of {crop} px from pictures of {size} px", where="model.network.crop", do="crop less, or null"
             )
         build: Callable[..., nn.Module] = VISION.get(vision)
         names = ["rgb"] if shared else list(cameras)
-        self.names = ["rgb" if shared else camera for camera in cameras]
         networks = {name: build(self.crop, batch_norm=shared or not group_norm) for name in names}
         self.key_model_map = nn.ModuleDict(networks)
 
     def forward(self, pixels: Mapping[str, Tensor]) -> Tensor:
         """In the order of the cameras."""
-        features: list[Tensor] = []
-        for name, frames in zip(self.names, pixels.values(), strict=True):
-            seen: Tensor = self.key_model_map[name](self.cropped(frames.flatten(0, 1)))  # (B W, F)
-            features.append(seen.unflatten(0, frames.shape[:2]))
-        return torch.cat(features, dim=-1)
+        shape = next(iter(pixels.values())).shape[:2]
+        frames = [self.cropped(one.flatten(0, 1)) for one in pixels.values()]  # (B W, 3, S, S) each
+        if self.shared:
+            features = list(self.key_model_map["rgb"](torch.cat(frames)).chunk(len(frames)))
+        else:
+            features = [network(one) for network, one in zip(self.key_model_map.values(), frames, strict=True)]
+        return torch.cat(features, dim=-1).unflatten(0, shape)
 
     def cropped(self, frames: Tensor) -> Tensor:
         """(N, 3, S, S) to (N, 3, crop, crop)."""
