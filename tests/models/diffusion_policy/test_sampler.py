@@ -59,17 +59,17 @@ def test_two_modes_stay_two_where_a_mean_would_be_neither() -> None:
     of = processor(cameras=[], window=1, horizon=4, chunk=4, proprio=7, language=None)
     sampler = {"scheduler": "ddim", "num_train_timesteps": 50, "steps": 25}
     network = policy(of=of, sampler=sampler, action_size=1, options={"widths": [16, 32], "time_width": 16})
-    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     given = of.blank(64, action_size=1)
     side = torch.where(torch.arange(64) % 2 == 0, 0.8, -0.8)
     given.normalized, given.datasets = side[:, None, None].expand(-1, 4, 1), ["one"] * 64
-    for _ in range(250):
+    for _ in range(300):
         optimizer.zero_grad()
         network(given).loss.backward()
         optimizer.step()
     with torch.no_grad():
-        seen = network.eval().seen(given)
+        seen = network.eval().seen(given)[:1].expand(256, -1, -1)
         generator = torch.Generator().manual_seed(0)
-        end = network.denoised(seen, torch.randn(64, network.length, 1, generator=generator))[-1].mean(dim=(1, 2))
-    assert 0.35 < float((end > 0).float().mean()) < 0.65
+        end = network.denoised(seen, torch.randn(256, network.length, 1, generator=generator))[-1].mean(dim=(1, 2))
+    assert 0.3 < float((end > 0).float().mean()) < 0.7
     assert float((end.abs() - 0.8).abs().median()) < 0.1  # the mean of the data, 0, is what no answer is near
