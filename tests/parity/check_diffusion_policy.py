@@ -102,19 +102,21 @@ class Fixture:
     def _loaded(self, policy: str, kind: str) -> Loaded:
         place = self.scratch / f"{policy}_{kind}"
         place.mkdir()
-        save_file({name: tensor.contiguous() for name, tensor in self.state(policy).items()}, place / "model.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.state(policy).items()}, place / "model.safetensors"
+        )
         (place / SETTINGS).write_text(json.dumps({"policy": _configuration(self, policy, kind)}))
         loaded = load(place)
         loaded.network.eval().requires_grad_(True)
         return loaded
 
-    def network(self, policy: str, kind: str = "ddpm") -> DiffusionPolicy:
-        network = self.loaded(policy, kind).network
+    def network(self, policy: str, kind: str | None = None) -> DiffusionPolicy:
+        network = self.loaded(policy, kind or self.runs(policy)[0]).network
         assert isinstance(network, DiffusionPolicy)
         return network
 
     def processor(self, policy: str) -> Processor:
-        return self.loaded(policy, "ddpm").processor
+        return self.loaded(policy, self.runs(policy)[0]).processor
 
     def inputs(self, policy: str) -> Inputs:
         """What the policy sees, through its own processor, from raw observations."""
@@ -236,7 +238,9 @@ def averages(fixture: Fixture) -> Section:
     for kind, numbers in kinds.items():
         yield f"ema_{kind}", [decay(int(n), **numbers) for n in fixture.expected["ema_steps"]]
     toy = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    shapes = {name.removeprefix("ema_toy_"): x.shape for name, x in fixture.expected.items() if name.startswith("ema_toy")}
+    shapes = {
+        name.removeprefix("ema_toy_"): x.shape for name, x in fixture.expected.items() if name.startswith("ema_toy")
+    }
     toy.load_state_dict(fixture.seeded_state("ema/0", shapes), strict=False)
     toy[2].bias.requires_grad_(False)
     average = {name: tensor.clone() for name, tensor in toy.state_dict().items()}
@@ -287,7 +291,6 @@ def schedules(fixture: Fixture) -> Section:
         scheduler.set_timesteps(options["num_train_timesteps"])
         with drawn(fixture, f"sched/{kind}/{prediction}/{step}"):
             yield name, scheduler.step(eps, int(step), x).prev_sample
-
 
 
 @torch.no_grad()
@@ -396,7 +399,9 @@ GIVEN += ("unet_image_t", "unet_image_batch_action", "droid_unet_t")
 
 
 def is_given(name: str) -> bool:
-    return name in GIVEN or name.startswith(("unet_image_obs/", "unet_image_normalizer/")) or name.endswith("_grad_names")
+    return (
+        name in GIVEN or name.startswith(("unet_image_obs/", "unet_image_normalizer/")) or name.endswith("_grad_names")
+    )
 
 
 def deviation(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -405,7 +410,9 @@ def deviation(actual: np.ndarray, expected: np.ndarray) -> float:
         return float("inf")
     if expected.dtype.kind in "bi":
         return float((actual != expected).mean())
-    spread = float(expected.std()) if expected.size > 1 and expected.std() > 0 else max(float(np.abs(expected).max()), 1e-8)
+    spread = (
+        float(expected.std()) if expected.size > 1 and expected.std() > 0 else max(float(np.abs(expected).max()), 1e-8)
+    )
     return float(np.abs(actual.astype(np.float64) - expected).max() / spread)
 
 

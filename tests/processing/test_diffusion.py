@@ -27,7 +27,8 @@ def test_a_trajectory_begins_with_the_actions_of_the_windows_earlier_frames(brid
     })  # fmt: skip
     row = folder.episodes("train")[0]
     recorded = [
-        folder.read_sample(SampleRef(folder.dataset, row.shard, row.first_frame + frame)).actions[0] for frame in range(8)
+        folder.read_sample(SampleRef(folder.dataset, row.shard, row.first_frame + frame)).actions[0]
+        for frame in range(8)
     ]
     for frame, steps, real in ((4, range(2, 8), [True] * 6), (1, [0, 0, 1, 2, 3, 4], [False] + [True] * 5)):
         ref = SampleRef(folder.dataset, row.shard, row.first_frame + frame)

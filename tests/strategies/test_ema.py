@@ -35,7 +35,7 @@ def processor() -> DiffusionProcessor:
 
 def test_the_share_that_an_update_keeps_follows_the_originals_formula() -> None:
     for update in (10, 10_000):
-        assert decay(update, **NUMBERS) == pytest.approx(1 - update ** -0.75)
+        assert decay(update, **NUMBERS) == pytest.approx(1 - update**-0.75)
     assert [decay(update, **NUMBERS) for update in (0, 1)] == [0.0, 0.0]
     assert decay(10**9, **NUMBERS) == 0.9999
     assert decay(9, update_after=8) == 0.0 < decay(10, update_after=8)

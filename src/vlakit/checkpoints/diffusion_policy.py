@@ -54,7 +54,9 @@ def tensors_of(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Ten
 
 def card_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *, where: str) -> Card:
     """What the configuration and the normalisers in the file say. Raises CheckpointMismatch for another policy."""
-    fitted = {name.removeprefix("normalizer.params_dict."): t.double().numpy() for name, t in tensors if "params_dict" in name}
+    fitted = {
+        name.removeprefix("normalizer.params_dict."): t.double().numpy() for name, t in tensors if "params_dict" in name
+    }
     try:
         policy = config["policy"]
         name = str(policy["_target_"]).rpartition(".")[2]
@@ -64,6 +66,7 @@ def card_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *,
             )
         network, processor, senses = _POLICIES[name](policy)
         action, proprio = _bounds(fitted, ["action"]), _bounds(fitted, senses)
+        sampler, horizon = _sampler(policy), [int(policy[key]) for key in ("n_obs_steps", "n_action_steps", "horizon")]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise CheckpointMismatch(
             f"{SETTINGS} or the normalisers lack or garble {error}", where=where, do="convert it again: " + RECIPE
@@ -71,15 +74,11 @@ def card_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *,
     statistics = DatasetStatistics(
         **action, mask=np.ones(len(action["min"]), bool), num_transitions=0, num_trajectories=0, proprio=proprio
     )
-    sampler = _sampler(policy)
     network = {"kind": "diffusion_policy", **network, "sampler": sampler, "action_size": len(action["min"])}
-    window, horizon = int(policy["n_obs_steps"]), int(policy["horizon"])
     processor = {
         "kind": "diffusion",
         **processor,
-        "window": window,
-        "chunk": int(policy["n_action_steps"]),
-        "horizon": horizon,
+        **dict(zip(("window", "chunk", "horizon"), horizon, strict=True)),
         "proprio": len(proprio["min"]) if proprio else 0,
         "normalization": LIMITS,
         "language": None,
@@ -101,7 +100,8 @@ def _bounds(fitted: Mapping[str, Float64], keys: Sequence[str]) -> dict[str, Flo
 def _sampler(policy: Mapping[str, Any]) -> dict[str, Any]:
     options = {key: value for key, value in policy["noise_scheduler"].items() if not key.startswith("_")}
     kind = str(policy["noise_scheduler"]["_target_"]).rpartition(".")[2].removesuffix("Scheduler").lower()
-    return {"scheduler": kind, "steps": policy.get("num_inference_steps"), **options}
+    usual = {"beta_schedule": "linear", "num_train_timesteps": 1000}  # diffusers' own
+    return {"scheduler": kind, "steps": policy.get("num_inference_steps"), **usual, **options}
 
 
 def _image_unet(policy: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -131,7 +131,11 @@ def _square(shapes: Sequence[tuple[int, ...]]) -> None:
 
 def _lowdim_unet(policy: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     condition = next((kind for kind in ("local", "global") if policy.get(f"obs_as_{kind}_cond")), "inpaint")
-    network = {"backbone": "unet", "options": _unet_options(policy["model"], kernel=3, scale=False), "condition": condition}
+    network = {
+        "backbone": "unet",
+        "options": _unet_options(policy["model"], kernel=3, scale=False),
+        "condition": condition,
+    }
     if not policy.get("oa_step_convention"):
         network["executed_from"] = int(policy["n_obs_steps"])
     return _lowdim(policy, network)
@@ -148,7 +152,9 @@ def _lowdim_transformer(policy: Mapping[str, Any]) -> tuple[dict[str, Any], dict
 
 def _lowdim(policy: Mapping[str, Any], network: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     if policy.get("pred_action_steps_only"):
-        raise CheckpointMismatch("pred_action_steps_only=True", do="policies that predict the whole horizon can be read")
+        raise CheckpointMismatch(
+            "pred_action_steps_only=True", do="policies that predict the whole horizon can be read"
+        )
     return network, {"image_size": 1, "channel_statistics": ["half"], "cameras": []}, ["obs"]
 
 

@@ -162,7 +162,9 @@ def _job(cfg: DictConfig) -> dict[str, float]:
 def _run_name(cfg: DictConfig, overrides: Sequence[str]) -> str:
     """The experiment's name and what was changed on the command line: lora_r32[seed=0]."""
     words = [o for o in overrides if o.split("=")[0] not in {"experiment", "debug", "hparams_search", "ckpt_path"}]
-    language = OmegaConf.select(cfg, "model.processor.language")  # of a policy that reads words without a language model
+    language = OmegaConf.select(
+        cfg, "model.processor.language"
+    )  # of a policy that reads words without a language model
     told = [f"language={Path(str(language)).name}"] if language is not None else []
     changed = [*told, *without(words, (*_UNNAMED, "model.processor.language="))]
     return f"{cfg.name}[{','.join(changed)}]" if changed else str(cfg.name)

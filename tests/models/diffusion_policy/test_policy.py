@@ -44,7 +44,12 @@ def test_no_answer_depends_on_its_neighbours_or_on_the_one_before(scheduler: str
 
 @pytest.mark.parametrize(
     ("window", "horizon", "chunk", "executed_from", "steps"),
-    [(2, 16, 8, None, range(1, 9)), (1, 8, 4, None, range(4)), (2, 16, 8, 2, range(2, 10)), (3, 4, 8, None, range(2, 4))],
+    [
+        (2, 16, 8, None, range(1, 9)),
+        (1, 8, 4, None, range(4)),
+        (2, 16, 8, 2, range(2, 10)),
+        (3, 4, 8, None, range(2, 4)),
+    ],
 )
 def test_the_part_carried_out_begins_with_the_present(
     window: int, horizon: int, chunk: int, executed_from: int | None, steps: range
@@ -125,7 +130,9 @@ def test_absolute_targets_are_poses_from_the_present_one_and_come_back_as_steps(
     assert given.proprio is not None
     poses = network.targets.there(given.normalized, given)
     steps = torch.from_numpy(of.physical(given.normalized.numpy(), ["one"] * 3))  # metres and radians
-    torch.testing.assert_close(poses[:, 1, :2], given.proprio[:, -1, :2] + steps[:, 1, :2])  # proprio spans -1 to 1 here
+    torch.testing.assert_close(
+        poses[:, 1, :2], given.proprio[:, -1, :2] + steps[:, 1, :2]
+    )  # proprio spans -1 to 1 here
     torch.testing.assert_close(poses[:, 3, :2] - poses[:, 1, :2], steps[:, 2:4, :2].sum(dim=1))
     assert torch.equal(poses[..., 6:], given.normalized[..., 6:])
     torch.testing.assert_close(network.targets.back(poses, given)[:, 1:], given.normalized[:, 1:], atol=1e-5, rtol=1e-4)

@@ -23,7 +23,11 @@ from vlakit.processing.text import TABLE, words
 from vlakit.schema import Batch, Inputs
 
 BACKBONES = {"unet": Unet, "transformer": DiffusionTransformer}
-CONDITIONS = ("global", "local", "inpaint")  # one vector of all frames (the transformer: a token each); one a step; known
+CONDITIONS = (
+    "global",
+    "local",
+    "inpaint",
+)  # one vector of all frames (the transformer: a token each); one a step; known
 
 
 class DiffusionPolicy(Network):
@@ -168,6 +172,8 @@ class DiffusionPolicy(Network):
 
     def said(self, noisy: Tensor, timesteps: Tensor, seen: Tensor) -> Tensor:
         """(B, T, D): the noise in `noisy`, or the trajectory, as the sampler has it; seen (B, W, F)."""
+        dtype = next(self.model.parameters()).dtype
+        noisy, seen = noisy.to(dtype), seen.to(dtype)
         if self.condition == "inpaint":
             return self.model(noisy, timesteps)
         if self.condition == "local":
@@ -217,7 +223,9 @@ class DiffusionPolicy(Network):
 
 def _checked(processor: Processor, condition: str) -> DiffusionProcessor:
     if condition not in CONDITIONS:
-        raise ConfigError(f"condition {condition!r}", where="model.network.condition", do=nearest(condition, CONDITIONS))
+        raise ConfigError(
+            f"condition {condition!r}", where="model.network.condition", do=nearest(condition, CONDITIONS)
+        )
     if not isinstance(processor, DiffusionProcessor):
         raise CheckpointMismatch(
             f"Diffusion Policy needs a horizon, and the processor is of the kind {processor.kind!r}",

@@ -19,7 +19,9 @@ class Sampler:
     """A noise schedule, and the way back in `steps` steps. options: those of diffusers' scheduler."""
 
     def __init__(self, scheduler: str = "ddim", steps: int | None = None, **options: Any) -> None:
-        self.scheduler = _built(scheduler, {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100, **options})
+        self.scheduler = _built(
+            scheduler, {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100, **options}
+        )
         trained = int(self.scheduler.config["num_train_timesteps"])
         self.train_steps, self.steps = trained, trained if steps is None else steps
         if not 1 <= self.steps <= trained:

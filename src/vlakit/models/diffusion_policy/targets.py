@@ -83,6 +83,9 @@ def _table(statistics: DatasetStatistics, name: str) -> Tensor:
     """(4, 6) float32."""
     if statistics.proprio is None:
         raise StatisticsMissing("no statistics of proprio", where=name, do="convert the dataset again, or proprio=0")
-    ends = Linear.of_range(*bounds_of(statistics, LIMITS)), Linear.of_range(*(statistics.proprio[k] for k in ("min", "max")))
+    ends = (
+        Linear.of_range(*bounds_of(statistics, LIMITS)),
+        Linear.of_range(*(statistics.proprio[k] for k in ("min", "max"))),
+    )
     rows = [torch.as_tensor(values[:POSE]) for one in ends for values in (one.scale, one.offset)]
     return torch.stack(rows).float()

@@ -79,9 +79,11 @@ class DiffusionTransformer(nn.Module):
             elif parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02)
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, seen: Tensor | None = None, local: Tensor | None = None) -> Tensor:
+    def forward(
+        self, noisy: Tensor, timesteps: Tensor, seen: Tensor | None = None, local: Tensor | None = None
+    ) -> Tensor:
         """(B, T, D) at time steps (B,); seen (B, W, F)."""
-        time = time_embedding(timesteps, self.width)[:, None]  # (B, 1, D)
+        time = time_embedding(timesteps, self.width)[:, None].to(noisy.dtype)  # (B, 1, D)
         steps = self.input_emb(noisy)
         if self.time_as_token:
             tokens = torch.cat([time, steps], dim=1)

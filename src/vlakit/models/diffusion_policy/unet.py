@@ -15,18 +15,6 @@ from vlakit.models.openvla.layers import time_embedding
 FINAL_GROUPS = 8  # of the last block, whatever `groups` says: the original leaves it at its default
 
 
-class TimeEmbedding(nn.Module):
-    """Time steps (B,) -> (B, D): sines, then cosines."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, timesteps: Tensor) -> Tensor:
-        """(B, D) float32."""
-        return time_embedding(timesteps, self.width)
-
-
 def conv_block(before: int, after: int, kernel: int, groups: int) -> nn.Sequential:
     """Convolution, group norm, Mish."""
     layers = nn.Conv1d(before, after, kernel, padding=kernel // 2), nn.GroupNorm(groups, after), nn.Mish()
@@ -86,9 +74,9 @@ class Unet(nn.Module):
         def block(before: int, after: int) -> ConditionalBlock:
             return ConditionalBlock(before, after, condition, kernel, groups, scale)
 
-        self.diffusion_step_encoder = nn.Sequential(
-            TimeEmbedding(time_width), nn.Linear(time_width, 4 * time_width), nn.Mish(), nn.Linear(4 * time_width, time_width)
-        )
+        self.time_width = time_width
+        layers = nn.Linear(time_width, 4 * time_width), nn.Mish(), nn.Linear(4 * time_width, time_width)
+        self.diffusion_step_encoder = nn.Sequential(nn.Identity(), *layers)  # the original's first is the embedding
         self.local_cond_encoder = nn.ModuleList([block(local, widths[0])] if local else [])
         self.down_modules = nn.ModuleList()
         for level, (before, after) in enumerate(pairwise([size, *widths])):
@@ -102,9 +90,11 @@ class Unet(nn.Module):
         first = conv_block(widths[0], widths[0], kernel, FINAL_GROUPS)
         self.final_conv = nn.Sequential(first, nn.Conv1d(widths[0], size, 1))
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, seen: Tensor | None = None, local: Tensor | None = None) -> Tensor:
+    def forward(
+        self, noisy: Tensor, timesteps: Tensor, seen: Tensor | None = None, local: Tensor | None = None
+    ) -> Tensor:
         """(B, T, D) at time steps (B,)."""
-        condition = self.diffusion_step_encoder(timesteps)
+        condition = self.diffusion_step_encoder(time_embedding(timesteps, self.time_width).to(noisy.dtype))
         if seen is not None:
             condition = torch.cat([condition, seen], dim=1)
         added = self.local_cond_encoder[0](local.mT, condition) if local is not None else 0
