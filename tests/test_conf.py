@@ -13,9 +13,11 @@ from vlakit.configs import FOLDERS, config_names
 from vlakit.errors import ConfigError
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.tokens import TokenProcessor
+from vlakit.trees import flat
 
 EXPERIMENTS = config_names("experiment")
 OFT = ("oft_tiny", "oft_7b")  # they choose their model, whatever the scale
+DIFFUSION = ("dp_unet", "dp_transformer", "dp_droid", "dp_matched", "dp_tiny")  # and these their rate, too
 OTHERS = [f"{group}={name}" for group in ("debug", "hparams_search") for name in config_names(group)]
 PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
 
@@ -35,11 +37,29 @@ def refusal(*words: str) -> ConfigError:
     return caught.value
 
 
-def test_the_experiments_are_the_six_strategies_a_second_rank_and_oft_in_two_sizes() -> None:
+def test_the_experiments_are_the_six_strategies_a_second_rank_oft_in_two_sizes_and_diffusion_policy() -> None:
     assert set(EXPERIMENTS) == {
         *("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64"),
         *OFT,
+        *DIFFUSION,
     }
+
+
+def test_the_matched_diffusion_policy_differs_in_the_papers_four_keys_and_trains_from_scratch() -> None:
+    """OpenVLA, Table 7: a single picture, no proprioception, no chunk, relative actions."""
+    plain, matched = (flat(to_plain(compose_config("explain", [f"model={name}"]))["model"]) for name in DIFFUSION[::3])
+    differing = {key: (plain[key], matched[key]) for key in plain.keys() | matched.keys() if plain[key] != matched[key]}
+    assert differing == {
+        "processor.window": (2, 1),
+        "processor.proprio": (8, 0),
+        "processor.horizon": (16, 1),
+        "network.targets": ("absolute", "relative"),
+    }
+    for name in DIFFUSION:
+        assert (
+            compose_config("train", [f"experiment={name}", "scale=miniature", "paths.output=here"]).model.weights
+            is None
+        )
 
 
 @pytest.mark.parametrize("scale", ["laptop", "paper"])
@@ -49,6 +69,9 @@ def test_every_experiment_composes_under_its_own_name_and_invents_no_key(experim
     assert invented_keys("train", words) == []
     cfg = compose_config("train", words)
     assert cfg.name == experiment
+    if experiment in DIFFUSION:
+        assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == (1e-3 if experiment == "dp_tiny" else 1e-4)
+        return
     rate = "lora" if experiment in OFT else experiment.partition("_r")[0]
     assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == cfg.lr[rate]
 

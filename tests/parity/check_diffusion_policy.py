@@ -1,8 +1,8 @@
 """Compare vlakit with what Diffusion Policy's own code gave: python tests/parity/check_diffusion_policy.py DIR
 
 DIR holds config.json, keys.json (policy -> tensor -> shape, and the seed), seeded_weights.py and expected.npz. Each
-policy is written as a converted checkpoint folder, and loaded as a user's is. Prints `array deviation/sd ok|FAIL`; exits
-with 1 beyond 1e-3.
+policy is written as a converted checkpoint folder, and loaded as a user's is. Prints `array deviation/sd ok|FAIL`;
+exits with 1 beyond 1e-3.
 """
 
 from __future__ import annotations

@@ -65,15 +65,15 @@ def card_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *,
                 f"a policy of the class {name}", where=where, do=f"those that can be read: {', '.join(_POLICIES)}"
             )
         network, processor, senses = _POLICIES[name](policy)
-        action, proprio = _bounds(fitted, ["action"]), _bounds(fitted, senses)
+        action, proprio = _bounds(fitted, ["action"]), _bounds(fitted, senses) if senses else None
         sampler, horizon = _sampler(policy), [int(policy[key]) for key in ("n_obs_steps", "n_action_steps", "horizon")]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise CheckpointMismatch(
             f"{SETTINGS} or the normalisers lack or garble {error}", where=where, do="convert it again: " + RECIPE
         ) from error
-    statistics = DatasetStatistics(
-        **action, mask=np.ones(len(action["min"]), bool), num_transitions=0, num_trajectories=0, proprio=proprio
-    )
+    everything = np.ones(len(action["min"]), bool)
+    counts = {"num_transitions": 0, "num_trajectories": 0}
+    statistics = DatasetStatistics(**action, mask=everything, **counts, proprio=proprio)
     network = {"kind": "diffusion_policy", **network, "sampler": sampler, "action_size": len(action["min"])}
     processor = {
         "kind": "diffusion",
@@ -87,10 +87,8 @@ def card_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *,
     return Card(network, processor, statistics_to_json({dataset: statistics}))
 
 
-def _bounds(fitted: Mapping[str, Float64], keys: Sequence[str]) -> dict[str, Float64] | None:
+def _bounds(fitted: Mapping[str, Float64], keys: Sequence[str]) -> dict[str, Float64]:
     """What becomes -1 and 1 by the normalisers of these keys, side by side: any linear normaliser is told by it."""
-    if not keys:
-        return None
     scale, offset = (np.concatenate([fitted[f"{key}.{name}"] for key in keys]) for name in ("scale", "offset"))
     low, high = (-1 - offset) / scale, (1 - offset) / scale
     ends = {"q01": low, "q99": high, "min": low, "max": high}

@@ -1,4 +1,4 @@
-"""Linear normalisers, `x * scale + offset`, as Diffusion Policy fits them; a column that hardly changes keeps its scale."""
+"""Linear normalisers, `x * scale + offset`, as Diffusion Policy fits them; a narrow column keeps its scale."""
 
 from __future__ import annotations
 

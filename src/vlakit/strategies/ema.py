@@ -75,7 +75,7 @@ class Ema(Callback):
         self._restored: Mapping[str, Tensor] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The network is the average: a copy at first, that of a checkpoint behind one, whose trained weights follow."""
+        """The average begins as a copy; behind a checkpoint, whose network it is, what trained takes its place."""
         network = cast("PolicyModule", pl_module).model
         self._parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.other, self.shown = {name: p.detach().clone() for name, p in self._parameters.items()}, False
@@ -84,7 +84,9 @@ class Ema(Callback):
                 parameter.data.copy_(self._restored[name])
             self._restored = None
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Behind each step of the optimizer."""
         if self.updates < trainer.global_step:
             averaged(self.other, cast("PolicyModule", pl_module).model, decay(self.updates, **self.numbers))

@@ -80,7 +80,7 @@ class DiffusionPolicy(Network):
         if not settings.cameras:
             return size
         shape = (1, 1, channels, settings.image_size, settings.image_size)
-        return size + _width_of(self.obs_encoder, {camera: shape for camera in settings.cameras})
+        return size + _width_of(self.obs_encoder, dict.fromkeys(settings.cameras, shape))
 
     def _backbone(self, name: str, options: dict[str, Any]) -> Any:
         settings, seen = self.processor_settings, self.seen_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,14 +100,16 @@ class Unet(nn.Module):
             condition = torch.cat([condition, seen], dim=1)
         added = self.local_cond_encoder[0](local.mT, condition) if local is not None else 0
         x, kept = noisy.mT, list[Tensor]()  # (B, D, T)
-        for first, second, *shrink in self.down_modules:
+        down: Any = self.down_modules  # lists of modules, which torch's types do not know
+        up: Any = self.up_modules
+        for first, second, *shrink in down:
             x = second(first(x, condition) + added, condition)
             added = 0
             kept.append(x)
             x = shrink[0](x) if shrink else x
         for block in self.mid_modules:
             x = block(x, condition)
-        for first, second, grow in self.up_modules:
+        for first, second, grow in up:
             x = grow(second(first(torch.cat([x, kept.pop()], dim=1), condition), condition))
         return self.final_conv(x).mT
 
