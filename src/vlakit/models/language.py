@@ -37,7 +37,7 @@ class WordTable(nn.Module):
 
 
 class FrozenEncoder(nn.Module):
-    """A text encoder that never learns, such as DistilBERT; a checkpoint holds its weights, and needs its folder too."""
+    """A text encoder that never learns, such as DistilBERT; a checkpoint holds its weights and needs its folder."""
 
     def __init__(self, folder: str, pool: str = "mean") -> None:
         super().__init__()

@@ -24,7 +24,7 @@ _NOTHING = np.zeros(0, np.int64)
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSettings(ProcessorSettings):
-    """Of a policy that learns `horizon` actions (Tp), the first `window` - 1 (To - 1) of them past, and answers `chunk`.
+    """Of a policy that learns `horizon` actions (Tp), the first `window` - 1 of them past, and answers `chunk` (Ta).
 
     language: `table`, words that are learned; the folder of a frozen text encoder; None: it reads nothing.
     """

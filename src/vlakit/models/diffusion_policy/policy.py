@@ -1,4 +1,4 @@
-"""`DiffusionPolicy`: what it sees conditions a network that turns noise into a trajectory of actions (Chi et al. 2023)."""
+"""`DiffusionPolicy`: what it sees conditions a network that turns noise into a trajectory of actions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DiffusionPolicy(Network):
 
     of_the_run = ("sampler", "noise_samples")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  a card names each
         self,
         processor: Processor,
         *,

@@ -29,7 +29,7 @@ def build_targets(name: str, processor: Processor) -> Absolute | None:
         raise ConfigError(
             f"absolute targets with proprio {settings.proprio} and normalization {settings.normalization}",
             where="model.network.targets",
-            do=f"a pose is reckoned from {POSE} numbers of proprio, under normalization={LIMITS}; else targets=relative",
+            do=f"poses take {POSE} numbers of proprio or more, under normalization={LIMITS}; else targets=relative",
         )
     return Absolute(processor)
 

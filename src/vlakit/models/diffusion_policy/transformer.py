@@ -21,7 +21,7 @@ class DiffusionTransformer(nn.Module):
 
     step = 1  # T is a multiple of it
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  a model YAML names each
         self,
         size: int,
         *,

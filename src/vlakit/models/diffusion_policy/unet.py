@@ -50,7 +50,7 @@ class ConditionalBlock(nn.Module):
 
 
 class Unet(nn.Module):
-    """Denoises (B, T, D); T is a multiple of `step`. seen: a condition (B, G) of all steps; local: one a step (B, T, L).
+    """Denoises (B, T, D); T is a multiple of `step`. seen: a condition (B, G) of all steps; local: (B, T, L).
 
     The original has a second encoder of local conditions, whose output it never uses: here it is left out.
     """
@@ -124,5 +124,5 @@ def _check(widths: Sequence[int], groups: int, kernel: int, time_width: int) -> 
         raise ConfigError(
             f"a U-Net of widths {list(widths)}, {groups} groups, kernel {kernel}, time_width {time_width}",
             where="model.network.options",
-            do=f"two widths or more, multiples of groups, the first of {FINAL_GROUPS}; an odd kernel, an even time_width",
+            do=f"two widths or more, multiples of groups, the first of {FINAL_GROUPS}; kernel odd, time_width even",
         )
