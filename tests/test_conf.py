@@ -106,7 +106,7 @@ def test_oft_at_the_papers_scale_is_the_released_model_with_its_head_and_senses(
     assert (cfg.data.batch_size, cfg.strategy.rank, cfg.strategy.alpha, cfg.strategy.optimizer.lr) == (8, 32, 16, 5e-4)
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in OFT])
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in (*OFT, *DIFFUSION)])
 def test_paper_scale_is_the_7b_model_in_bf16_at_the_papers_batch_and_rates(experiment: str) -> None:
     cfg = compose_config("train", [f"experiment={experiment}", "scale=paper"])
     assert cfg.data.batch_size == 16
