@@ -13,12 +13,14 @@ from vlakit.configs import FOLDERS, config_names
 from vlakit.errors import ConfigError
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.tokens import TokenProcessor
+from vlakit.trees import flat
 
 STARTS = ("cofinetune", "openvla_scratch", "random_init")  # full fine-tuning with other data or from other weights
-BASELINES = ("octo_",)  # how the experiments of other families begin: networks, rates and tests of their own
+BASELINES = ("dp_", "octo_")  # how the experiments of other families begin: networks, rates and tests of their own
 OTHER_FAMILIES = [name for name in config_names("experiment") if name.startswith(BASELINES)]
 EXPERIMENTS = [name for name in config_names("experiment") if name not in OTHER_FAMILIES]
 OFT = ("oft_tiny", "oft_7b")  # they choose their model, whatever the scale
+DIFFUSION = ("dp_unet", "dp_transformer", "dp_droid", "dp_matched", "dp_tiny")  # and these their rate, too
 OTHERS = [f"{group}={name}" for group in ("debug", "hparams_search") for name in config_names(group)]
 PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
 
@@ -44,6 +46,23 @@ def test_the_experiments_are_the_six_strategies_a_second_rank_oft_in_two_sizes_a
         *OFT,
         *STARTS,
     }
+
+
+def test_the_matched_diffusion_policy_differs_in_the_papers_four_keys_and_trains_from_scratch() -> None:
+    """OpenVLA, Table 7: a single picture, no proprioception, no chunk, relative actions."""
+    plain, matched = (flat(to_plain(compose_config("explain", [f"model={name}"]))["model"]) for name in DIFFUSION[::3])
+    differing = {key: (plain[key], matched[key]) for key in plain.keys() | matched.keys() if plain[key] != matched[key]}
+    assert differing == {
+        "processor.window": (2, 1),
+        "processor.proprio": (8, 0),
+        "processor.horizon": (16, 1),
+        "network.targets": ("absolute", "relative"),
+    }
+    for name in DIFFUSION:
+        assert (
+            compose_config("train", [f"experiment={name}", "scale=miniature", "paths.output=here"]).model.weights
+            is None
+        )
 
 
 @pytest.mark.parametrize("scale", ["laptop", "paper"])

@@ -76,7 +76,7 @@ class Sample:
 
     images: camera -> W encoded images, oldest first; window_mask (W,) bool: False where the window starts before
     the episode and repeats its first frame. actions (H, A) float32 in physical units; chunk_mask (H,) bool: False past
-    the end.
+    the end. past (W - 1, A): the actions of the window's earlier frames, the first again where it starts too early.
     position: the sample's number in the stream, which also seeds its augmentation.
     answer: of a question about the picture, which `instruction` then is; no action goes with it.
     """
@@ -89,7 +89,7 @@ class Sample:
     window_mask: Bool
     chunk_mask: Bool
     previous_action: Float32 | None = None  # (A,) the step before; None at the start of an episode
-    past_actions: Float32 | None = None  # (W - 1, A) of the window's frames before the present one, oldest first
+    past: Float32 | None = None
     proprio: Float32 | None = None  # (W, P), in the order of the dataset's statistics
     position: int = 0
     row: int = -1  # the frame's number among all frames of its dataset's shards; -1: not from shards

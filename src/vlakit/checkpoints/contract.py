@@ -18,7 +18,7 @@ import torch
 from vlakit.errors import CheckpointMismatch, InvalidData, PartMissing, StatisticsMissing, VlakitError
 from vlakit.models.network import Network
 from vlakit.processing.images import decode_jpeg
-from vlakit.processing.normalizer import bounds_of, with_constants
+from vlakit.processing.normalizer import bounds_of, mask_of, with_constants
 from vlakit.processing.processor import Processor
 from vlakit.schema import DatasetStatistics, Float32, Observation, Sample
 
@@ -176,7 +176,7 @@ def _broken(frames: Sequence[Mapping[str, Any]], answered: Float32 | VlakitError
         physical = processor.physical(answer[None], [frame["dataset"]])[0].astype(np.float64)
         low, high = bounds_of(statistics, processor.settings.normalization)
         # In normalised units of today's statistics: so other statistics, which change what an answer means, show too.
-        half_span = np.where(statistics.mask, (high - low) / 2, 1.0)
+        half_span = np.where(mask_of(statistics, processor.settings.normalization), (high - low) / 2, 1.0)
         distances.append(float((np.abs(physical - recorded) / np.maximum(half_span, 1e-8)).max()))
     wrong = [distance for distance in distances if distance > TOLERANCE]
     if not wrong:
@@ -220,7 +220,7 @@ def _answers(network: Network, processor: Processor, observations: Sequence[Obse
 
 def _fingerprint(statistics: DatasetStatistics, normalization: str) -> str:
     """Short hash of what turns normalised actions into physical ones."""
-    numbers = [*bounds_of(statistics, normalization), statistics.mask.astype(np.float64)]
+    numbers = [*bounds_of(statistics, normalization), mask_of(statistics, normalization).astype(np.float64)]
     return sha256(np.stack(numbers).tobytes()).hexdigest()[:16]
 
 

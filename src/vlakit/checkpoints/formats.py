@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlakit.checkpoints import octo, oft
+from vlakit.checkpoints import diffusion_policy, octo, oft
 from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, check_plain, load_adapter
 from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.contract import CONTRACT_FILE
@@ -78,6 +78,7 @@ def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     place = resolve(path)
     _refuse_oft_part(place)
     octo.refuse_flax(place)
+    diffusion_policy.refuse_pickle(place)
     for known in FORMATS:
         if known.matches(place):
             return known.read(place, options or LoadOptions())
@@ -182,6 +183,13 @@ def _under_oft(path: Path, options: LoadOptions) -> Iterable[tuple[str, Tensor]]
     """The language model of an OpenVLA-OFT folder whose adapter was not merged: the adapter's base with it."""
     adapted = _adapter(path / oft.ADAPTER, options)
     return plain_network(adapted, where=str(path)).state_dict().items()
+
+
+@reader("a converted Diffusion Policy folder", lambda path: (path / diffusion_policy.SETTINGS).is_file())
+def _diffusion_policy(path: Path, options: LoadOptions) -> Loaded:
+    config = read_table(path / diffusion_policy.SETTINGS)
+    card = diffusion_policy.card_of(config, safetensors_of(path), where=str(path))
+    return _filled(card, diffusion_policy.tensors_of(safetensors_of(path)), path, options)
 
 
 @reader("a vlakit .ckpt or a run's folder", lambda path: path.suffix == ".ckpt" or path.is_dir())

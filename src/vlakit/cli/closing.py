@@ -23,7 +23,7 @@ def last_words(metrics: Mapping[str, float], data: VLADataModule, output: Path, 
     settings = data.processor.settings
     for name, folder in data.shards.items():
         l1 = metrics.get(f"val/l1/{name}")
-        found = None if l1 is None else baselines(folder, chunk=settings.chunk, by=settings.normalization)
+        found = None if l1 is None else baselines(folder, chunk=settings.ahead, by=settings.normalization)
         if l1 is not None and found is not None:
             yield f"held-out frames of {name}: {found.beside(l1)}"
     place = shlex.quote(str(output))

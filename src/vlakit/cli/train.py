@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vlakit.cli.configuration import PROVIDER, to_plain
 from vlakit.cli.errors import quiet_libraries, readable_errors
@@ -162,5 +162,9 @@ def _job(cfg: DictConfig) -> dict[str, float]:
 def _run_name(cfg: DictConfig, overrides: Sequence[str]) -> str:
     """The experiment's name and what was changed on the command line: lora_r32[seed=0]."""
     words = [o for o in overrides if o.split("=")[0] not in {"experiment", "debug", "hparams_search", "ckpt_path"}]
-    changed = without(words, _UNNAMED)
+    language = OmegaConf.select(
+        cfg, "model.processor.language"
+    )  # of a policy that reads words without a language model
+    told = [f"language={Path(str(language)).name}"] if language is not None else []
+    changed = [*told, *without(words, (*_UNNAMED, "model.processor.language="))]
     return f"{cfg.name}[{','.join(changed)}]" if changed else str(cfg.name)

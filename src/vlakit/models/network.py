@@ -70,6 +70,16 @@ class Network(nn.Module):
         return ()
 
     @property
+    def frozen(self) -> Sequence[str]:
+        """Globs of parameters that never train, whatever the strategy."""
+        return ()
+
+    @property
+    def undecayed(self) -> Sequence[str]:
+        """Globs of parameters without weight decay, where norms and biases have none."""
+        return ()
+
+    @property
     def description(self) -> dict[str, Any]:
         """Plain values from which `build_network` makes it again."""
         return {"kind": self.kind, **self.settings}
@@ -148,7 +158,12 @@ def row_means(values: Tensor, chunk_mask: Tensor) -> Tensor:
 
 CAPABILITY = TypeVar("CAPABILITY")
 NETWORKS: Registry[Network] = Registry(
-    "network", {"octo": "vlakit.models.octo.octo:octo", "openvla": "vlakit.models.openvla.vla:openvla"}
+    "network",
+    {
+        "octo": "vlakit.models.octo.octo:octo",
+        "openvla": "vlakit.models.openvla.vla:openvla",
+        "diffusion_policy": "vlakit.models.diffusion_policy.policy:DiffusionPolicy",
+    },
 )
 
 

@@ -28,6 +28,8 @@ CHANNEL_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "imagenet_hf_rounded": ((0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    # Diffusion Policy's: to [-1, 1] first, and then by ImageNet's numbers, which are meant for [0, 1].
+    "imagenet_twice": ((0.7425, 0.728, 0.703), (0.1145, 0.112, 0.1125)),
 }
 
 

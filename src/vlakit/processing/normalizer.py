@@ -3,52 +3,112 @@
 A column that never changes is learnt as 0, as in OpenVLA, and comes back as the constant that it is.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vlakit.errors import InvalidData
-from vlakit.schema import DatasetStatistics, Float32, Float64
+from vlakit.processing.linear import Linear
+from vlakit.schema import Bool, DatasetStatistics, Float32, Float64
 
-# Name -> names of the two bounds, and what is added to their distance on the way back. On the way there all add 1e-8.
-# OpenVLA's code comes back by the quantiles alone; OpenVLA-OFT's adds it again, and takes extremes for some robots.
-# Octo's `normal` makes mean 0 and deviation 1 of everything, whose bounds are thus a deviation from the mean.
-NORMALIZATIONS = {"openvla": ("q01", "q99", 0.0), "bounds_q99": ("q01", "q99", 1e-8), "bounds": ("min", "max", 1e-8)}
-NORMALIZATIONS["normal"] = ("mean", "std", 0.0)
+_KNOWN = ("q01", "q99", "min", "max", "mean", "std")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Two statistics become -1 and +1, and what lies outside is clipped; columns without the mask stay as they are.
+
+    back: what is added to their distance on the way back. On the way there all add 1e-8. OpenVLA's code comes back by
+    the quantiles alone; OpenVLA-OFT's adds it again, and takes extremes for some robots.
+    """
+
+    low: str = "q01"
+    high: str = "q99"
+    back: float = 0.0
+
+    def bounds(self, numbers: Mapping[str, Float64]) -> tuple[Float64, Float64]:
+        """The values (A,) that become -1 and +1."""
+        return numbers[self.low], numbers[self.high]
+
+    def mask(self, statistics: DatasetStatistics) -> Bool:
+        """Which columns (A,) of an action are normalised."""
+        return statistics.mask
+
+    def there(self, values: Float64, numbers: Mapping[str, Float64]) -> Float64:
+        """(..., A) in [-1, 1]; 0 in columns that never change."""
+        return np.where(numbers["min"] == numbers["max"], 0.0, _scaled(values, *self.bounds(numbers)).clip(-1.0, 1.0))
+
+
+class Moments(Normalization):
+    """Octo's: mean 0 and deviation 1, so that the bounds are a deviation from the mean; nothing is clipped."""
+
+    def bounds(self, numbers: Mapping[str, Float64]) -> tuple[Float64, Float64]:
+        """See Normalization."""
+        return numbers["mean"] - numbers["std"], numbers["mean"] + numbers["std"]
+
+    def there(self, values: Float64, numbers: Mapping[str, Float64]) -> Float64:
+        """See Normalization."""
+        return np.where(numbers["min"] == numbers["max"], 0.0, _scaled(values, *self.bounds(numbers)))
+
+
+class Limits(Normalization):
+    """Diffusion Policy's: extremes, of the gripper too; nothing is clipped, and a narrow column is shifted alone."""
+
+    def bounds(self, numbers: Mapping[str, Float64]) -> tuple[Float64, Float64]:
+        """See Normalization."""
+        return Linear.of_range(numbers["min"], numbers["max"]).bounds
+
+    def mask(self, statistics: DatasetStatistics) -> Bool:
+        """See Normalization."""
+        return np.ones_like(statistics.mask)
+
+    def there(self, values: Float64, numbers: Mapping[str, Float64]) -> Float64:
+        """See Normalization; what a narrow column is away from its lowest value."""
+        return Linear.of_range(numbers["min"], numbers["max"]).there(values).astype(np.float64)
+
+
+LIMITS = "limits"
+NORMALIZATIONS = {
+    "openvla": Normalization(),
+    "bounds_q99": Normalization(back=1e-8),
+    "bounds": Normalization("min", "max", back=1e-8),
+    "normal": Moments(),
+    LIMITS: Limits(),
+}
 
 
 def bounds_of(statistics: DatasetStatistics, normalization: str = "openvla") -> tuple[Float64, Float64]:
     """The values (A,) that become -1 and +1."""
-    one, other = (getattr(statistics, name) for name in NORMALIZATIONS[normalization][:2])
-    return (one - other, one + other) if normalization == "normal" else (one, other)
+    return NORMALIZATIONS[normalization].bounds(_numbers(statistics))
+
+
+def mask_of(statistics: DatasetStatistics, normalization: str = "openvla") -> Bool:
+    """Which columns (A,) are normalised."""
+    return NORMALIZATIONS[normalization].mask(statistics)
 
 
 def normalize(actions: npt.ArrayLike, statistics: DatasetStatistics, normalization: str = "openvla") -> Float32:
-    """Map actions (..., A) from physical units to [-1, 1], clipped, where the mask says so; others stay as they are.
+    """Map actions (..., A) from physical units to [-1, 1] where the mask says so; others stay as they are.
 
-    `normal` clips nothing. Dimensions that never change (min == max) become 0. Source: OpenVLA's BOUNDS_Q99.
+    Dimensions that never change (min == max) become 0. Source: OpenVLA's BOUNDS_Q99 normalisation.
     """
-    values = _checked(actions, "an action", len(statistics.q01))
-    result = np.where(statistics.mask, _scaled(values, *bounds_of(statistics, normalization), normalization), values)
+    values, numbers = _checked(actions, "an action", len(statistics.q01)), _numbers(statistics)
+    kind = NORMALIZATIONS[normalization]
+    result = np.where(kind.mask(statistics), kind.there(values, numbers), values)
     return np.where(statistics.min == statistics.max, 0.0, result).astype(np.float32)
 
 
 def normalize_proprio(values: npt.ArrayLike, statistics: DatasetStatistics, normalization: str = "openvla") -> Float32:
-    """Map proprio (..., P) from the dataset's units to [-1, 1], clipped; numbers that never change become 0.
+    """Map proprio (..., P) from the dataset's units to [-1, 1]; numbers that never change become 0.
 
-    `normal` clips nothing. Raises InvalidData for another size than the statistics have. Source: OpenVLA-OFT.
+    Raises InvalidData for another size than the statistics have. Source: OpenVLA-OFT.
     """
-    known = statistics.proprio or dict.fromkeys(("q01", "q99", "min", "max", "mean", "std"), np.zeros(0))
+    known = statistics.proprio or dict.fromkeys(_KNOWN, np.zeros(0))
     numbers = _checked(values, "proprio", len(known["q01"]))
-    one, other = (known[name] for name in NORMALIZATIONS[normalization][:2])
-    low, high = (one - other, one + other) if normalization == "normal" else (one, other)
-    return np.where(known["min"] == known["max"], 0.0, _scaled(numbers, low, high, normalization)).astype(np.float32)
-
-
-def _scaled(values: Float64, low: Float64, high: Float64, normalization: str) -> Float64:
-    scaled = 2 * (values - low) / (high - low + 1e-8) - 1
-    return scaled if normalization == "normal" else scaled.clip(-1.0, 1.0)
+    return NORMALIZATIONS[normalization].there(numbers, known).astype(np.float32)
 
 
 def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics, normalization: str = "openvla") -> Float32:
@@ -58,8 +118,16 @@ def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics, normal
     """
     values = _checked(normalized, "an action", len(statistics.q01))
     low, high = bounds_of(statistics, normalization)
-    physical = 0.5 * (values + 1) * (high - low + NORMALIZATIONS[normalization][2]) + low
-    return with_constants(np.where(statistics.mask, physical, values), statistics).astype(np.float32)
+    physical = 0.5 * (values + 1) * (high - low + NORMALIZATIONS[normalization].back) + low
+    return with_constants(np.where(mask_of(statistics, normalization), physical, values), statistics).astype(np.float32)
+
+
+def _numbers(statistics: DatasetStatistics) -> dict[str, Float64]:
+    return {name: getattr(statistics, name) for name in _KNOWN}
+
+
+def _scaled(values: Float64, low: Float64, high: Float64) -> Float64:
+    return 2 * (values - low) / (high - low + 1e-8) - 1
 
 
 def with_constants(actions: npt.NDArray[Any], statistics: DatasetStatistics) -> npt.NDArray[Any]:

@@ -26,6 +26,7 @@ PROCESSORS: Registry[Processor] = Registry(
     "processor",
     {
         "images": "vlakit.processing.processor:Processor",
+        "diffusion": "vlakit.processing.diffusion:DiffusionProcessor",
         "instructions": "vlakit.processing.instructions:InstructionProcessor",
         "tokens": "vlakit.processing.tokens:TokenProcessor",
     },
@@ -90,7 +91,7 @@ class Processor(PictureChain):
 
     def encode(self, sample: Sample) -> Example:
         """One sample of the stream to what the network trains on; decoding happens here, in the loader's worker."""
-        actions = sample.actions[: self.settings.chunk]
+        actions = sample.actions[: self.settings.trained]
         where = f"sample {sample.key}"
         if not np.isfinite(actions).all():
             raise ActionNotFinite("an action is not finite", where=where, do="run vlakit shards verify=DIR")
@@ -101,7 +102,7 @@ class Processor(PictureChain):
             window_mask=sample.window_mask,
             actions=actions,
             normalized=self.normalized_actions(actions, sample.dataset),
-            chunk_mask=sample.chunk_mask[: self.settings.chunk],
+            chunk_mask=sample.chunk_mask[: self.settings.trained],
             proprio=self._proprio(sample.proprio, sample.dataset, where=where),
             past=self._past(sample),
             position=sample.position,
@@ -110,7 +111,7 @@ class Processor(PictureChain):
 
     def _past(self, sample: Sample) -> Float32 | None:
         """(W - 1, A) normalised; None for a policy without a past."""
-        past = sample.past_actions
+        past = sample.past
         return None if past is None or not len(past) else self.normalized_actions(past, sample.dataset)
 
     def _sample_pixels(self, sample: Sample, camera: str) -> Tensor:
@@ -232,16 +233,16 @@ class Processor(PictureChain):
         """
         settings = self.settings
         shape = (rows, settings.window, 3 * len(settings.channel_statistics), settings.image_size, settings.image_size)
-        actions = torch.zeros(rows, settings.chunk, action_size)
+        actions = torch.zeros(rows, settings.trained, action_size)
         return Batch(
             pixels={camera: torch.empty(shape, device=device) for camera in settings.cameras},
             window_mask=torch.ones(shape[:2], dtype=torch.bool),
             datasets=[""] * rows,
-            action_shape=(settings.chunk, action_size),
+            action_shape=(settings.trained, action_size),
             proprio=torch.zeros(*shape[:2], settings.proprio) if settings.proprio else None,
             actions=actions,
             normalized=actions,
-            chunk_mask=torch.ones(rows, settings.chunk, dtype=torch.bool),
+            chunk_mask=torch.ones(rows, settings.trained, dtype=torch.bool),
             keys=[""] * rows,
             text=self.blank_text(rows, settings.chunk * action_size, prompt_tokens, answer_tokens),
         )

@@ -38,12 +38,22 @@ class ProcessorSettings:
                 where="processor.normalization",
                 do=nearest(str(self.normalization), NORMALIZATIONS),
             )
-        if not self.cameras or self.window < 1 or self.chunk < 1 or self.proprio < 0:
+        if not (self.cameras or self.proprio > 0) or self.window < 1 or self.chunk < 1 or self.proprio < 0:
             raise ConfigError(
                 f"cameras {list(self.cameras)}, window {self.window}, chunk {self.chunk}, proprio {self.proprio}",
                 where="processor",
-                do="name at least one camera; window and chunk are 1 or more, proprio 0 or more",
+                do="name at least one camera, or proprio; window and chunk are 1 or more, proprio 0 or more",
             )
+
+    @property
+    def trained(self) -> int:
+        """Actions that a training example holds."""
+        return self.chunk
+
+    @property
+    def ahead(self) -> int:
+        """Those of them from the present on, which is what is read of the data."""
+        return self.chunk
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -17,6 +17,7 @@ from vlakit.files import ASSETS
 from vlakit.registry import Registry
 
 TOKENIZERS: Registry["TextTokenizer"] = Registry("tokenizer")
+TABLE = "table"  # the language of a policy that learns words; else it is the folder of a frozen text encoder
 
 
 @dataclass
@@ -103,3 +104,15 @@ def _from_folder(path: str | None, whose: str = "Llama-2's", such: str = "that o
 def build_tokenizer(name: str, path: str | None = None) -> TextTokenizer:
     """The tokenizer called `name`; `path` is the folder of one whose files do not ship with vlakit."""
     return TOKENIZERS.build(name, path=path)
+
+
+def check_folder(folder: str) -> None:
+    """Raise PartMissing where a text encoder's files are not here."""
+    place = Path(folder).expanduser()
+    lacking = [name for name in ("config.json", "tokenizer.json") if not (place / name).is_file()]
+    if lacking:
+        raise PartMissing(
+            f"the text encoder's files are not here: no {', '.join(lacking)}",
+            where=str(place),
+            do=f"copy the folder of a Hugging Face text encoder there, or learn words: language={TABLE}",
+        )

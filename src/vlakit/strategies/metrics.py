@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from vlakit.models.network import Output, row_means
-from vlakit.processing.normalizer import bounds_of
+from vlakit.processing.normalizer import bounds_of, mask_of
 from vlakit.processing.processor import Processor
 from vlakit.schema import Batch
 
@@ -35,7 +35,7 @@ class ActionMetrics(nn.Module):
         columns = {
             "low": [low for low, _ in bounds],
             "high": [high for _, high in bounds],
-            "mask": [s.mask for s in stats],
+            "mask": [mask_of(one, processor.settings.normalization) for one in stats],
         }
         for field, values in columns.items():
             stacked = torch.stack([torch.as_tensor(one) for one in values]) if stats else torch.zeros(0)

@@ -1,6 +1,7 @@
 """Parameter groups and learning-rate schedules."""
 
 import math
+from fnmatch import fnmatch
 
 from torch import nn
 from torch.optim import Optimizer
@@ -13,7 +14,9 @@ def parameter_groups(module: nn.Module, *, decay_norms_and_biases: bool) -> list
     OpenVLA's pretraining spares them, its LoRA script decays everything (torch's default AdamW).
     """
     trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    spared = {name for name, p in trainable if p.ndim <= 1 or name.endswith(".bias")} - (
+    globs = getattr(module, "undecayed", ())
+    undecayed = {name for name, _ in trainable if any(fnmatch(name, glob) for glob in globs)}
+    spared = undecayed.union(name for name, p in trainable if p.ndim <= 1 or name.endswith(".bias")) - (
         {name for name, _ in trainable} if decay_norms_and_biases else set()
     )
     groups = [_group([(name, p) for name, p in trainable if name not in spared])]
@@ -31,12 +34,18 @@ def constant(optimizer: Optimizer, n_steps: int, *, warmup_steps: int = 0) -> La
     return LambdaLR(optimizer, lambda step: _warmup(step, warmup_steps))
 
 
-def cosine(optimizer: Optimizer, n_steps: int, *, warmup_steps: int = 0, final_share: float = 0.0) -> LambdaLR:
-    """A linear warm-up, then half a cosine down to `final_share` of the learning rate at step `n_steps`."""
+def cosine(
+    optimizer: Optimizer, n_steps: int, *, warmup_steps: int = 0, final_share: float = 0.0, from_zero: bool = False
+) -> LambdaLR:
+    """A linear warm-up, then half a cosine down to `final_share` of the learning rate at step `n_steps`.
+
+    from_zero: the first step has a rate of zero, as with diffusers' and transformers' schedules.
+    """
 
     def share(step: int) -> float:
         progress = min(1.0, max(0, step - warmup_steps) / max(1, n_steps - warmup_steps))
-        return _warmup(step, warmup_steps) * (final_share + (1 - final_share) * (1 + math.cos(math.pi * progress)) / 2)
+        warmth = min(1.0, step / max(1, warmup_steps)) if from_zero else _warmup(step, warmup_steps)
+        return warmth * (final_share + (1 - final_share) * (1 + math.cos(math.pi * progress)) / 2)
 
     return LambdaLR(optimizer, share)
 

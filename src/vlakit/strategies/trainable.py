@@ -28,7 +28,7 @@ def train_only(model: Network, patterns: Iterable[str]) -> None:
     patterns = [*patterns, *model.additions]
     for word, value in model.placeholders.items():
         patterns = [pattern.replace(f"{{{word}}}", value) for pattern in patterns]
-    set_trainable(model, select(patterns, names))
+    set_trainable(model, select(patterns, names) - select(model.frozen, names))
 
 
 def set_trainable(model: nn.Module, selected: set[str]) -> None:

@@ -69,9 +69,9 @@ def test_every_timestep_answers_with_the_chunk_that_began_there() -> None:
 
 def test_shards_give_the_past_of_a_window(windows: list[Sample]) -> None:
     first, third, _ = windows
-    assert third.past_actions is not None
+    assert third.past is not None
     assert third.previous_action is not None
-    assert third.past_actions.tolist() == [third.previous_action.tolist()]
+    assert third.past.tolist() == [third.previous_action.tolist()]
     assert first.window_mask.tolist() == [False, True]
 
 

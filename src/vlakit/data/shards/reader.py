@@ -171,7 +171,7 @@ class ShardFolder:
             window_mask=wanted >= first,
             chunk_mask=ahead < end,
             previous_action=table.action[ref.frame - 1].copy() if ref.frame > first else None,
-            past_actions=table.action[frames[:-1]],
+            past=table.action[frames[:-1]].astype(np.float32, copy=False),
             proprio=table.proprio[frames] if any(self.index.proprio) else None,
             position=ref.position,
             row=self.first_rows[ref.shard] + ref.frame,

@@ -193,7 +193,7 @@ class VLADataModule(LightningDataModule):
         # torch's types know neither references in place of row numbers nor that collate changes the type of a batch.
         settings = processor.settings
         dataset: Any = SampleDataset(
-            self._folders, processor.encode, window=settings.window, chunk=settings.chunk, cameras=settings.cameras
+            self._folders, processor.encode, window=settings.window, chunk=settings.ahead, cameras=settings.cameras
         )
         sampler: Any = order
         return DataLoader(

@@ -1,0 +1,96 @@
+"""Diffusion Policy's own files: a pickle is refused unread, with the way out; a converted folder is a policy."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models.diffusion_policy.cases import batch, policy, processor
+from safetensors.torch import save_file
+
+from vlakit.checkpoints.diffusion_policy import SETTINGS
+from vlakit.errors import CheckpointMismatch
+from vlakit.policy import TrainedPolicy
+from vlakit.schema import Observation
+
+SCHEDULER: dict[str, Any] = {
+    "_target_": "diffusers.schedulers.scheduling_ddim.DDIMScheduler",
+    "num_train_timesteps": 10,
+}
+SCHEDULER["beta_schedule"] = "squaredcos_cap_v2"
+UNET = {"down_dims": [16, 32], "diffusion_step_embed_dim": 16, "kernel_size": 5, "n_groups": 8}
+LOWDIM = {
+    "_target_": "diffusion_policy.policy.diffusion_unet_lowdim_policy.DiffusionUnetLowdimPolicy",
+    "model": {**UNET, "cond_predict_scale": True}, "obs_as_global_cond": True, "oa_step_convention": True,
+    "horizon": 8, "n_obs_steps": 2, "n_action_steps": 4, "num_inference_steps": 4, "noise_scheduler": SCHEDULER,
+}  # fmt: skip
+
+
+class Bomb:
+    """What a pickle may hold."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("ran"),)
+
+
+def converted(folder: Path, **change: Any) -> Path:
+    """A folder as the recipe writes it: a low-dimensional U-Net of seven numbers and seven actions."""
+    of = processor(cameras=[], language=None)
+    state = {f"{name}": tensor for name, tensor in policy(of=of).state_dict().items() if name.startswith("model.")}
+    for key in ("obs", "action"):
+        scale = torch.linspace(0.5, 2, 7)
+        state |= {f"normalizer.params_dict.{key}.scale": scale, f"normalizer.params_dict.{key}.offset": scale - 1}
+    state |= {"_dummy_variable": torch.zeros(0), "mask_generator._dummy_variable": torch.zeros(0)}
+    folder.mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
+    (folder / SETTINGS).write_text(json.dumps({"task_name": "pusht", "policy": {**LOWDIM, **change}}))
+    return folder
+
+
+def test_a_converted_folder_is_a_policy_like_any_other(tmp_path: Path) -> None:
+    loaded = TrainedPolicy.from_checkpoint(converted(tmp_path / "dp"))
+    of = processor(cameras=[], language=None)
+    given = batch(of)
+    assert given.proprio is not None
+    scale = torch.linspace(0.5, 2, 7)
+    raw = ((given.proprio - (scale - 1)) / scale).numpy()
+    answers = loaded.act([Observation({}, "", proprio=one) for one in raw])
+    expected = policy(of=of).eval().predict(given).detach()
+    np.testing.assert_allclose(answers, ((expected - (scale - 1)) / scale).numpy(), atol=1e-4)
+    assert list(loaded.processor.statistics) == ["pusht"]
+
+
+@pytest.mark.parametrize("convention", [True, False])
+def test_the_executed_part_follows_the_files_convention(tmp_path: Path, convention: bool) -> None:
+    network: Any = TrainedPolicy.from_checkpoint(converted(tmp_path / "dp", oa_step_convention=convention)).network
+    assert network.first == (1 if convention else 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"_target_": "diffusion_policy.policy.x.DiffusionUnetHybridImagePolicy"}, "DiffusionUnetHybridImagePolicy"),
+        ({"pred_action_steps_only": True}, "pred_action_steps_only"),
+        ({"noise_scheduler": {"num_train_timesteps": 10}}, "_target_"),
+    ],
+)
+def test_another_policy_or_a_garbled_file_is_refused(tmp_path: Path, change: dict[str, Any], word: str) -> None:
+    with pytest.raises(CheckpointMismatch, match=word):
+        TrainedPolicy.from_checkpoint(converted(tmp_path / "dp", **change))
+
+
+def test_a_released_pickle_is_refused_unread_with_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "latest.ckpt"
+    states = {"model": {"w": torch.zeros(1)}, "ema_model": {"w": torch.zeros(1)}}
+    torch.save({"cfg": Bomb(), "state_dicts": states, "pickles": {"epoch": pickle.dumps(1)}}, file)
+    with pytest.raises(CheckpointMismatch, match="dill") as caught:
+        TrainedPolicy.from_checkpoint(file)
+    assert "ema_model" in caught.value.do
+    assert SETTINGS in caught.value.do
+    assert not (tmp_path / "ran").exists()
