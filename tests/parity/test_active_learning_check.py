@@ -63,7 +63,10 @@ def other_folder(seed: int, n: int, length: int, classes: int, passes: int, upda
     arrays["select/coreset-vision-amortised"] = ids[greedy(features, places, sizes)[0]]
     arrays["feature/language"] = features[rng.integers(0, 7, n)]
     repeated = greedy(arrays["feature/language"], places, [1] * 3)
-    arrays |= {"select/coreset-language": ids[repeated[0]], "select/coreset-language#sq_distance": np.array(repeated[1])}
+    arrays |= {
+        "select/coreset-language": ids[repeated[0]],
+        "select/coreset-language#sq_distance": np.array(repeated[1]),
+    }
     return arrays | mapped(rng, ids, classes, epochs=4)
 
 
