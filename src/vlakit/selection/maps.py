@@ -57,8 +57,8 @@ class DatasetMap:
 
     @property
     def buckets(self) -> list[str]:
-        """(N,) easy, medium, hard or impossible, by correctness."""
-        return [next(name for name, least in BUCKETS if value >= least) for value in self.correctness]
+        """(N,) easy, medium, hard or impossible, by correctness; "unknown" where no token accuracy was measured."""
+        return [next((name for name, least in BUCKETS if value >= least), "unknown") for value in self.correctness]
 
     def ranked(self, by: str = "correctness") -> Int64:
         """The ids, from what is kept longest to what is dropped first; ties by id. Raises ConfigError."""
@@ -104,8 +104,13 @@ RANKS: Mapping[str, Callable[[DatasetMap], Float64]] = {
 def rank_of(known: DatasetMap, by: str) -> Float64:
     """(N,) what a map is ranked by. Raises ConfigError."""
     if by not in RANKS:
-        raise ConfigError(f"no rank called {by!r}", where="outliers.rank_by", do=nearest(by, RANKS))
-    return RANKS[by](known)
+        raise ConfigError(f"no rank called {by!r}", where="rank_by", do=nearest(by, RANKS))
+    rank = RANKS[by](known)
+    if np.isnan(rank).any():
+        raise InvalidData(
+            f"the map knows no {by}: its network answers without tokens", where="rank_by", do="rank_by=conf_x_var"
+        )
+    return rank
 
 
 def auroc(scores: np.ndarray, flags: Bool | Sequence[bool]) -> float:
