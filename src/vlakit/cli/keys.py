@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field
 
 from vlakit.checked import MANY, Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
-from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, SERVE, STORE
+from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, SELECT, SERVE, STORE
 from vlakit.cli.kinds import (
     FORMAT,
     RATE,
@@ -219,6 +219,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "slots": Rows,
     },
     "demonstrate": {**_ROLLED, "suite": Text, "out": maybe(Place), "root": Place, "noise": SHARE, "seed": Seed},
+    "select": {**SELECT, "format": FORMAT},
     "compare": {
         **STORE,
         "runs": Place | list[Place] | dict[Text, Place | list[Place]] | None,
