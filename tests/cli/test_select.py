@@ -12,14 +12,21 @@ from selection.test_pool import write_pool
 from vlakit.selection.rounds import read_rounds
 from vlakit.tracking.mlflow import PARENT, client, runs
 
-LORA = "experiment=lora_r32,strategy.rank=2,strategy.dropout=0.3"
-SHORT = "steps=2,validate_every=2,batch_size=2,trainer.limit_val_batches=1,trainer.enable_progress_bar=false"
+LORA = ("experiment=lora_r32", "strategy.rank=2", "strategy.dropout=0.3")
+SHORT = (
+    "steps=2",
+    "validate_every=2",
+    "batch_size=2",
+    "trainer.limit_val_batches=1",
+    "trainer.enable_progress_bar=false",
+)
 
 
-def words(folder: Path, train: str = "logger=none", **keys: object) -> list[str]:
+def words(folder: Path, *train: str, **keys: object) -> list[str]:
     own: dict[str, object] = {"first": 3, "batch": 2, "rounds": 2, "passes": 2, "out": folder / "out", **keys}
     pool = [f"pool={folder / 'pool'}", "dataset=tabletop_target", f"paths.runs={folder / 'runs'}"]
-    return [*pool, f"train=[{LORA},{SHORT},{train}]", *(f"{key}={value}" for key, value in own.items())]
+    trained = [f"train.{word}" for word in (*LORA, *SHORT, *(train or ["logger=none"]))]
+    return [*pool, *trained, *(f"{key}={value}" for key, value in own.items())]
 
 
 @pytest.fixture
@@ -51,7 +58,7 @@ def test_one_run_in_mlflow_lies_above_the_rounds_and_a_map_leaves_demonstrations
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys = {"acquisition": "coreset_vision", "map": "train", "drop": 0.25, "rounds": 1, "val_fraction": 0.3}
-    told = report(capsys, "select", *words(folder, "steps=20,logger.system_metrics=false", **keys))
+    told = report(capsys, "select", *words(folder, "steps=20", "logger.system_metrics=false", **keys))
     settings = json.loads((folder / "out" / "selection.json").read_text())
     assert len(settings["left_out"]) == 2
     assert not set(settings["left_out"]) & set(told["rounds"][0]["labelled"])
@@ -70,8 +77,8 @@ def test_one_run_in_mlflow_lies_above_the_rounds_and_a_map_leaves_demonstrations
         ({"first": 5, "batch": 4}, ["9 demonstrations are asked for, 8"]),
         ({"drop": 0.5}, ["no map", "map=train"]),
         ({"map": "nowhere.csv"}, ["no such file", "nowhere.csv"]),
-        ({"train": "[data.root=x]"}, ["data.root=x is the selection's"]),
-        ({"train": "[stepz=3]"}, ["stepz"]),
+        ({"train.data.root": "x"}, ["train.data.root is the selection's"]),
+        ({"train.stepz": 3}, ["stepz"]),
         ({"dataset": "tabletop_targat"}, ["tabletop_target"]),
     ],
     ids=str,
@@ -91,7 +98,7 @@ def test_a_map_of_another_pool_is_refused(folder: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 def test_a_policy_without_dropout_is_refused_with_the_remedy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = complaint(capsys, "select", *words(folder, "strategy.dropout=0.0,logger=none", acquisition="bald"))
+    said = complaint(capsys, "select", *words(folder, "strategy.dropout=0.0", "logger=none", acquisition="bald"))
     says(said, "no dropout", "strategy.dropout=0.1")
     assert read_rounds(folder / "out") == []
-    assert run("select", words(folder, "strategy.dropout=0.0,logger=none", acquisition="bald")) == 1
+    assert run("select", words(folder, "strategy.dropout=0.0", "logger=none", acquisition="bald")) == 1

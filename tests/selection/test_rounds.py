@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_labels_of_what_was_not_acquired_are_never_read_and_no_id_comes_twice(na
     done = rounds(plan_of(name), tmp_path)
     assert [len(one.labelled) for one in done] == [4, 7, 10, 13]
     assert all(len(set(one.labelled)) == len(one.labelled) for one in done)
-    for before, after in zip(done, done[1:], strict=False):
+    for before, after in pairwise(done):
         assert after.labelled == [*before.labelled, *before.acquired]
     assert done[-1].acquired == []
     assert read_rounds(tmp_path) == done

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_runs import built, data_of, trainer_of
 
+from vlakit.data.shards.reader import SampleRef
 from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.selection.maps import DatasetMap
@@ -35,12 +36,8 @@ def test_it_is_what_the_network_makes_of_each_demonstration(data: VLADataModule,
     trainer_of(steps_of(data, 1), TrainingMap(str(tmp_path))).fit(module, data)
     known, shards = DatasetMap.load(tmp_path / FILE), data.shards["bridge_orig"]
     row = shards.episodes("train")[1]
-    samples = [ref for ref in range(row.first_frame, row.first_frame + row.n_frames)]
-    from vlakit.data.shards.reader import SampleRef
-
-    encoded = [
-        data.processor.encode(shards.read_sample(SampleRef("bridge_orig", row.shard, frame))) for frame in samples
-    ]
+    refs = [SampleRef("bridge_orig", row.shard, row.first_frame + step) for step in range(row.n_frames)]
+    encoded = [data.processor.encode(shards.read_sample(ref)) for ref in refs]
     with torch.no_grad():
         output = module.model.train()(data.processor.collate(encoded))
     assert len(known.ids) == len(shards.episodes("train"))

@@ -37,7 +37,7 @@ SELECT = {
     **dict.fromkeys(("first", "batch", "rounds", "pca", "updates"), Some),
     "passes": whole(2, 1000),
     "seed": Seed,
-    **dict.fromkeys(("train", "trusted", "cameras"), Texts),
+    **dict.fromkeys(("trusted", "cameras"), Texts),
     **dict.fromkeys(("average", "amortised"), Flag),
     "drop": SHARE,
     "val_fraction": real(ge=0, lt=1),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.here import check_device, check_writable
 from vlakit.cli.output import check_format, emit
-from vlakit.cli.trainings import Trainings, named, refuse_own_words
+from vlakit.cli.trainings import Trainings, named, split_train
 from vlakit.compare.grids import Grid, aligned
 from vlakit.errors import ConfigError
 
@@ -25,10 +25,10 @@ PARENT = "mlflow_parent"
 
 def main(overrides: Sequence[str]) -> None:
     """All rounds, or those that are missing; then the page."""
-    cfg = verb_config("select", overrides)
+    own, words = split_train(overrides)
+    cfg = verb_config("select", own) | {"train": words}
     check_format(cfg["format"])
     check_device(cfg["device"])
-    refuse_own_words(cfg["train"])
     from vlakit.selection.page import write_page
     from vlakit.selection.rounds import run
 
@@ -45,7 +45,7 @@ def main(overrides: Sequence[str]) -> None:
         identity = {"pool": pool.source.identity(), "train": list(cfg["train"]), "passes": cfg["passes"]}
         outliers = None if reasons is None else reasons.keys()
         done = run(plan, len(pool), trainings, out, identity=identity, left_out=left_out, outliers=outliers)
-    page = write_page(out / "selection.html", {named(cfg): done}, known, reasons, pool, n_pictures=cfg["thumbnails"])
+    page = write_page(out / "selection.html", {named(cfg): [done]}, known, reasons, pool, n_pictures=cfg["thumbnails"])
     report = {"out": str(out), "rounds": [asdict(one) for one in done], "page": str(page)}
     emit(report, f"{table(done)}\npage: {page}", cfg["format"])
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MAP = "map"  # folder of the training that a map comes from
+DECIDED = ("data", "dataset", "source", "data.mixture", "data.root", "data.sources", "data.specs", "paths.output")
 
 
 @dataclass(frozen=True)
@@ -89,21 +90,23 @@ class Trainings:
         return metrics
 
 
-def refuse_own_words(words: Sequence[str]) -> None:
-    """Raise ConfigError for words of train.py that the selection decides."""
-    decided = (
-        "data=",
-        "data.mixture",
-        "data.root",
-        "data.sources",
-        "data.specs",
-        "paths.output",
-        "dataset=",
-        "source=",
-    )
-    taken = [word for word in words if word.lstrip("+~").startswith(decided)]
+def split_train(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of the selection, and those of its trainings: `train.KEY=VALUE` is train.py's KEY=VALUE.
+
+    Raises ConfigError for what the selection decides.
+
+    >>> split_train(["seed=1", "train.steps=9", "+train.tags.robot=a"])
+    (['seed=1'], ['steps=9', '+tags.robot=a'])
+    """
+    inner = [word for word in overrides if word.lstrip("+~").startswith("train.")]
+    words = [word.replace("train.", "", 1) for word in inner]
+    keys = [word.lstrip("+~").partition("=")[0] for word in words]
+    taken = [key for key in keys if key in DECIDED or key.startswith(("data.sources.", "data.specs.", "data.mixture."))]
     if taken:
-        raise ConfigError(f"{taken[0]} is the selection's to say", where="train", do="leave it out: pool= and dataset=")
+        raise ConfigError(
+            f"train.{taken[0]} is the selection's to say", where="command line", do="leave it out: pool= and dataset="
+        )
+    return [word for word in overrides if word not in inner], words
 
 
 def named(cfg: Mapping[str, Any]) -> str:

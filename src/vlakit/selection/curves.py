@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 
 import numpy as np
@@ -55,7 +56,7 @@ def n_to_reach(curve: Sequence[tuple[int, float]], level: float) -> float | None
     >>> n_to_reach([(10, 0.2), (20, 0.6), (30, 0.5)], 0.4)
     15.0
     """
-    for (n, value), (more, after) in zip(curve, curve[1:], strict=False):
+    for (n, value), (more, after) in pairwise(curve):
         if value >= level:
             return float(n)
         if after >= level:

@@ -55,9 +55,9 @@ def write_page(
     *,
     n_pictures: int = 24,
 ) -> Path:
-    """runs: acquisition -> its runs, one a seed. known: the map, with `reasons` of outliers and pictures of the pool."""
-    dots = [] if known is None else _dots(known, reasons or {}, x := _x(known), _Y)
-    axes = None if known is None else (x, _Y)  # pyright: ignore[reportPossiblyUnboundVariable]
+    """runs: acquisition -> its runs, one a seed. known: the map, with reasons of outliers and pictures of the pool."""
+    axes = None if known is None else (scale_of([0.0, max(0.05, float(known.variability.max()))]), scale_of([0.0, 1.0]))
+    dots = [] if known is None or axes is None else _dots(known, reasons or {}, *axes)
     pictures = [] if known is None or pool is None else _pictures(known, reasons or {}, pool, n_pictures)
     charts, slots = _charts(runs)
     text = render(
@@ -73,13 +73,6 @@ def write_page(
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, text)
     return file
-
-
-_Y = scale_of([0.0, 1.0])
-
-
-def _x(known: DatasetMap) -> Scale:
-    return scale_of([0.0, max(0.05, float(known.variability.max()))])
 
 
 def _dots(known: DatasetMap, reasons: Mapping[int, str], x: Scale, y: Scale) -> list[Dot]:

@@ -22,9 +22,7 @@ from vlakit.data.specs.standardize import standardize
 from vlakit.errors import CorruptRecord, InvalidData, UnknownName, VlakitError
 from vlakit.schema import Observation
 
-REASONS = (
-    "outliers.json"  # id -> why it cannot be learnt, beside the pool of who knows: for reports, never to choose by
-)
+REASONS = "outliers.json"  # id -> why it cannot be learnt, where somebody knows: for reports, not to choose by
 
 
 class LabelNotBought(VlakitError):

@@ -90,8 +90,8 @@ def run(
 ) -> list[Round]:
     """All rounds, those on file in `out` first. identity: plain values that tell this run from another.
 
-    left_out: ids that are no part of the pool. outliers: for the record alone. Raises ConfigError for a pool that is too
-    small, before anything is trained, or where `out` holds another run; CorruptRecord.
+    left_out: ids that are no part of the pool. outliers: for the record alone. Raises ConfigError for a pool that is
+    too small, before anything is trained, or where `out` holds another run; CorruptRecord.
     """
     check_size(plan.total, n_pool - len(set(left_out)))
     settings = {**asdict(plan), "left_out": sorted(int(one) for one in left_out), **identity}
