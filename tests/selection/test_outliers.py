@@ -15,7 +15,6 @@ from vlakit.evaluation.suites.tabletop.suite import TabletopSuite
 from vlakit.selection.outliers import OUTLIERS, PoolPlan, write_pool
 from vlakit.selection.pool import Pool
 
-
 SUITE = TabletopSuite("target")
 
 

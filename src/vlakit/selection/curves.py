@@ -14,7 +14,7 @@ from vlakit.selection.rounds import Round
 from vlakit.stats.paired import bootstrap
 
 Runs = Mapping[str, Sequence[Sequence[Round]]]  # acquisition -> runs, one a seed, seeds in the same order everywhere
-METRICS = ("eval/success", "val/token_accuracy")  # what a curve shows: the first of these that was measured
+METRICS = ("eval/success", "eval/token_accuracy", "val/token_accuracy")  # a curve shows the first that was measured
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,10 @@ TRIES = 5  # starts for one demonstration, of which the expert fails at some
 class Reason(Protocol):
     """Why a group of demonstrations cannot be learnt. Adding one is adding a registered class."""
 
-    task: str  # of which its demonstrations are; "": any
+    @property
+    def task(self) -> str:
+        """Of which its demonstrations are; "": any."""
+        ...
 
     def start(self, state: InitialState, rng: np.random.Generator) -> InitialState:
         """What is demonstrated, and what is said, instead."""
