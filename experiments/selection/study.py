@@ -36,17 +36,6 @@ from vlakit.selection.rounds import Plan, Round, read_rounds, run
 SHARES = (0.0, 0.25, 0.4)
 ROBOT, UNITS = "target", "tabletop_d0"  # a robot that the model has not seen, in the units of one that it has
 COLUMNS = ("share", "dropped", "acquisition", "labelled", "mean", "lead", "low", "high", "outliers_bought", "to_reach")
-    "share",
-    "dropped",
-    "acquisition",
-    "labelled",
-    "mean",
-    "lead",
-    "low",
-    "high",
-    "outliers_bought",
-    "n_to_reach",
-)
 REACHED = 0.9  # of random's last value: how many demonstrations does it take?
 
 
