@@ -26,7 +26,7 @@ PARENT = "mlflow_parent"
 def main(overrides: Sequence[str]) -> None:
     """All rounds, or those that are missing; then the page."""
     own, words = split_train(overrides)
-    cfg = verb_config("select", own) | {"train": words}
+    cfg: dict[str, Any] = {**verb_config("select", own), "train": words}
     check_format(cfg["format"])
     check_device(cfg["device"])
     from vlakit.selection.page import write_page
