@@ -10,6 +10,7 @@ from vlakit.cli.app import VERBS
 from vlakit.cli.configuration import check_run, compose_config, verb_config
 from vlakit.cli.own_data import with_own_data
 from vlakit.cli.suites import split_words
+from vlakit.cli.trainings import split_train
 from vlakit.cli.words import own_folders
 from vlakit.errors import ConfigError
 
@@ -62,7 +63,7 @@ def check(words: list[str]) -> None:
 
 
 def check_verb(verb: str, given: list[str]) -> None:
-    words, _ = split_words(given)
+    words, _ = split_words(split_train(given)[0] if verb == "select" else given)
     overrides = [
         word for word in words if not word.startswith("-") and word not in {"key=value", "...", "strategy=all"}
     ]

@@ -22,6 +22,7 @@ VERBS = {
     "serve": "a checkpoint behind a port, in the dialect of clients that robots have: openpi, OpenVLA, GR00T, ...",
     "replay": "demonstrations' own actions in their suite: the gate before any evaluation",
     "demonstrate": "a suite's scripted expert -> RLDS folder",
+    "select": "which demonstrations to collect next: rounds of training and acquiring over a pool",
     "compare": "runs=[A,B]: episodes paired, with a verdict; parent=last: recorded runs in one table",
     "table": "name=table1: a table of the paper filled by recorded runs, with a verdict",
     "passport": "a finished run as model card, leaderboard row, and what it takes to make it again",
@@ -31,6 +32,8 @@ VERBS = {
     "plan": "memory, time and disk of a run before it starts; what fits on which GPU",
     "bench": "rates on this machine: loader, training step",
 }
+
+MODULES = {"select": "selecting"}  # cli/select.py would stand before the standard library's for a script run beside it
 
 
 def main() -> None:
@@ -66,7 +69,7 @@ def run_verb(verb: str, overrides: list[str]) -> None:
         print((conf_root() / f"{verb}.yaml").read_text(encoding="utf-8").rstrip())
         return
     with own_folders(verb, overrides) as words:
-        import_module(f"vlakit.cli.{verb}").main(words)
+        import_module(f"vlakit.cli.{MODULES.get(verb, verb)}").main(words)
 
 
 def usage() -> str:

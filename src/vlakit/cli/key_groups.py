@@ -1,4 +1,4 @@
-"""Keys that several verbs share, and those of `vlakit serve`, with what each may hold."""
+"""Keys that several verbs share, and those of `vlakit serve` and `vlakit select`, with what each may hold."""
 
 from __future__ import annotations
 
@@ -29,4 +29,20 @@ SERVE = {
     **CLIENT,
     "timeout_s": real(ge=1, lt=1e12),
     **CHECKPOINT,
+}
+
+SELECT = {
+    **dict.fromkeys(("pool", "dataset", "paths.runs"), Place),
+    **dict.fromkeys(("map", "out"), maybe(Place)),
+    "acquisition": Text,
+    **dict.fromkeys(("first", "batch", "rounds", "pca", "updates"), Some),
+    "passes": whole(2, 1000),
+    "seed": Seed,
+    **dict.fromkeys(("trusted", "cameras"), Texts),
+    **dict.fromkeys(("average", "amortised"), Flag),
+    "drop": SHARE,
+    "val_fraction": real(ge=0, lt=1),
+    "rank_by": chosen("conf_x_var", "correctness", "confidence", "variability"),
+    "device": Device,
+    "thumbnails": Few,
 }

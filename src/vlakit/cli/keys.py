@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field
 
 from vlakit.checked import MANY, Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
-from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, QUESTIONS, SERVE, STORE
+from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, QUESTIONS, SELECT, SERVE, STORE
 from vlakit.cli.kinds import (
     FORMAT,
     RATE,
@@ -237,6 +237,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "seed": Seed,
         "questions": maybe(Some),
     },
+    "select": {**SELECT, "format": FORMAT},
     "compare": {
         **STORE,
         "runs": Place | list[Place] | dict[Text, Place | list[Place]] | None,

@@ -1,7 +1,7 @@
 """`Network`: what every policy's network offers to training, evaluation and accounting, whatever it is inside.
 
 A new family is a file with a subclass under a name; in a user's own code the name is `package.module:Class`.
-What only some can do is a protocol: `Likelihood`, `Answering`, `HasFeatures`.
+What only some can do is a protocol: `Likelihood`, `Distribution`, `Answering`, `HasFeatures`, `Represents`.
 """
 
 from __future__ import annotations
@@ -116,6 +116,24 @@ class Answering(Protocol):
 
         Behind a row's `stop` they mean nothing.
         """
+        ...
+
+
+@runtime_checkable
+class Distribution(Likelihood, Protocol):
+    """A network that says how likely every answer is, position by position."""
+
+    def distribution(self, inputs: Inputs, ids: Tensor) -> Tensor:
+        """(B, n, C) log-probability of each of the C ids at each of n positions, given the ids (B, n) before it."""
+        ...
+
+
+@runtime_checkable
+class Represents(Protocol):
+    """A network that sums up an observation in a vector of each kind, before it answers."""
+
+    def representations(self, inputs: Inputs) -> Mapping[str, Tensor]:
+        """vision, language and fused, each (B, D)."""
         ...
 
 

@@ -101,15 +101,27 @@ def answer_log_probs(
     model: OpenVLA, patches: Tensor, prompt_ids: Ids, answers: Tensor, allowed: tuple[int, int] | None
 ) -> Tensor:
     """Log-probabilities (B, n) of given answers (B, n) int64 after each prompt, in one forward; gradients flow."""
-    rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompt_ids, answers.tolist(), strict=True)]
-    sequence, mask = left_padded(model, patches, rows)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    hidden = model.language_model.model(
-        inputs_embeds=sequence, attention_mask=mask, position_ids=positions, use_cache=False
-    ).last_hidden_state
-    log_probs = log_probs_of(model.language_model.lm_head, hidden[:, -answers.shape[1] :], allowed)  # (B, n, V)
+    log_probs = answer_distribution(model, patches, prompt_ids, answers, allowed)
     columns = answers - (allowed[0] if allowed else 0)
     return log_probs.gather(2, columns.to(log_probs.device)[..., None])[..., 0]
+
+
+def answer_distribution(
+    model: OpenVLA, patches: Tensor, prompt_ids: Ids, answers: Tensor, allowed: tuple[int, int] | None
+) -> Tensor:
+    """Log-probabilities (B, n, V) of every allowed id at each position of given answers (B, n) int64."""
+    rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompt_ids, answers.tolist(), strict=True)]
+    hidden = after_prompts(model, patches, rows)
+    return log_probs_of(model.language_model.lm_head, hidden[:, -answers.shape[1] :], allowed)
+
+
+def after_prompts(model: OpenVLA, patches: Tensor, prompt_ids: Ids) -> Tensor:
+    """States (B, L, D) behind patches (B, N, D) and each prompt; the last column is that of each prompt's last id."""
+    sequence, mask = left_padded(model, patches, prompt_ids)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return model.language_model.model(
+        inputs_embeds=sequence, attention_mask=mask, position_ids=positions, use_cache=False
+    ).last_hidden_state
 
 
 def log_probs_of(head: nn.Module, hidden: Tensor, allowed: tuple[int, int] | None) -> Tensor:

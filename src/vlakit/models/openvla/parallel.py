@@ -123,6 +123,10 @@ class ParallelTokens(Parallel):
         columns = ids.to(next(self.parameters()).device) - (self.allowed[0] if self.allowed else 0)
         return self._log_probs(inputs, self.allowed).gather(2, columns[..., None])[..., 0]
 
+    def distribution(self, inputs: Inputs, ids: Tensor) -> Tensor:
+        """(B, n, C) log-probability of every allowed id; those before it do not matter. Gradients flow."""
+        return self._log_probs(inputs, self.allowed)
+
     def _log_probs(self, inputs: Inputs, allowed: tuple[int, int] | None) -> Tensor:
         text, context = self.asked(inputs)
         return log_probs_of(self.language_model.lm_head, self.slot_states(context, text), allowed)

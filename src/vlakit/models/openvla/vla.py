@@ -18,7 +18,14 @@ from transformers import LlamaForCausalLM
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.network import Drawn, Output
 from vlakit.models.openvla.backbones import LANGUAGE, VISION
-from vlakit.models.openvla.decoding import Choice, Decoded, answer_log_probs, generate
+from vlakit.models.openvla.decoding import (
+    Choice,
+    Decoded,
+    after_prompts,
+    answer_distribution,
+    answer_log_probs,
+    generate,
+)
 from vlakit.models.openvla.heads import Answers, TokenHead, with_head
 from vlakit.models.openvla.trunk import Senses, Trunk, check_ids, text_of
 from vlakit.models.openvla.vision import VisionBackbone
@@ -121,6 +128,17 @@ class OpenVLA(Trunk):
         """(B, n) log-probability of each of the ids (B, n), given those before it; gradients flow."""
         check_ids(ids, len(inputs), self.allowed or (0, self.language_model.config.vocab_size))
         return answer_log_probs(self, self.context(inputs), text_of(inputs).prompts(), ids, self.allowed)
+
+    def distribution(self, inputs: Inputs, ids: Tensor) -> Tensor:
+        """(B, n, C) log-probability of every allowed id, given the ids (B, n) before it; gradients flow."""
+        check_ids(ids, len(inputs), self.allowed or (0, self.language_model.config.vocab_size))
+        return answer_distribution(self, self.context(inputs), text_of(inputs).prompts(), ids, self.allowed)
+
+    def representations(self, inputs: Inputs) -> Mapping[str, Tensor]:
+        """vision: mean of the projected patches; language: of the prompt's embeddings; fused: its last id's state."""
+        context, text = self.context(inputs), text_of(inputs)
+        fused = after_prompts(self, context, text.prompts())[:, -1]
+        return {"vision": context[:, : self.n_patches].mean(dim=1), "language": self.heard(text), "fused": fused}
 
     @property
     def allowed(self) -> tuple[int, int] | None:
