@@ -133,7 +133,9 @@ def row_means(values: Tensor, chunk_mask: Tensor) -> Tensor:
 
 
 CAPABILITY = TypeVar("CAPABILITY")
-NETWORKS: Registry[Network] = Registry("network", {"openvla": "vlakit.models.openvla.vla:openvla"})
+NETWORKS: Registry[Network] = Registry(
+    "network", {"openvla": "vlakit.models.openvla.vla:openvla", "rt1": "vlakit.models.rt1.rt1:RT1"}
+)
 
 
 def capability(network: nn.Module, protocol: type[CAPABILITY], *, purpose: str) -> CAPABILITY:

@@ -24,7 +24,11 @@ from vlakit.schema import Batch, DatasetStatistics, Example, Float32, Inputs, In
 
 PROCESSORS: Registry[Processor] = Registry(
     "processor",
-    {"images": "vlakit.processing.processor:Processor", "tokens": "vlakit.processing.tokens:TokenProcessor"},
+    {
+        "images": "vlakit.processing.processor:Processor",
+        "tokens": "vlakit.processing.tokens:TokenProcessor",
+        "rt1": "vlakit.processing.rt1:RT1Processor",
+    },
 )
 
 
