@@ -21,26 +21,35 @@ KINDS = ("float32", "int32")
 
 @dataclass(frozen=True)
 class Part:
-    """`size` numbers in [low, high], a token each; or, as int32, a choice among `size`, one-hot: one token in all."""
+    """`size` numbers in [low, high], a token each; or, as int32, a choice among `size`, one-hot: one token in all.
+
+    Bounds are one number for all, or a list.
+    """
 
     name: str
     size: int
     kind: str
-    low: float = -1.0
-    high: float = 1.0
+    low: float | Sequence[float] = -1.0
+    high: float | Sequence[float] = 1.0
 
     @property
     def tokens(self) -> int:
         """How many it takes."""
         return 1 if self.kind == "int32" else self.size
 
+    @property
+    def bounds(self) -> tuple[Float32, Float32]:
+        """low and high, each (size,) or a number."""
+        return np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+
     @classmethod
     def of(cls, row: Sequence[Any]) -> Part:
         """A row of a configuration: name, size, kind, low, high. Raises ConfigError."""
         try:
             part = cls(*row)
-            sound = part.size >= 1 and (part.kind == "int32" or part.low < part.high)
-        except TypeError as error:
+            low, high = part.bounds
+            sound = part.size >= 1 and (part.kind == "int32" or bool(np.all(low < high)))
+        except (TypeError, ValueError) as error:
             remedy = "write [name, size, float32 or int32, low, high]"
             raise ConfigError(f"a part of an action is {row!r}", where="processor.parts", do=remedy) from error
         if part.kind not in KINDS or not sound:
@@ -106,7 +115,7 @@ class PartedTokenizer(ActionTokenizer):
     def _encoded(self, part: Part, values: Float32) -> Int64:
         if part.kind == "int32":
             return values.argmax(axis=-1)[..., None].astype(np.int64)
-        low, high = np.float32(part.low), np.float32(part.high)
+        low, high = part.bounds
         share = (values.clip(low, high) - low) / (high - low)
         return (share * np.float32(self.n_bins - 1)).astype(np.int64)
 
@@ -121,5 +130,5 @@ class PartedTokenizer(ActionTokenizer):
         if part.kind == "int32":
             chosen = np.where(ids < part.size, ids, 0)
             return (chosen == np.arange(part.size)).astype(np.float32)
-        low, high = np.float32(part.low), np.float32(part.high)
+        low, high = part.bounds
         return ids.astype(np.float32) / np.float32(self.n_bins - 1) * (high - low) + low
