@@ -53,9 +53,9 @@ class Sentences(nn.Module):
                 self._vectors[row] = self._encoded(row)
         return torch.stack([self._vectors[row] for row in rows])
 
-    @torch.no_grad()
     def _encoded(self, ids: tuple[int, ...]) -> Tensor:
-        with torch.inference_mode(False):  # what is kept here may meet a gradient later
+        # What is kept here may meet a gradient later; leaving inference mode turns gradients on, hence both.
+        with torch.inference_mode(False), torch.no_grad():
             if not self._frozen:
                 loaded: Any = AutoModel.from_pretrained(self.folder, local_files_only=True, dtype=torch.float32)
                 self._frozen.append(loaded.eval())
