@@ -78,6 +78,7 @@ class RT1(Network):
         """(B, 1, A)."""
         return self.actions(self.logits(inputs).argmax(dim=-1))
 
+    @torch.no_grad()
     def sample(self, inputs: Inputs, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Drawn:
         """Each token on its own; log_probs are those at temperature 1."""
         log_probs = self.log_probs(inputs)
