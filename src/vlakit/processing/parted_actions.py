@@ -131,4 +131,4 @@ class PartedTokenizer(ActionTokenizer):
             chosen = np.where(ids < part.size, ids, 0)
             return (chosen == np.arange(part.size)).astype(np.float32)
         low, high = part.bounds
-        return ids.astype(np.float32) / np.float32(self.n_bins - 1) * (high - low) + low
+        return (ids.astype(np.float32) / np.float32(self.n_bins - 1) * (high - low) + low).astype(np.float32)

@@ -27,12 +27,6 @@ def openvla_v01(instruction: str) -> str:
     return f"{_VICUNA} USER: What action should the robot take to {instruction.lower()}? ASSISTANT:"
 
 
-@PROMPTS.register("instruction")
-def instruction(instruction: str) -> str:
-    """The words themselves, for a policy whose text is an encoder's and no dialogue."""
-    return instruction.lower()
-
-
 def prompt_builder(name: str) -> Callable[[str], str]:
     """The builder of a named prompt: instruction -> text."""
     return PROMPTS.get(name)

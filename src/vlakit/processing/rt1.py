@@ -31,7 +31,6 @@ class RT1Settings(TokenSettings):
     None: vlakit's bins.
     """
 
-    prompt: str = "instruction"
     parts: tuple[tuple[Any, ...], ...] | None = None
 
     @classmethod
@@ -42,7 +41,8 @@ class RT1Settings(TokenSettings):
 
     def to_dict(self) -> dict[str, Any]:
         """The opposite."""
-        return {**super().to_dict(), "parts": None if self.parts is None else [list(row) for row in self.parts]}
+        values = {**super().to_dict(), "parts": None if self.parts is None else [list(row) for row in self.parts]}
+        return {key: value for key, value in values.items() if key != "prompt"}  # there is none
 
 
 class RT1Processor(TokenProcessor):
@@ -51,6 +51,11 @@ class RT1Processor(TokenProcessor):
     kind: ClassVar[str] = "rt1"
     settings_type: ClassVar[type[ProcessorSettings]] = RT1Settings
     settings: RT1Settings  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, settings: RT1Settings, *further: Any, **options: Any) -> None:
+        """As any processor; the words of an instruction stand alone, for an encoder of sentences."""
+        super().__init__(settings, *further, **options)
+        self.build_prompt = str.lower
 
     @cached_property
     def actions(self) -> ActionTokenizer:
