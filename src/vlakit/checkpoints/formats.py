@@ -16,6 +16,7 @@ from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, check_plain, load_a
 from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.contract import CONTRACT_FILE
 from vlakit.checkpoints.file import load_strictly, network_state, read_checkpoint
+from vlakit.checkpoints.foreign import refuse_tensorflow
 from vlakit.checkpoints.hf_config import STATISTICS_FILE, HfDescription, read_description, read_table
 from vlakit.checkpoints.shipped import is_shipped, resolve
 from vlakit.checkpoints.weights import load_weights, native_tensors, safetensors_of
@@ -76,9 +77,8 @@ def reader(name: str, matches: Callable[[Path], bool]) -> Callable[[Callable[[Pa
 def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     """Load any known format, or `tiny`, which vlakit brings; a path that is none raises CheckpointMismatch."""
     place = resolve(path)
-    _refuse_oft_part(place)
-    octo.refuse_flax(place)
-    diffusion_policy.refuse_pickle(place)
+    for refuse in (_refuse_oft_part, octo.refuse_flax, diffusion_policy.refuse_pickle, refuse_tensorflow):
+        refuse(place)
     for known in FORMATS:
         if known.matches(place):
             return known.read(place, options or LoadOptions())

@@ -101,7 +101,8 @@ def every_layer(model: nn.Module) -> tuple[str, ...]:
     >>> every_layer(nn.ModuleDict({"q_proj": nn.Linear(2, 2), "stem": nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())}))
     ('q_proj', 'stem.0')
     """
-    return tuple(dict.fromkeys(short_name(path) for path in adaptable_layers(model)))
+    paths = (p for p in adaptable_layers(model) if getattr(model.get_submodule(p), "groups", 1) == 1)  # peft's limit
+    return tuple(dict.fromkeys(short_name(path) for path in paths))
 
 
 def short_name(path: str) -> str:

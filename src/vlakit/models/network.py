@@ -178,9 +178,10 @@ CAPABILITY = TypeVar("CAPABILITY")
 NETWORKS: Registry[Network] = Registry(
     "network",
     {
+        "diffusion_policy": "vlakit.models.diffusion_policy.policy:DiffusionPolicy",
         "octo": "vlakit.models.octo.octo:octo",
         "openvla": "vlakit.models.openvla.vla:openvla",
-        "diffusion_policy": "vlakit.models.diffusion_policy.policy:DiffusionPolicy",
+        "rt1": "vlakit.models.rt1.rt1:RT1",
     },
 )
 

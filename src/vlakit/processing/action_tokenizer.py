@@ -25,6 +25,10 @@ class ActionTokenizer:
         """Smallest action id, the one of +1."""
         return self.padding_id - self.n_bins
 
+    def n_tokens(self, action_size: int) -> int:
+        """Ids of one action: one a number."""
+        return action_size
+
     def encode(self, actions: npt.ArrayLike) -> Int64:
         """Ids (..., A) of actions (..., A) in [-1, 1]; values outside are clipped, NaN raises ActionNotFinite.
 

@@ -28,6 +28,7 @@ PROCESSORS: Registry[Processor] = Registry(
         "images": "vlakit.processing.processor:Processor",
         "diffusion": "vlakit.processing.diffusion:DiffusionProcessor",
         "instructions": "vlakit.processing.instructions:InstructionProcessor",
+        "rt1": "vlakit.processing.rt1:RT1Processor",
         "tokens": "vlakit.processing.tokens:TokenProcessor",
     },
 )
