@@ -16,11 +16,7 @@ from vlakit.processing.tokens import TokenProcessor
 from vlakit.trees import flat
 
 STARTS = ("cofinetune", "openvla_scratch", "random_init")  # full fine-tuning with other data or from other weights
-BASELINES = (
-    "dp_",
-    "octo_",
-    "rt1_",
-)  # how the experiments of other families begin: networks, rates and tests of their own
+BASELINES = ("dp_", "octo_", "rt1_")  # experiments of other families: networks, rates and tests of their own
 OTHER_FAMILIES = [name for name in config_names("experiment") if name.startswith(BASELINES)]
 EXPERIMENTS = [name for name in config_names("experiment") if name not in OTHER_FAMILIES]
 OFT = ("oft_tiny", "oft_7b")  # they choose their model, whatever the scale

@@ -91,6 +91,21 @@ def test_no_action_changes_what_is_predicted(network: RT1, processor: RT1Process
     assert not torch.equal(one.row_losses, other.row_losses)
 
 
+@pytest.mark.parametrize("grow", [False, True])
+def test_every_moment_of_the_window_is_learnt_but_none_before_the_episode(processor: RT1Processor, grow: bool) -> None:
+    batch, network = batch_of(processor, drawn_actions()), network_of(processor)
+    network.grow = grow
+    mask = torch.ones_like(batch.window_mask)
+    mask[0, 0] = False
+    batch = replace(batch, window_mask=mask, past=torch.zeros(len(mask), WINDOW - 1, 7))
+    changed = torch.zeros_like(batch.past)  # pyright: ignore[reportArgumentType]
+    changed[:, 0] = 0.5
+    one, other = network(batch), network(replace(batch, past=changed))
+    assert torch.equal(one.predicted, other.predicted)
+    assert one.row_losses[0] == other.row_losses[0]
+    assert (one.row_losses[1:] != other.row_losses[1:]).all()
+
+
 def test_a_slot_carries_what_it_saw_to_later_frames(network: RT1) -> None:
     """Their inputs are zeros, and yet a sequence without them is another."""
     decoder, tokens = network.transformer, torch.randn(1, WINDOW, 4, 32, generator=torch.Generator().manual_seed(0))

@@ -1,7 +1,7 @@
 """`RT1`: pictures of the last W moments and an instruction to the action tokens of the present one, all at once.
 
 Since no token sees another, log p(action) is the sum over its tokens, exactly, and the likeliest action is the
-likeliest token at each place. The loss is on the present action: a batch holds none of the window's earlier ones.
+likeliest token at each place. The loss is on every action of the window, as the original's.
 """
 
 from __future__ import annotations
@@ -55,23 +55,24 @@ class RT1(Network):
         self.transformer = Decoder(settings.window, image_tokens, n_tokens, settings.n_bins, sizes, width)
 
     def forward(self, batch: Batch) -> Output:
-        """Mean cross-entropy over the action tokens of rows that have an action."""
+        """Mean cross-entropy over the action tokens of every moment of the window that has an action."""
         if batch.actions.shape[-1] != self.action_size:
             raise InvalidData(
                 f"actions of {batch.actions.shape[-1]} numbers, the network answers with {self.action_size}",
                 where=f"dataset {batch.datasets[0]}",
                 do=f"set model.network.action_size={batch.actions.shape[-1]}",
             )
-        logits = self.logits(batch)  # (B, n, V)
-        ids = torch.as_tensor(self.processor.actions.encode(batch.normalized[:, 0].cpu().numpy())).to(logits.device)
-        losses = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape).mean(dim=1)
-        acting = batch.chunk_mask[:, 0].to(losses.dtype)  # (B,)
-        chosen = logits.argmax(dim=-1)
+        logits, (steps, there) = self.window_logits(batch), window_actions(batch)  # (B, W, n, V), (B, W, A)
+        ids = torch.as_tensor(self.processor.actions.encode(steps.cpu().numpy())).to(logits.device)  # (B, W, n)
+        losses = F.cross_entropy(logits.flatten(0, 2), ids.flatten(), reduction="none").view(ids.shape).mean(dim=2)
+        weight = there.to(losses.dtype)  # (B, W)
+        chosen = logits[:, -1].argmax(dim=-1)
+        right = (chosen == ids[:, -1])[:, None].double()
         return Output(
-            loss=(losses * acting).sum() / acting.sum().clamp(min=1),
-            row_losses=losses.detach(),
+            loss=(losses * weight).sum() / weight.sum().clamp(min=1),
+            row_losses=((losses * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)).detach(),
             predicted=self.actions(chosen),
-            scores={"token_accuracy": row_means((chosen == ids)[:, None].double(), batch.chunk_mask)},
+            scores={"token_accuracy": row_means(right, batch.chunk_mask)},
         )
 
     def predict(self, inputs: Inputs) -> Tensor:
@@ -99,11 +100,18 @@ class RT1(Network):
 
     def logits(self, inputs: Inputs) -> Tensor:
         """(B, n, V) float32 of the present action's tokens."""
+        return self.window_logits(inputs)[:, -1]
+
+    def window_logits(self, inputs: Inputs) -> Tensor:
+        """(B, W, n, V) float32 of the action tokens of each moment; without meaning before the episode's begin."""
         tokens = self.image_tokens(inputs)
         if not self.grow:
-            return self.transformer.action_logits(tokens)[:, -1].float()
+            return self.transformer.action_logits(tokens).float()
         tokens, present = grown(tokens, inputs.window_mask)
-        return self.transformer.action_logits(tokens)[torch.arange(len(present)), present].float()
+        steps = tokens.shape[1]
+        places = (torch.arange(steps, device=tokens.device) - (steps - 1) + present[:, None]).clamp(min=0)  # (B, W)
+        rows = torch.arange(len(places), device=tokens.device)[:, None]
+        return self.transformer.action_logits(tokens)[rows, places].float()
 
     def image_tokens(self, inputs: Inputs) -> Tensor:
         """(B, W, n, D)."""
@@ -118,6 +126,15 @@ class RT1(Network):
             return torch.zeros(len(ids), 1, self.action_size, device="meta")
         decoded = self.processor.actions.decode(ids.cpu().numpy())
         return torch.as_tensor(decoded)[:, None].to(ids.device)
+
+
+def window_actions(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Normalised actions (B, W, A) of the window's moments and which of them exist (B, W); the last is the present."""
+    present, acting = batch.normalized[:, :1], batch.chunk_mask[:, :1]
+    if batch.past is None:
+        earlier = batch.window_mask.shape[1] - 1
+        return present.expand(-1, earlier + 1, -1), torch.cat([acting.new_zeros(len(acting), earlier), acting], dim=1)
+    return torch.cat([batch.past, present], dim=1), torch.cat([batch.window_mask[:, :-1] & acting, acting], dim=1)
 
 
 def grown(tokens: Tensor, window_mask: Tensor) -> tuple[Tensor, Tensor]:
