@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.here import check_writable
@@ -28,8 +29,9 @@ def main(overrides: Sequence[str]) -> None:
     out = Path(cfg["out"])
     check_target(out, cfg["layout"])
     check_writable(out)
-    policy = load_policy({**cfg, "device": "cpu", "constrain": True})
     dtype = None if cfg["dtype"] is None else getattr(torch, DTYPES[cfg["dtype"]])
+    # What is quantised is cast before: afterwards it would be too late for most of it.
+    policy = load_policy({**cfg, "device": "cpu", "constrain": True}, None if cfg["quantize"] == "none" else dtype)
     export(
         Loaded(policy.network, policy.processor, policy.card),
         out,
@@ -38,8 +40,8 @@ def main(overrides: Sequence[str]) -> None:
     )
     files = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
     lines = [f"{size:>14,}  {name}" for name, size in files.items()]
-    emit(
-        {"out": str(out), "layout": cfg["layout"], "files": files},
-        "\n".join([*lines, f"written to {out}"]),
-        cfg["format"],
-    )
+    report: dict[str, Any] = {"out": str(out), "layout": cfg["layout"], "files": files}
+    if policy.quantization is not None:
+        report["quantization"] = policy.quantization.to_dict()
+        lines.append(str(policy.quantization))
+    emit(report, "\n".join([*lines, f"written to {out}"]), cfg["format"])

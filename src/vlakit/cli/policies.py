@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
 
     from vlakit.policy import TrainedPolicy
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from vlakit.strategies.base import PolicyModule
 
 
-def load_policy(cfg: Mapping[str, Any]) -> TrainedPolicy:
+def load_policy(cfg: Mapping[str, Any], dtype: torch.dtype | None = None) -> TrainedPolicy:
     """The policy of a checkpoint. Raises CheckpointMismatch, ContractBroken, and what reading its files raises."""
     from vlakit.checkpoints.formats import LoadOptions
     from vlakit.policy import TrainedPolicy
@@ -24,7 +25,13 @@ def load_policy(cfg: Mapping[str, Any]) -> TrainedPolicy:
         device=cfg["device"],
         constrain=cfg["constrain"],
         strict=cfg["strict"],
-        options=LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"])),
+        options=LoadOptions(
+            dtype=dtype,
+            base=cfg["base"],
+            trusted=tuple(cfg["trusted"]),
+            quantize=cfg.get("quantize", "none"),
+            quantize_also=tuple(cfg.get("quantize_also", ())),
+        ),
     )
 
 
