@@ -170,9 +170,11 @@ class Int4Linear(QuantizedLinear):
 
     def packed(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         quantize = bitsandbytes(self.scheme).functional.quantize_4bit
-        parts = [quantize(part, blocksize=BLOCK, quant_type="nf4") for part in weight.reshape(-1).split(_SLICE)]
-        absmax = finite(torch.cat([state.absmax for _, state in parts]), "nf4")
-        return torch.cat([codes.view(-1) for codes, _ in parts]), absmax
+        there = "cuda" if torch.cuda.is_available() else weight.device  # where it takes no time
+        slices = (part.to(there) for part in weight.reshape(-1).split(_SLICE))
+        parts = [quantize(part, blocksize=BLOCK, quant_type="nf4") for part in slices]
+        absmax = finite(torch.cat([state.absmax for _, state in parts]), "nf4").to(weight.device)
+        return torch.cat([codes.view(-1) for codes, _ in parts]).to(weight.device), absmax
 
     def dequantized(self) -> Tensor:
         return bitsandbytes(self.scheme).functional.dequantize_4bit(self.weight, self._state(torch.float32))
