@@ -96,8 +96,8 @@ class Int8Linear(QuantizedLinear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  nn.Linear's name for it
         """(..., in) -> (..., out)."""
-        if input.is_meta:
-            return F.linear(input, torch.empty_like(self.weight, dtype=input.dtype, device="meta"), self.bias)
+        if input.is_meta:  # no whole weight is ever made
+            return F.linear(input, input.new_empty(1).expand(self.out_features, self.in_features), self.bias)
         if torch.is_grad_enabled() and input.requires_grad:
             raise PartMissing("int8 layers have no gradients", where="quantize=int8", do="train with strategy=qlora")
         rows = input.reshape(-1, self.in_features)
@@ -176,8 +176,11 @@ class Int4Linear(QuantizedLinear):
         absmax = finite(torch.cat([state.absmax for _, state in parts]), "nf4").to(weight.device)
         return torch.cat([codes.view(-1) for codes, _ in parts]).to(weight.device), absmax
 
-    def dequantized(self) -> Tensor:
-        return bitsandbytes(self.scheme).functional.dequantize_4bit(self.weight, self._state(torch.float32))
+    def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(out, in) in `dtype`. As one row, whose length is even: for others bitsandbytes compiles a program first."""
+        whole = self._state(torch.Size((1, 2 * len(self.weight))), dtype)
+        flat = bitsandbytes(self.scheme).functional.dequantize_4bit(self.weight, whole).view(-1)
+        return flat[: self.out_features * self.in_features].view(self.out_features, self.in_features)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  nn.Linear's name for it
         """(..., in) -> (..., out); gradients flow to the input."""
@@ -185,14 +188,16 @@ class Int4Linear(QuantizedLinear):
             whole = torch.empty(self.out_features, self.in_features, dtype=input.dtype, device="meta")
             return F.linear(input, whole, self.bias)
         dtype = computed(input)
-        bias, state = None if self.bias is None else self.bias.to(dtype), self._state(dtype)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        if not input.is_cuda:
+            return F.linear(input.to(dtype), self.dequantized(dtype), bias).to(input.dtype)
+        state = self._state(torch.Size((self.out_features, self.in_features)), dtype)
         product = bitsandbytes(self.scheme).matmul_4bit(input.to(dtype), self.weight.view(-1, 1), state, bias=bias)
         return product.to(input.dtype)
 
-    def _state(self, dtype: torch.dtype) -> Any:
+    def _state(self, shape: torch.Size, dtype: torch.dtype) -> Any:
         functional = bitsandbytes(self.scheme).functional
         code = functional.get_4bit_type("nf4", device=self.weight.device)
-        shape = torch.Size((self.out_features, self.in_features))
         return functional.QuantState(self.absmax, shape, code, BLOCK, "nf4", dtype)
 
 
