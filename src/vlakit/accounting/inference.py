@@ -35,7 +35,7 @@ def inference(
     dtype: torch.dtype,
     scheme: str = NONE,
     also: Collection[str] = (),
-    workload: Workload = Workload(),
+    workload: Workload | None = None,
 ) -> Inference:
     """Count the answer of a network on the meta device, which changes dtype and is quantised.
 
@@ -43,6 +43,7 @@ def inference(
     PartMissing where there is nothing to quantise.
     """
     check_meta(model)
+    workload = workload or Workload()
     model.to(dtype).eval().requires_grad_(False)
     if scheme != NONE:
         quantize(model, scheme, also)

@@ -70,6 +70,8 @@ def load_weights(
             continue
         _check(stored, tensor, wanted[name], twice=name in seen, where=where)
         stays = dtype is None or not wanted[name][1].is_floating_point or name.endswith(".absmax")
+        if arrived is not None:  # what stays as it is must not keep the whole mapped file in memory
+            tensor = tensor.clone()  # noqa: PLW2901
         _assign(model, name, tensor if stays else tensor.to(dtype))
         if arrived is not None:
             arrived(name)
