@@ -9,6 +9,7 @@ from commands import complaint, report, says
 from tiny_runs import built, saved
 
 from vlakit.compare.records import read_header
+from vlakit.configs import FOLDERS
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Sample
@@ -54,7 +55,7 @@ def test_records_say_in_how_many_bits_a_policy_answered(
     folder.mkdir(parents=True)
     fake = "_target_: fake_suite.FakeSuite\nname: fake\ncontrol_hz: 5.0\nlimit: 3\ndataset: bridge_orig\n"
     (folder / "fake.yaml").write_text(fake)
-    monkeypatch.setenv("VLAKIT_CONF", str(folder.parent))
+    monkeypatch.setenv(FOLDERS, str(folder.parent))
     words = ["suite=fake", f"ckpt={checkpoint}", "episodes=2", "slots=2", "gate=false", "strict=false"]
     found = report(capsys, "evaluate", *words, f"out={tmp_path / 'eight'}", "quantize=int8")
     assert found["quantization"]["latency"]["p50_ms"] > 0

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlakit.models.quantized_layers import BLOCK, SCHEMES
+from vlakit.models.quantized_layers import BLOCK, SCHEMES, QuantizedLinear
 
 Expected = dict[str, Tensor]
 Found = tuple[str, Tensor, str]  # array, value, who computed it
@@ -31,7 +31,7 @@ TINY = 1e-38
 GIVEN = {"weight", "input", "nf4_code", "fp4_code"}
 
 
-def layer(expected: Expected, scheme: str) -> nn.Module:
+def layer(expected: Expected, scheme: str) -> QuantizedLinear:
     weight = expected["weight"]
     plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     plain.weight.data = weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def twin(folder: Path, rows: int, columns: int, blocks: tuple[int, ...]) -> Path
     arrays |= {"nf4_double_absmax2": state.state2.absmax, "nf4_double_back": functional.dequantize_4bit(packed, state)}
     arrays["int8_rows"], arrays["int8_row_absmax"], _ = functional.int8_vectorwise_quant(weight.half())
     folder.mkdir()
-    np.savez(folder / "expected.npz", **{name: tensor.numpy() for name, tensor in arrays.items()})
+    save: Any = np.savez
+    save(folder / "expected.npz", **{name: tensor.numpy() for name, tensor in arrays.items()})
     return folder
 
 
