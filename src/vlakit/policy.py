@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from vlakit.checkpoints.card import Card
-from vlakit.checkpoints.contract import check_contract
+from vlakit.checkpoints.contract import agreement, check_contract
 from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.errors import PartMissing, StatisticsMissing
 from vlakit.models.cpu import use_onednn
 from vlakit.models.network import Answering, HasFeatures, Likelihood, Network, capability, tensors_hash
+from vlakit.models.quantize import Quantization
+from vlakit.models.quantized_layers import NONE, check_kernel
 from vlakit.processing.pixels import observed_frames
 from vlakit.processing.processor import Processor
 from vlakit.processing.tokens import token_processor
@@ -68,6 +70,7 @@ class TrainedPolicy:
     ) -> None:
         self.network, self.processor, self.constrain = network.eval(), processor, constrain
         self.card = card or Card(network.description, processor.description, {})
+        self.quantization: Quantization | None = None  # what became smaller, and how near its answers are
         self.pad_to = 0  # ids that prompts are padded to at least: the same for all batches keeps answers to the bit
         self._shape_told = False
         use_onednn(network)
@@ -105,7 +108,11 @@ class TrainedPolicy:
         Local paths only. The checkpoint's contract is replayed: a policy that answers otherwise than when it was saved
         raises ContractBroken (strict=False: warns), one without a contract warns (strict=True: CheckpointMismatch).
         acting=False: it is to answer questions alone, for which a model that knows no robot yet is good enough.
+        options.quantize: answers then are near those of the contract, not the same; `quantization` says how near.
         """
+        options = options or LoadOptions()
+        if options.quantize != NONE:
+            check_kernel(options.quantize, torch.device(device).type)
         loaded = load(path, options)
         if acting and not loaded.processor.statistics:
             raise StatisticsMissing(
@@ -114,8 +121,15 @@ class TrainedPolicy:
                 do="put the dataset_statistics.json of its training beside it",
             )
         policy = cls(loaded.network.to(device), loaded.processor, loaded.card, constrain=constrain)
-        if acting:
-            check_contract(loaded.card.contract, policy.network, policy.processor, where=str(path), strict=strict)
+        card, asked = loaded.card, options.quantize != NONE
+        if card.quantized is not None:
+            check_kernel(card.quantized["scheme"], torch.device(device).type)
+            near = agreement(card.contract, policy.network, policy.processor) if asked else {}
+            keys = {"quantize": options.quantize, "quantize_also": list(options.quantize_also)} if asked else {}
+            policy.quantization = Quantization.of(policy.network, card.quantized, near, keys)
+            log.info("%s", policy.quantization)
+        if acting and not asked:
+            check_contract(card.contract, policy.network, policy.processor, where=str(path), strict=strict)
         return policy
 
     @property

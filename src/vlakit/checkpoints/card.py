@@ -19,7 +19,8 @@ class Card:
 
     network and processor: kind and settings; adapter: numbers of its adapters; statistics: OpenVLA's layout; contract:
     golden frames with their answers; surroundings: dataset -> camera and control rate that its data came from; base:
-    path of the network under an adapter-only checkpoint. facts: where and how the run was made.
+    path of the network under an adapter-only checkpoint; quantized: scheme, layers, and bytes of their weights before.
+    facts: where and how the run was made.
     """
 
     network: dict[str, Any]
@@ -30,6 +31,7 @@ class Card:
     strategy: str | None = None
     version: str | None = None
     base: str | None = None
+    quantized: dict[str, Any] | None = None
     surroundings: dict[str, Any] = field(default_factory=dict[str, Any])
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -56,6 +58,8 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """The table that is stored: plain values only."""
         named = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "facts"}
+        if self.quantized is None:  # as ever, for all others
+            del named["quantized"]
         return {**named, **self.facts}
 
     def check_trust(self, trusted: Collection[str], *, where: str) -> None:

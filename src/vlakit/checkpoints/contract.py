@@ -101,6 +101,27 @@ def check_contract(
     _report(ContractBroken(broken, where=f"{where}; {changed}", do=do), refused=strict is not False)
 
 
+def agreement(contract: Mapping[str, Any] | None, network: Network, processor: Processor) -> dict[str, float]:
+    """How near the answers to golden frames are to the recorded ones: of a policy that is meant to answer otherwise.
+
+    frames, l1 (normalised, mean), and for policies that answer in ids token_agreement, in [0, 1]. Empty without frames.
+    """
+    frames = (contract or {}).get("frames")
+    if not frames:
+        return {}
+    answers = _answers(network, processor, [observation_of(frame, processor) for frame in frames])
+    recorded = np.stack([_recorded_actions(frame, processor) for frame in frames]).astype(np.float32)
+    before = np.stack([processor.normalized_actions(a, f["dataset"]) for a, f in zip(recorded, frames, strict=True)])
+    now = [processor.physical(a[None], [f["dataset"]])[0] for a, f in zip(answers, frames, strict=True)]
+    after = np.stack([processor.normalized_actions(a, f["dataset"]) for a, f in zip(now, frames, strict=True)])
+    near = {"frames": len(frames), "l1": float(np.abs(after - before).mean())}
+    spelled = [processor.spelled(answer).get("ids") for answer in answers]
+    if spelled[0] is not None and "ids" in frames[0]:
+        same = np.array(spelled) == np.array([frame["ids"] for frame in frames])
+        near["token_agreement"] = float(same.mean())
+    return near
+
+
 def _report(error: CheckpointMismatch, *, refused: bool) -> None:
     if refused:
         raise error

@@ -17,7 +17,7 @@ from vlakit.checkpoints import oft
 from vlakit.checkpoints.adapter_files import same_tensor, save_adapter
 from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.contract import CONTRACT_FILE, make_contract, with_new_answers
-from vlakit.checkpoints.formats import Loaded, LoadOptions, base_path, load, plain_network
+from vlakit.checkpoints.formats import QUANTIZED, Loaded, LoadOptions, base_path, load, plain_network
 from vlakit.checkpoints.hf_config import STATISTICS_FILE, write_config
 from vlakit.checkpoints.weights import save_weights
 from vlakit.data.shards.statistics import statistics_to_json
@@ -91,6 +91,8 @@ def write_hugging_face(policy: Loaded, folder: Path, options: ExportOptions) -> 
     film, beside = network.senses.film, dict[str, Tensor]()
     save_weights(folder, _model_tensors(network, options, beside), shard_bytes=options.shard_bytes)
     settings = VLASettings.from_dict(network.settings)
+    if policy.card.quantized is not None:
+        (folder / QUANTIZED).write_text(json.dumps(policy.card.quantized, indent=1) + "\n", encoding="utf-8")
     if beside or settings.head != "discrete":
         oft.write_parts(folder, beside, film=film)
         oft.write_settings(folder, settings, processor.settings)
@@ -103,7 +105,8 @@ def _model_tensors(network: Trunk, options: ExportOptions, beside: dict[str, Ten
     """The model's tensors, merged; those that OpenVLA-OFT keeps in files of their own are put into `beside`."""
     film = network.senses.film
     for name, whole in merged_tensors(network):
-        tensor = whole.to(options.dtype or whole.dtype)
+        stays = options.dtype is None or not whole.is_floating_point() or name.endswith(".absmax")
+        tensor = whole if stays else whole.to(options.dtype)
         if oft.is_part(name, film=film) or (film and name.startswith("vision_backbone.")):
             beside[name] = tensor
         if not oft.is_part(name, film=film):
@@ -151,7 +154,7 @@ def write_checkpoint(policy: Loaded, folder: Path, options: ExportOptions) -> No
     network, processor = policy.network, policy.processor
     network = network if options.dtype is None else copy.deepcopy(network).to(options.dtype)
     contract = policy.card.contract or make_contract(network, processor, ())
-    if options.dtype is not None:
+    if options.dtype is not None or policy.card.quantized:
         contract = with_new_answers(contract, network, processor)
     card = replace(
         policy.card,
@@ -177,6 +180,7 @@ def _write_neighbours(policy: Loaded, folder: Path, options: ExportOptions) -> N
         if (Path(str(source)) / name).is_file():
             shutil.copyfile(Path(str(source)) / name, folder / name)
     contract = policy.card.contract or make_contract(network, processor, ())
-    if options.dtype is not None and contract["frames"] and (folder / "config.json").is_file():
+    moved = options.dtype is not None or policy.card.quantized
+    if moved and contract["frames"] and (folder / "config.json").is_file():
         contract = with_new_answers(contract, load(folder).network, processor)  # rounding may move a close answer
     (folder / CONTRACT_FILE).write_text(json.dumps(contract) + "\n", encoding="utf-8")

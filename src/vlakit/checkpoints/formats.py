@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vlakit.checkpoints import diffusion_policy, octo, oft
@@ -18,38 +17,21 @@ from vlakit.checkpoints.contract import CONTRACT_FILE
 from vlakit.checkpoints.file import load_strictly, network_state, read_checkpoint
 from vlakit.checkpoints.foreign import refuse_tensorflow
 from vlakit.checkpoints.hf_config import STATISTICS_FILE, HfDescription, read_description, read_table
+from vlakit.checkpoints.loaded import Loaded, LoadOptions, grown, plain_network, quantized, refuse_quantized
 from vlakit.checkpoints.shipped import is_shipped, resolve
 from vlakit.checkpoints.weights import load_weights, native_tensors, safetensors_of
 from vlakit.data.shards.statistics import statistics_from_json
 from vlakit.errors import CheckpointMismatch, VlakitError
-from vlakit.models.adapters import LoraNumbers, inject_lora, is_added, merged_state_dict
-from vlakit.models.network import Network, begin, build_empty, build_network
+from vlakit.models.adapters import LoraNumbers, inject_lora
+from vlakit.models.network import Network, build_empty
 from vlakit.models.openvla.vla import VLASettings
+from vlakit.models.quantize import Arriving, quantizable, restore
+from vlakit.models.quantized_layers import NONE
 from vlakit.processing.processor import Processor, build_processor
 from vlakit.processing.settings import TokenSettings
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A network, the processor that feeds it, and all that a checkpoint says of them."""
-
-    network: Network
-    processor: Processor
-    card: Card
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """dtype: None keeps that of the file. base: the model under an adapter; None: where the adapter says it is.
-
-    trusted: packages, modules or names (`package.module:thing`) outside vlakit that a checkpoint may choose.
-    """
-
-    dtype: torch.dtype | None = None
-    base: str | None = None
-    trusted: tuple[str, ...] = ()
+QUANTIZED = "quantization.json"  # in a folder of quantised weights: what a card says of them
 
 
 @dataclass(frozen=True)
@@ -76,12 +58,13 @@ def reader(name: str, matches: Callable[[Path], bool]) -> Callable[[Callable[[Pa
 
 def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     """Load any known format, or `tiny`, which vlakit brings; a path that is none raises CheckpointMismatch."""
-    place = resolve(path)
+    place, options = resolve(path), options or LoadOptions()
     for refuse in (_refuse_oft_part, octo.refuse_flax, diffusion_policy.refuse_pickle, refuse_tensorflow):
         refuse(place)
     for known in FORMATS:
         if known.matches(place):
-            return known.read(place, options or LoadOptions())
+            loaded = known.read(place, options)
+            return loaded if options.quantize == NONE or loaded.card.quantized else quantized(loaded, options)
     raise CheckpointMismatch(
         "no checkpoint here",
         where=str(place),
@@ -136,6 +119,8 @@ def _card(description: HfDescription, statistics: dict[str, Any], contract: dict
 def _filled(card: Card, tensors: Iterable[tuple[str, Tensor]], path: Path, options: LoadOptions) -> Loaded:
     """The network of a card with these weights; says what became of every tensor."""
     card.check_trust(options.trusted, where=str(path))
+    if options.quantize != NONE:
+        refuse_quantized(card, where=str(path))
     statistics = statistics_from_json(card.statistics, where=str(path))
     try:
         network, processor = card.build(statistics)
@@ -146,7 +131,13 @@ def _filled(card: Card, tensors: Iterable[tuple[str, Tensor]], path: Path, optio
             where=str(path),
             do="take the config.json that came with these weights",
         ) from error
-    report = load_weights(network, tensors, where=str(path), dtype=options.dtype)
+    arriving = None
+    if card.quantized is not None:
+        restore(network, card.quantized, where=str(path))
+    elif options.quantize != NONE:
+        arriving = Arriving(network, options.quantize, quantizable(network, options.quantize_also))
+        card = replace(card, quantized=arriving.said)
+    report = load_weights(network, tensors, where=str(path), dtype=options.dtype, arrived=arriving)
     log.log(logging.WARNING if report.unexpected else logging.INFO, "%s: %s", path, report)
     return Loaded(network, processor, card)
 
@@ -157,7 +148,7 @@ def _adapter(path: Path, options: LoadOptions) -> Loaded:
     config = read_table(path / ADAPTER_CONFIG)
     check_plain(config, path / ADAPTER_CONFIG)  # before gigabytes of the base are read
     base = base_path(config.get("base_model_name_or_path"), options, path)
-    under = load(base, replace(options, base=None))
+    under = load(base, options.under)
     network = plain_network(under, where=base)
     numbers = load_adapter(network, path)
     statistics = {**under.card.statistics, **_statistics_near(path)}
@@ -175,13 +166,15 @@ def _hugging_face(path: Path, options: LoadOptions) -> Loaded:
     if parts or (path / oft.SETTINGS).is_file():
         description = oft.described(path, parts, description)
     card = _card(description, description.statistics or {}, _contract_in(path))
+    if (path / QUANTIZED).is_file():
+        card = replace(card, quantized=read_table(path / QUANTIZED))
     tensors = _under_oft(path, options) if oft.is_unmerged(path) else safetensors_of(path)
     return _filled(card, oft.tensors_of(path, parts, tensors) if parts else tensors, path, options)
 
 
 def _under_oft(path: Path, options: LoadOptions) -> Iterable[tuple[str, Tensor]]:
     """The language model of an OpenVLA-OFT folder whose adapter was not merged: the adapter's base with it."""
-    adapted = _adapter(path / oft.ADAPTER, options)
+    adapted = _adapter(path / oft.ADAPTER, replace(options, quantize=NONE))
     return plain_network(adapted, where=str(path)).state_dict().items()
 
 
@@ -198,14 +191,18 @@ def _lightning(path: Path, options: LoadOptions) -> Loaded:
     content, where = read_checkpoint(path), str(path)
     card = Card.from_dict(content[CARD], where=where)
     card.check_trust(options.trusted, where=where)
+    if options.quantize != NONE:
+        refuse_quantized(card, where=where)
     statistics = statistics_from_json(card.statistics, where=where) if card.statistics else {}
     state = network_state(content)
     if card.base is None:
         network, processor = card.build(statistics)
     else:
         under = base_path(card.base, options, path)
-        base, processor = load(under, replace(options, base=None)), build_processor(card.processor, statistics)
+        base, processor = load(under, options.under), build_processor(card.processor, statistics)
         network = grown(plain_network(base, where=under), base.processor, card.network, processor, where=under)
+    if card.quantized is not None:
+        restore(network, card.quantized, where=where)
     if card.adapter is not None:
         inject_lora(network, LoraNumbers.from_dict(card.adapter))
     if card.base is not None:
@@ -231,15 +228,6 @@ def base_path(named: str | None, options: LoadOptions, where: Path) -> str:
     return path
 
 
-def plain_network(loaded: Loaded, *, where: str) -> Network:
-    """The network without adapter layers: as loaded, or rebuilt with its adapters merged into the weights."""
-    if loaded.card.adapter is None:
-        return loaded.network
-    plain = build_empty(loaded.network.description, loaded.processor)
-    load_strictly(plain, merged_state_dict(loaded.network), where=where)
-    return plain
-
-
 def start_from(path: str | Path, description: Mapping[str, Any], processor: Processor) -> Network:
     """The network at `path` as a start for training, if its tensors are those of the network described.
 
@@ -250,40 +238,6 @@ def start_from(path: str | Path, description: Mapping[str, Any], processor: Proc
     trusted = tuple(name for name in description.values() if isinstance(name, str) and ":" in name)
     loaded = load(path, LoadOptions(trusted=trusted))  # the run names them itself
     return grown(plain_network(loaded, where=str(path)), loaded.processor, description, processor, where=str(path))
-
-
-def grown(
-    network: Network, before: Processor, description: Mapping[str, Any], processor: Processor, *, where: str
-) -> Network:
-    """The network with what a run adds to it: head, further senses. Raises CheckpointMismatch for another network."""
-    goal = build_network(description, processor, device="meta")
-    wanted = {name: tensor.shape for name, tensor in goal.state_dict().items()}
-    present = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    other = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
-    if any(name in present or not is_added(name, goal) for name in other):
-        raise CheckpointMismatch(
-            f"the checkpoint is of {_short(network.description)}, this run builds {_short(description)};"
-            f" {len(other)} tensors differ, e.g. {other[0]}",
-            where=where,
-            do="choose the checkpoint's model with model=NAME, or another checkpoint in model.weights",
-        )
-    kept = {key: value for key, value in network.description.items() if key not in network.of_the_run}
-    new = {**kept, **{key: description[key] for key in goal.of_the_run if key in description}}
-    if not other and new == network.description and _senses(before) == _senses(processor):
-        return network
-    larger = build_empty(new, processor)
-    load_weights(larger, network.state_dict().items(), where=where, added=other)
-    begin(larger, other, like=next(network.parameters()))
-    return larger
-
-
-def _senses(processor: Processor) -> tuple[object, ...]:
-    return len(processor.settings.cameras), processor.settings.proprio
-
-
-def _short(description: Mapping[str, Any]) -> str:
-    names = [value for key, value in description.items() if isinstance(value, str) and key != "kind"]
-    return " + ".join(names) or str(description.get("kind"))
 
 
 def _contract_in(folder: Path) -> dict[str, Any] | None:

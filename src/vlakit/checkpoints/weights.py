@@ -51,15 +51,17 @@ def load_weights(
     where: str,
     dtype: torch.dtype | None = None,
     added: Collection[str] = (),
+    arrived: Callable[[str], object] | None = None,
 ) -> KeyReport:
     """Fill a model, made by build_empty or not, tensor by tensor, so that no second copy of it is ever held.
 
-    `dtype` converts; None keeps that of the file. added: tensors that the file need not have. Raises CheckpointMismatch
-    for a tensor that is missing, stored twice, of another shape, or quantised; tensors that the model lacks are named
+    `dtype` converts, but what is quantised; None keeps that of the file. added: tensors that the file need not have.
+    arrived: told the name of each tensor that is in the model now. Raises CheckpointMismatch for a tensor that is
+    missing, stored twice, of another shape, or quantised where the model is not; tensors that the model lacks are named
     in the report.
     """
     report = KeyReport()
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wanted = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
     seen: set[str] = set()
     for stored, tensor in tensors:
         name = own_name(stored)
@@ -67,7 +69,12 @@ def load_weights(
             report.unexpected.append(stored)
             continue
         _check(stored, tensor, wanted[name], twice=name in seen, where=where)
-        _assign(model, name, tensor if dtype is None else tensor.to(dtype))
+        stays = dtype is None or not wanted[name][1].is_floating_point or name.endswith(".absmax")
+        if arrived is not None:  # what stays as it is must not keep the whole mapped file in memory
+            tensor = tensor.clone()  # noqa: PLW2901
+        _assign(model, name, tensor if stays else tensor.to(dtype))
+        if arrived is not None:
+            arrived(name)
         seen.add(name)
         report.used += 1
         if name != stored:
@@ -82,7 +89,10 @@ def load_weights(
     return report
 
 
-def _check(stored: str, tensor: Tensor, shape: tuple[int, ...], *, twice: bool, where: str) -> None:
+def _check(
+    stored: str, tensor: Tensor, wanted: tuple[tuple[int, ...], torch.dtype], *, twice: bool, where: str
+) -> None:
+    shape, dtype = wanted
     if twice:
         raise CheckpointMismatch(
             f"{stored} is stored twice", where=where, do="remove the shard that does not belong to this model"
@@ -93,9 +103,9 @@ def _check(stored: str, tensor: Tensor, shape: tuple[int, ...], *, twice: bool, 
             where=where,
             do="take the config.json that belongs to these weights",
         )
-    if not tensor.is_floating_point():
+    if tensor.dtype != dtype and not (tensor.is_floating_point() and dtype.is_floating_point):
         raise CheckpointMismatch(
-            f"{stored} holds {tensor.dtype}, not floating point numbers",
+            f"{stored} holds {tensor.dtype}, not {'floating point numbers' if dtype.is_floating_point else dtype}",
             where=where,
             do="use the checkpoint before it was quantised",
         )

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def _asked(cfg: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Suite, 
 def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = ()) -> Evaluated:
     """Evaluate as the keys of conf/evaluate.yaml say. Raises ConfigError, GateClosed, CheckpointMismatch."""
     from vlakit.evaluation.run import evaluate
-    from vlakit.evaluation.speed import actions_per_second
+    from vlakit.evaluation.speed import actions_per_second, latency
     from vlakit.evaluation.tracked import RUN_ID, record_success
 
     settings = suite_settings(cfg["suite"], suite_words)
@@ -133,6 +134,8 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
         evaluated = evaluate(policy, suite, request, out, name=name, suite_settings=settings, progress=progress)
     if hasattr(policy, "card") and policy.card.facts.get(RUN_ID):  # else nobody would read how fast it is
         record_success(evaluated, policy.card.facts, cfg["tracking_uri"], actions_per_second(policy))
+    if getattr(policy, "quantization", None) is not None:
+        evaluated = replace(evaluated, quantization=replace(policy.quantization, latency=latency(policy)))
     return evaluated
 
 
@@ -168,6 +171,8 @@ def text(evaluated: Evaluated) -> str:
     lines += [f"failed by an error: {r.initial_state}, step {r.steps}: {r.error}" for r in evaluated.failed[:5]]
     if evaluated.verdict is not None:
         lines.append(f"against the other: {evaluated.verdict}; the rates are of these episodes alone")
+    if evaluated.quantization is not None:
+        lines.append(str(evaluated.quantization))
     return "\n".join([*lines, f"records in {evaluated.out}"])
 
 

@@ -14,6 +14,7 @@ from vlakit.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from vlakit.data.specs.spec import DatasetSpec
+    from vlakit.models.quantize import Quantization
 
 EEF_COLUMNS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")  # as GR00T and LeRobot call them
 VERSIONS = {"lerobot": "v3.0", "lerobot21": "v2.1"}  # layouts that are datasets
@@ -40,15 +41,16 @@ def main(overrides: Sequence[str]) -> None:
     out = Path(cfg["out"])
     check_target(out, cfg["layout"])
     check_writable(out)
-    policy = load_policy({**cfg, "device": "cpu", "constrain": True})
     dtype = None if cfg["dtype"] is None else getattr(torch, DTYPES[cfg["dtype"]])
+    # What is quantised is cast before: afterwards it would be too late for most of it.
+    policy = load_policy({**cfg, "device": "cpu", "constrain": True}, None if cfg["quantize"] == "none" else dtype)
     export(
         Loaded(policy.network, policy.processor, policy.card),
         out,
         cfg["layout"],
         ExportOptions(dtype, cfg["shard_bytes"], cfg["base"], tuple(cfg["trusted"])),
     )
-    _report(cfg, out, {})
+    _report(cfg, out, {}, policy.quantization)
 
 
 def export_demonstrations(cfg: Mapping[str, Any]) -> None:
@@ -92,13 +94,15 @@ def _columns(spec: DatasetSpec | None) -> tuple[str, ...] | None:
     return EEF_COLUMNS if spec is not None and spec.action_encoding == "EEF_POS" else None
 
 
-def _report(cfg: Mapping[str, Any], out: Path, counts: Mapping[str, int]) -> None:
+def _report(
+    cfg: Mapping[str, Any], out: Path, counts: Mapping[str, int], quantization: Quantization | None = None
+) -> None:
     files = {str(file.relative_to(out)): file.stat().st_size for file in sorted(out.rglob("*")) if file.is_file()}
     lines = [f"{size:>14,}  {name}" for name, size in list(files.items())[:SHOWN]]
     lines += [f"{'':>16}and {len(files) - SHOWN} more files"] if len(files) > SHOWN else []
     lines += [f"{count:,} {what}" for what, count in counts.items()]
-    emit(
-        {**counts, "out": str(out), "layout": cfg["layout"], "files": files},
-        "\n".join([*lines, f"written to {out}"]),
-        cfg["format"],
-    )
+    report: dict[str, Any] = {**counts, "out": str(out), "layout": cfg["layout"], "files": files}
+    if quantization is not None:
+        report["quantization"] = quantization.to_dict()
+        lines.append(str(quantization))
+    emit(report, "\n".join([*lines, f"written to {out}"]), cfg["format"])

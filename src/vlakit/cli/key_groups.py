@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from vlakit.checked import MANY, Few, Flag, Rows, Seed, Some, Text
 from vlakit.cli.kinds import SHARE, Device, Place, Scalar, Texts, chosen, maybe, real, whole
 
 STORE = {"tracking_uri": Text, "experiment": Text}
 POLICY = {"base": maybe(Place), "trusted": Texts}
+QUANTIZE = {"quantize": chosen("none", "int8", "int4"), "quantize_also": tuple[Literal["vision", "lm_head"], ...]}
 CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Flag)}
 BATCHES = {"batch_size": Rows, "num_workers": Few, "seed": Seed}
 QUESTIONS = {"questions": dict[Text, Place] | None, "mix.robot": SHARE, "mix.loss": chosen("example", "token")}
@@ -29,6 +32,7 @@ SERVE = {
     **CLIENT,
     "timeout_s": real(ge=1, lt=1e12),
     **CHECKPOINT,
+    **QUANTIZE,
 }
 
 SELECT = {

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field
 
 from vlakit.checked import MANY, Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
-from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, QUESTIONS, SELECT, SERVE, STORE
+from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, QUANTIZE, QUESTIONS, SELECT, SERVE, STORE
 from vlakit.cli.kinds import (
     FORMAT,
     RATE,
@@ -145,14 +145,14 @@ def _evaluate() -> dict[str, Any]:
 
     own = {"ckpt": maybe(Place), "suite": Text, "policy": maybe(Text), "out": maybe(Place), "root": Place}
     own |= {"url": maybe(Text), "dialect": Text, **CLIENT}
-    return {**own, **CHECKPOINT, "format": FORMAT, "tracking_uri": Text, **keys_of(Request)}
+    return {**own, **CHECKPOINT, **QUANTIZE, "format": FORMAT, "tracking_uri": Text, **keys_of(Request)}
 
 
 def _score() -> dict[str, Any]:
     from vlakit.evaluation.scoring import ScoreRequest
 
     own = {"ckpt": Place, "out": maybe(Place), "format": FORMAT, "tracking_uri": Text}
-    return {**own, **CHECKPOINT, **keys_of(ScoreRequest)}
+    return {**own, **CHECKPOINT, **QUANTIZE, **keys_of(ScoreRequest)}
 
 
 def _ask() -> dict[str, Any]:
@@ -286,6 +286,7 @@ _FIXED: dict[str, dict[str, Any]] = {
     "export": {
         **POLICY,
         **dict.fromkeys(("ckpt", "source", "dataset"), maybe(Place)),
+        **QUANTIZE,
         "out": Place,
         "layout": chosen("hf", "adapter", "ckpt", "lerobot", "lerobot21"),
         "cameras": Texts,

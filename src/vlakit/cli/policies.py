@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
 
     from vlakit.policy import TrainedPolicy
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from vlakit.strategies.base import PolicyModule
 
 
-def load_policy(cfg: Mapping[str, Any], *, acting: bool = True) -> TrainedPolicy:
+def load_policy(cfg: Mapping[str, Any], dtype: torch.dtype | None = None, *, acting: bool = True) -> TrainedPolicy:
     """The policy of a checkpoint; acting=False: to be asked only.
 
     Raises CheckpointMismatch, ContractBroken, and what reading its files raises.
@@ -28,7 +29,13 @@ def load_policy(cfg: Mapping[str, Any], *, acting: bool = True) -> TrainedPolicy
         constrain=cfg["constrain"],
         strict=cfg["strict"],
         acting=acting,
-        options=LoadOptions(base=cfg["base"], trusted=tuple(cfg["trusted"])),
+        options=LoadOptions(
+            dtype=dtype,
+            base=cfg["base"],
+            trusted=tuple(cfg["trusted"]),
+            quantize=cfg.get("quantize", "none"),
+            quantize_also=tuple(cfg.get("quantize_also", ())),
+        ),
     )
 
 

@@ -102,6 +102,7 @@ class Repeat:
 
         recorded, out = self.evaluation["settings"]["policy"], root / self.evaluation["suite"]
         options = {"constrain": recorded.get("constrain", True), "strict": self.request.strict}
+        options |= {key: recorded[key] for key in ("quantize", "quantize_also") if key in recorded}
         device = cfg["device"] or recorded.get("device", "cpu")
         policy = load_policy({**cfg, **options, "ckpt": ckpt, "device": device}) if ckpt else recorded["control"]
         with success_bar() as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ def main(overrides: Sequence[str]) -> None:
     cfg = verb_config("score", overrides)
     check_format(cfg["format"])
     from vlakit.evaluation.scoring import ScoreRequest, score_policy
+    from vlakit.evaluation.speed import latency
     from vlakit.evaluation.tracked import record_scores
 
     request = request_of(ScoreRequest, cfg, "score")
@@ -33,6 +35,10 @@ def main(overrides: Sequence[str]) -> None:
     record_scores(scored, policy.card.facts, cfg["tracking_uri"])
     report = {"ckpt": str(cfg["ckpt"]), "strategy": policy.card.strategy, **scored.to_dict()}
     lines = [f"{table(result)}\nplot: {scored.files[name][0]}" for name, result in scored.results.items()]
+    if policy.quantization is not None:
+        quantization = replace(policy.quantization, latency=latency(policy))
+        report["quantization"] = quantization.to_dict()
+        lines.append(str(quantization))
     emit(report, "\n".join(lines), cfg["format"])
 
 

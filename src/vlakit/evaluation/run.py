@@ -25,6 +25,7 @@ from vlakit.evaluation.suite import InitialState, Suite
 
 if TYPE_CHECKING:
     from vlakit.evaluation.actors import Actor
+    from vlakit.models.quantize import Quantization
     from vlakit.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Evaluated:
     verdict: Verdict | None = None
     starts: str = "test"
     pairs: Row | None = None
+    quantization: Quantization | None = None  # of the policy, where it is quantised
 
     @property
     def records(self) -> list[Path]:
@@ -115,6 +117,7 @@ class Evaluated:
             "files": [str(file) for file in self.files],
             **({} if title_of(self.suite, self.starts) == self.suite else {"starts": self.starts}),
             **({} if self.pairs is None else {"pairs": asdict(self.pairs)}),
+            **({} if self.quantization is None else {"quantization": self.quantization.to_dict()}),
             **({} if self.verdict is None else {"stopped": asdict(self.verdict)}),
         }
 

@@ -77,6 +77,7 @@ def checkpoint(
         "pad_to": policy.pad_to,
         "device": policy.device.type,
         "overridden": overridden,
+        **(policy.quantization.asked if policy.quantization else {}),
     }
     return Subject(name, policy, facts, action_bounds(suite, statistics, states), policy)
 

@@ -158,3 +158,16 @@ def merged_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 delta = cast(Any, layer).get_delta_weight(adapter)  # defined on every concrete layer
                 tensor = (tensor + delta).to(tensor.dtype)  # noqa: PLW2901
         yield name.replace(".base_layer.", "."), tensor
+
+
+@torch.no_grad()
+def merge_in_place(model: nn.Module) -> None:
+    """Merge every adapter into its layer and take it away; no second copy of the weights is made."""
+    from peft.tuners.lora import LoraLayer
+
+    for path, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            layer = cast(Any, module)
+            layer.merge()
+            owner, _, attribute = path.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, layer.get_base_layer())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from vlakit.compare.records import read_header
 from vlakit.errors import CheckpointMismatch, ConfigError, CorruptRecord, InvalidData
 from vlakit.evaluation.records import read_episodes, summary
 from vlakit.files import content_hash
+from vlakit.models.quantized_layers import NONE
 from vlakit.policy import TrainedPolicy
 from vlakit.reports.paths import portable
 from vlakit.tracking.mlflow import EXPERIMENT, RunRow, StoreUnreachable, runs
@@ -212,8 +213,9 @@ def _verify(evaluated: Evaluated, options: LoadOptions) -> None:
     if evaluated.file is None:
         return
     recorded, strict = evaluated.content["settings"]["policy"], None if evaluated.content["strict"] else False
+    asked = {"quantize": recorded.get("quantize", NONE), "quantize_also": tuple(recorded.get("quantize_also", ()))}
     policy = TrainedPolicy.from_checkpoint(
-        evaluated.file, constrain=recorded["constrain"], strict=strict, options=options
+        evaluated.file, constrain=recorded["constrain"], strict=strict, options=replace(options, **asked)
     )
     if policy.content_hash() != recorded["sha256"]:
         raise CheckpointMismatch(
