@@ -21,6 +21,8 @@ VERBS = {
     "serve": "a checkpoint behind a port, in the dialect of clients that robots have: openpi, OpenVLA, GR00T, ...",
     "replay": "demonstrations' own actions in their suite: the gate before any evaluation",
     "demonstrate": "a suite's scripted expert -> RLDS folder",
+    "collect": "a policy's own rollouts, several from each start, with the tokens that it drew",
+    "pairs": "rollouts -> preferred and rejected episodes, for train experiment=dpo",
     "compare": "runs=[A,B]: episodes paired, with a verdict; parent=last: recorded runs in one table",
     "table": "name=table1: a table of the paper filled by recorded runs, with a verdict",
     "passport": "a finished run as model card, leaderboard row, and what it takes to make it again",

@@ -55,6 +55,11 @@ STRATEGY = {
     "alpha": real(gt=0),
     "dropout": real(ge=0, lt=1),
     "adapter_only": Flag,
+    "loss": Text,
+    "beta": real(gt=0),
+    "label_smoothing": real(ge=0, lt=0.5),
+    **dict.fromkeys(("sft_weight", "desirable_weight", "undesirable_weight", "drift_warn"), RATE),
+    "micro_batch": Rows,
     "targets": maybe(Texts),
     "optimizer.lr": RATE,
     "optimizer.betas": tuple[real(ge=0, lt=1), real(ge=0, lt=1)],
@@ -92,6 +97,15 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
+    **dict.fromkeys(("pairs", "weights"), Place),
+    "loss": Text,
+    "val_batch_size": Rows,
+    "rounds": Some,
+    "starts": Some,
+    **dict.fromkeys(("starts_seed",), Seed),
+    "rollouts_per_start": Some,
+    "temperature": real(gt=0),
+    "slots": Rows,
 }
 STEPS = whole(1, 10**10)
 TRAINER = {
@@ -118,7 +132,7 @@ LOGGER = {
     "checkpoint": chosen("auto", "last", "best", "none"),
     **dict.fromkeys(("register", "alias", "project", "folder", "group"), maybe(Text)),
 }
-RATES = ("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora")
+RATES = ("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora", "dpo")
 LR = {f"lr.{name}": RATE for name in RATES}
 ROWS = ("full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64")  # of Table 1
 PATHS = {"runs": Place, "data": Place, "output": maybe(Place)}
@@ -152,6 +166,21 @@ def _score() -> dict[str, Any]:
 
     own = {"ckpt": Place, "out": maybe(Place), "format": FORMAT, "tracking_uri": Text}
     return {**own, **CHECKPOINT, **keys_of(ScoreRequest)}
+
+
+def _collect() -> dict[str, Any]:
+    from vlakit.evaluation.collecting import CollectPlan
+
+    own = {"ckpt": Place, "suite": Text, "out": maybe(Place), "root": Place, "format": FORMAT}
+    return {**own, **CHECKPOINT, **keys_of(CollectPlan), "temperature": real(gt=0)}
+
+
+def _pairs() -> dict[str, Any]:
+    from vlakit.preferences.pairs import PairPlan
+
+    own = {"rollouts": Place, **dict.fromkeys(("out", "ckpt"), maybe(Place)), "at_once": Rows, "format": FORMAT}
+    checkpoint = {key: kind for key, kind in CHECKPOINT.items() if key != "constrain"}
+    return {**own, **checkpoint, **keys_of(PairPlan), "held_out": real(ge=0, lt=1), "seed": Seed}
 
 
 def _train() -> dict[str, Any]:
@@ -275,7 +304,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "format": FORMAT,
     },
 }
-_MADE = {"evaluate": _evaluate, "score": _score, "train": _train}
+_MADE = {"evaluate": _evaluate, "score": _score, "collect": _collect, "pairs": _pairs, "train": _train}
 
 
 @cache
