@@ -16,6 +16,10 @@ from vlakit.processing.tokens import TokenProcessor
 
 EXPERIMENTS = config_names("experiment")
 OFT = ("oft_tiny", "oft_7b")  # they choose their model, whatever the scale
+PREFERENCES = (  # they choose their data and how many pairs a step takes, whatever the scale
+    *("dpo", "dpo_sft", "ipo", "kto", "apo_zero", "dpo_iterated"),
+    *("filtered_bc", "sft_chosen", "more_sft", "dpo_length"),  # their controls
+)
 OTHERS = [f"{group}={name}" for group in ("debug", "hparams_search") for name in config_names(group)]
 PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
 
@@ -35,10 +39,11 @@ def refusal(*words: str) -> ConfigError:
     return caught.value
 
 
-def test_the_experiments_are_the_six_strategies_a_second_rank_and_oft_in_two_sizes() -> None:
+def test_the_experiments_are_the_six_strategies_a_second_rank_oft_in_two_sizes_and_preferences() -> None:
     assert set(EXPERIMENTS) == {
         *("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64"),
         *OFT,
+        *PREFERENCES,
     }
 
 
@@ -49,8 +54,8 @@ def test_every_experiment_composes_under_its_own_name_and_invents_no_key(experim
     assert invented_keys("train", words) == []
     cfg = compose_config("train", words)
     assert cfg.name == experiment
-    rate = "lora" if experiment in OFT else experiment.partition("_r")[0]
-    assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == cfg.lr[rate]
+    rate = "lora" if experiment in OFT else "dpo" if experiment in PREFERENCES else experiment.partition("_r")[0]
+    assert to_plain(cfg.strategy)["optimizer"]["lr"] == cfg.lr[rate]
 
 
 @pytest.mark.parametrize("words", OTHERS)
@@ -83,7 +88,7 @@ def test_oft_at_the_papers_scale_is_the_released_model_with_its_head_and_senses(
     assert (cfg.data.batch_size, cfg.strategy.rank, cfg.strategy.alpha, cfg.strategy.optimizer.lr) == (8, 32, 16, 5e-4)
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in OFT])
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in (*OFT, *PREFERENCES)])
 def test_paper_scale_is_the_7b_model_in_bf16_at_the_papers_batch_and_rates(experiment: str) -> None:
     cfg = compose_config("train", [f"experiment={experiment}", "scale=paper"])
     assert cfg.data.batch_size == 16

@@ -1,4 +1,4 @@
-"""check_preferences.py holds on the fixture, on a folder of other sizes and numbers, and fails where a number is off."""
+"""check_preferences.py holds on the fixture and for a model of other sizes, and fails where a number is off."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,9 +68,10 @@ def _tally(episodes: Sequence[Episode]) -> dict[str, float]:
 def table(episodes: Sequence[Episode]) -> str:
     """One line a task."""
     header = ["task", "starts", "won and lost", "episodes", "success", "steps", "errors"]
-    rows = [
-        [task, f"{t['starts']}", f"{t['mixed']}", f"{t['episodes']}", f"{t['success']:.3f}", f"{t['steps']:.1f}"]
-        + [f"{t['errors']}"]
-        for task, t in tallies(episodes).items()
-    ]
+    rows = [[task, *_cells(tally)] for task, tally in tallies(episodes).items()]
     return "\n".join(aligned(Grid("", header, rows)))
+
+
+def _cells(tally: Mapping[str, float]) -> list[str]:
+    counts = [f"{tally[key]}" for key in ("starts", "mixed", "episodes")]
+    return [*counts, f"{tally['success']:.3f}", f"{tally['steps']:.1f}", f"{tally['errors']}"]

@@ -102,10 +102,11 @@ DATA = {
     "val_batch_size": Rows,
     "rounds": Some,
     "starts": Some,
-    **dict.fromkeys(("starts_seed",), Seed),
+    "starts_seed": Seed,
     "rollouts_per_start": Some,
     "temperature": real(gt=0),
     "slots": Rows,
+    "trusted": Texts,
 }
 STEPS = whole(1, 10**10)
 TRAINER = {
@@ -118,6 +119,7 @@ TRAINER = {
     "accumulate_grad_batches": Some,
     "val_check_interval": whole(1) | maybe(real(gt=0, le=1)),
     "check_val_every_n_epoch": maybe(Some),
+    "reload_dataloaders_every_n_epochs": whole(0, MANY),
     "limit_val_batches": whole(0) | maybe(SHARE),
     "overfit_batches": whole(0) | SHARE,
     "num_sanity_val_steps": whole(-1, MANY),

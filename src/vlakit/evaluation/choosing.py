@@ -1,4 +1,4 @@
-"""The checkpoint of a preference training is chosen by rollouts: neither loss nor accuracy of pairs says who succeeds."""
+"""The checkpoint of a preference training is chosen by rollouts: loss and accuracy of pairs do not say who succeeds."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class RolloutChoice(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the policy that training begins with. Raises ConfigError where pairs are of these starts."""
         data: Any = getattr(trainer, "datamodule", None)
-        pairs = {span.start for span in data.folder.spans} if hasattr(data, "folder") else set[str]()
+        pairs = {span.start for span in data.pairs.spans} if hasattr(data, "pairs") else set[str]()
         common = sorted(pairs & {state.name for state in self.states})
         if common:
             raise ConfigError(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from vlakit.preferences.losses import UNPAIRED, Scored
 from vlakit.preferences.pair_file import PairFolder, Span
 from vlakit.processing.images import encode_jpeg
 from vlakit.processing.processor import Processor
-from vlakit.schema import Inputs, Sample
+from vlakit.schema import DatasetStatistics, Inputs, Sample
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class PreferenceBatch:
     """R answers, chosen before rejected: E episodes, each once, and which row is which.
 
     rows: the decisions of these episodes, S in all; ids, mask, reference (S, n), and the same mismatched; episode (S,):
-    whose they are. order (R,): the episode of each answer. preferred (R,) bool. observe: numbers of decisions -> inputs.
+    whose they are. order (R,): the episode of each answer. preferred (R,) bool. observe: decisions' numbers -> inputs.
     """
 
     rows: list[int]
@@ -109,7 +108,14 @@ class PairDataModule(LightningDataModule):
     """
 
     def __init__(
-        self, processor: Processor, pairs: str, loss: str, *, batch_size: int, seed: int, val_batch_size: int = 16
+        self,
+        processor: Processor,
+        pairs: str | None,
+        loss: str,
+        *,
+        batch_size: int,
+        seed: int,
+        val_batch_size: int = 16,
     ) -> None:
         super().__init__()
         self.unpaired, self.batch_size, self.seed, self.val_batch_size = (
@@ -119,32 +125,46 @@ class PairDataModule(LightningDataModule):
             val_batch_size,
         )
         self.source = processor
-        self.use(PairFolder(pairs))
+        self.folder: PairFolder | None = None
+        if pairs is not None:
+            self.use(PairFolder(pairs))
 
     def use(self, folder: PairFolder) -> None:
         """Take these pairs."""
         self.folder = folder
-        header = folder.header
-        statistics = statistics_from_json(header["statistics"], where=str(folder.path))
+        self.prepare_with(statistics_from_json(folder.header["statistics"], where=str(folder.path)))
+
+    def prepare_with(self, statistics: Mapping[str, DatasetStatistics]) -> None:
+        """Let the processor know these, and augment nothing."""
         self.processor = self.source.for_training(statistics, None)
         self.observing = self.processor.for_validation()
 
+    def begin(self, module: Any) -> None:
+        """A training of this module begins."""
+
+    @property
+    def pairs(self) -> PairFolder:
+        """The folder. Raises InvalidData before there is one."""
+        if self.folder is None:
+            raise InvalidData("no pairs yet", where="data", do="they are collected when training begins")
+        return self.folder
+
     shards: dict[str, Any] = {}  # noqa: RUF012  none: the last words of a training ask
 
-    @cached_property
+    @property
     def hashes(self) -> dict[str, str]:
         """What the record calls the pairs."""
-        return {"pairs": self.folder.hash}
+        return {} if self.folder is None else {"pairs": self.folder.hash}
 
     @property
     def folders(self) -> dict[str, str]:
         """Where they are."""
-        return {"pairs": str(self.folder.path)}
+        return {} if self.folder is None else {"pairs": str(self.folder.path)}
 
     @property
     def surroundings(self) -> dict[str, Any]:
         """As the policy's card said: these pictures are of the same camera."""
-        return self.folder.header["surroundings"]
+        return self.pairs.header["surroundings"]
 
     def train_dataloader(self) -> DataLoader[PreferenceBatch]:
         """Endless shuffled batches, from the step that a checkpoint has done."""
@@ -161,7 +181,7 @@ class PairDataModule(LightningDataModule):
 
     def golden_samples(self, n_samples: int) -> list[Sample]:
         """Frames of the pairs, for a checkpoint's contract."""
-        folder, window, chunk = self.folder, self.processor.settings.window, self.processor.settings.chunk
+        folder, window, chunk = self.pairs, self.processor.settings.window, self.processor.settings.chunk
         rows = np.linspace(0, len(folder["ids"]) - 1, min(n_samples, len(folder["ids"]))).astype(int).tolist()
         size = len(self.processor.statistics_of(folder.header["dataset"]).q01)
         samples: list[Sample] = []
@@ -176,9 +196,9 @@ class PairDataModule(LightningDataModule):
 
     def _numbered(self, split: str) -> Sequence[Any]:
         """The pairs of a split, or its episodes. Raises InvalidData where training would have none."""
-        found = self.folder.episodes(split) if self.unpaired else self.folder.pairs[split]
+        found = self.pairs.episodes(split) if self.unpaired else self.pairs.pairs[split]
         if split == "train" and not found:
-            raise InvalidData("nothing to train on", where=str(self.folder.path), do="vlakit pairs with held_out=0")
+            raise InvalidData("nothing to train on", where=str(self.pairs.path), do="vlakit pairs with held_out=0")
         return found
 
     def _loader(self, split: str, order: Any) -> DataLoader[PreferenceBatch]:
@@ -196,7 +216,7 @@ class PairDataModule(LightningDataModule):
 
     def batch(self, taken: Sequence[Any], position: int = 0) -> PreferenceBatch:
         """Pairs, or places of episodes, as a batch."""
-        folder = self.folder
+        folder = self.pairs
         places = list(taken) if self.unpaired else [one[side] for side in (0, 1) for one in taken]
         once = sorted(set(places))
         spans = [folder.spans[place] for place in once]

@@ -64,7 +64,7 @@ class Episode:
 
     @property
     def mask(self) -> Bool:
-        """(D, n): the tokens of actions that were carried out; the rest of a chunk that was cut short does not count."""
+        """(D, n): the tokens of actions that were carried out; the rest of a chunk cut short does not count."""
         n = len(self.ids[0])
         executed = np.diff([*self.asked, self.steps])
         each = n // self.chunk if n % self.chunk == 0 else n
@@ -115,7 +115,7 @@ class Rollouts:
     def write(
         self, number: int, episodes: Sequence[Episode], pictures: Mapping[int, Mapping[str, Any]] | None = None
     ) -> None:
-        """Store a block; pictures: number of an episode -> arrays of what was seen at its questions. Raises DiskFull."""
+        """Store a block; pictures: number of an episode -> arrays of what it saw at its questions. Raises DiskFull."""
         if pictures is not None:
             arrays = {f"{n}/{name}": array for n, kept in pictures.items() for name, array in kept.items()}
             with atomic_writer(self._pictures(number)) as stream:
@@ -149,7 +149,7 @@ class Rollouts:
                     number, _, name = key.partition("/")
                     names.setdefault(int(number), {})[name] = key
                 said = {episode.number: episode.instruction for episode in self.read(block)}
-                for number, keys in names.items():
+                for number, keys in sorted(names.items()):
                     kept = {name: arrays[key] for name, key in keys.items()}
                     rows = range(len(next(iter(kept.values()))))
                     yield number, [observation_of(kept, row, said[number], self.header["dataset"]) for row in rows]
@@ -159,7 +159,7 @@ class Rollouts:
 
 
 def packed(seen: Sequence[Observation]) -> dict[str, Any]:
-    """Arrays of what a policy saw at D questions: "image.CAMERA" (D, W, H, W', 3), "proprio" (D, W, P), "window_mask"."""
+    """Arrays of D observations: "image.CAMERA" (D, W, H, W', 3), "proprio" (D, W, P), "window_mask" (D, W)."""
     parts = [arrays_of(one) for one in seen]
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 

@@ -20,13 +20,18 @@ def in_parts(rows: Sequence[int], at_once: int) -> Iterator[Sequence[int]]:
         yield rows[first : first + at_once]
 
 
+def precise(values: Tensor) -> Tensor:
+    """In float32, or float64 if they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 @torch.no_grad()
 def log_probs(network: Likelihood, observe: Observe, rows: Sequence[int], ids: Tensor, at_once: int) -> Tensor:
-    """(R, n) float32 log-probabilities of ids (R, n) after the observations of these rows."""
+    """(R, n) log-probabilities, float32 at least, of ids (R, n) after the observations of these rows."""
     parts: list[Tensor] = []
     done = 0
     for some in in_parts(rows, at_once):
-        parts.append(network.log_prob(observe(some), ids[done : done + len(some)]).float())
+        parts.append(precise(network.log_prob(observe(some), ids[done : done + len(some)])))
         done += len(some)
     return torch.cat(parts)
 

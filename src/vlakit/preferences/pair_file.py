@@ -1,4 +1,4 @@
-"""A folder of pairs: `pairs.json` says what they are, .npy files hold what the policy saw, drew, and how likely that was.
+"""A folder of pairs: `pairs.json` says what they are, .npy files what the policy saw, drew, and how likely that was.
 
 The reference's log-probabilities are computed once, when the folder is made: the reference is the policy that was
 fine-tuned, never the bare base under an adapter, and no second model is needed in training.

@@ -15,7 +15,7 @@ from torch import Tensor
 from vlakit.errors import CheckpointMismatch, ConfigError, LossNotFinite
 from vlakit.models.network import Likelihood, capability
 from vlakit.preferences.datamodule import PreferenceBatch
-from vlakit.preferences.likelihood import log_probs, push
+from vlakit.preferences.likelihood import log_probs, precise, push
 from vlakit.preferences.losses import Exact, Judged, LossSettings, Scored, judge
 from vlakit.strategies.base import Finetune, PolicyModule
 from vlakit.strategies.lora import Lora
@@ -75,8 +75,9 @@ class PreferenceSteps(PolicyModule):
             do = "trainer.devices=1: the gradient of a pair is pushed through in parts"
             raise ConfigError("pairs train on one device", where="trainer.devices", do=do)
         data: Any = getattr(self.trainer, "datamodule")  # noqa: B009  Lightning's, of any kind
+        data.begin(self)
         if hasattr(self.model, "constrain"):
-            self.model.constrain = bool(data.folder.header["constrain"])  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+            self.model.constrain = bool(data.pairs.header["constrain"])  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         if self.trainer.ckpt_path is None:
             self.check_reference(data.batch(data.first()).to(self.device))
 
@@ -97,7 +98,7 @@ class PreferenceSteps(PolicyModule):
         graph = None
         if len(batch.rows) <= self.micro_batch:  # what fits into memory at once is asked once
             graph = self.likelihood.log_prob(batch.observe(batch.rows), batch.ids)
-        scored = self.scored(batch, None if graph is None else graph.detach().float())
+        scored = self.scored(batch, None if graph is None else precise(graph.detach()))
         exact = Exact.of(scored, self.judging)
         self._pending = batch, batch.by_decision(exact.weights), graph
         self._log(exact.judged, scored, batch)
