@@ -32,8 +32,8 @@ class IteratedPairs(PairDataModule):
     """Pairs that are collected anew `rounds` times in a training; each round has starts and draws of its own.
 
     An epoch of Lightning's is a round, so the trainer reloads its loaders at each. weights: the policy that the first
-    round rolls out. folder: where rollouts and pairs stay. plan: as CollectPlan takes it, of the first round. Raises
-    ConfigError for steps that are no whole rounds.
+    round rolls out. folder: where rollouts and pairs stay. options: batch_size, and those of CollectPlan for the first
+    round. Raises ConfigError for steps that are no whole rounds.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class IteratedPairs(PairDataModule):
         loss: str,
         *,
         steps: int,
-        batch_size: int,
         rounds: int = 3,
         trusted: Sequence[str] = (),
-        **plan: Any,
+        **options: Any,
     ) -> None:
         if steps % rounds:
             what = f"{steps} steps are no {rounds} rounds of equal length"
             raise ConfigError(what, where="data.rounds", do=f"steps={rounds * (steps // rounds + 1)}")
         self.suite, self.place, self.steps_a_round, self.rounds = suite, Path(folder), steps // rounds, rounds
-        self.plan = CollectPlan(**plan)
+        batch_size = options.pop("batch_size")
+        self.plan = CollectPlan(**options)
         first = load(weights, LoadOptions(trusted=tuple(trusted)))
         self.card = first.card
         self.known = {suite.dataset: statistics_for(suite, first.processor)}
