@@ -34,8 +34,10 @@ def check_imports(source: str) -> None:
             assert hasattr(loaded, name), f"{module} has no {name}"
 
 
-def test_there_are_four_notebooks_in_order() -> None:
-    assert [file.name[:3] for file in FILES] == ["01_", "02_", "03_", "04_"]
+def test_the_notebooks_are_in_order() -> None:
+    numbers = [int(file.name[:2]) for file in FILES]
+    assert numbers == sorted(set(numbers))
+    assert {1, 2, 3, 4, 6} <= set(numbers)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -1,4 +1,4 @@
-"""collect -> pairs -> train -> evaluate by the ordinary commands, on a suite without a simulator, and what they refuse."""
+"""collect, pairs, train, evaluate by the ordinary commands, on a suite without a simulator, and what they refuse."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from vlakit.strategies.base import Finetune
 from vlakit.strategies.optim import constant
 
 TRUSTED = "trusted=[preference_cases]"
+MODEL = """
+network: {kind: "preference_cases:Dice"}
+weights: null
+processor: {kind: tokens, image_size: 16, channel_statistics: [half], tokenizer: words, n_bins: 16}
+"""
 
 
 @pytest.fixture
@@ -26,6 +31,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "conf" / "suite" / "rightward.yaml").write_text(
         "_target_: preference_cases.Rightward\nname: rightward\n"
     )
+    (tmp_path / "conf" / "model").mkdir()
+    (tmp_path / "conf" / "model" / "dice.yaml").write_text(MODEL)
     monkeypatch.setenv(FOLDERS, str(tmp_path / "conf"))
     module = Finetune(KIND, policy().processor, partial(torch.optim.Adam, lr=0.1), constant)
     torch.manual_seed(0)
@@ -44,12 +51,7 @@ def pairs(start: Path, *words: str) -> list[str]:
 
 
 def train(start: Path, *words: str) -> list[str]:
-    model = [
-        "model.network={kind: preference_cases:Dice}",
-        "model.processor.image_size=16",
-        "model.processor.n_bins=16",
-    ]
-    model += ["model.processor.channel_statistics=[half]", f"model.weights={start}"]
+    model = ["model=dice", f"model.weights={start}"]
     quiet = ["logger=none", f"paths.output={start.parent}/run", "steps=30", "validate_every=10", "lr.dpo=0.02"]
     choice = ["suite@callbacks.choice.suite=rightward", "callbacks.choice.starts=12", "callbacks.choice.drawn=6"]
     return [*model, *quiet, *choice, f"data.pairs={start.parent}/pairs", *words]
@@ -79,6 +81,6 @@ def test_what_is_missing_or_wrong_is_said_in_words(start: Path, capsys: pytest.C
     says(complaint(capsys, "collect", *collect(start, "temperature=0")), "temperature", "above 0")
     says(complaint(capsys, "pairs", f"rollouts={start.parent}"), "no rollouts here", "vlakit collect")
     says(complaint(capsys, "pairs", *pairs(start, "pairing=two")), "pairing=two", "one, all, cap")
-    says(complaint(capsys, "train", "experiment=dpo"), "no value for 'data.pairs'", "data.pairs=")
+    says(complaint(capsys, "train", "experiment=dpo"), "no pairs are named", "data.pairs=DIR")
     says(complaint(capsys, "train", "experiment=dpo", f"data.pairs={start.parent}"), "no pairs here", "vlakit pairs")
     says(complaint(capsys, "train", "experiment=dpo", "strategy.beta=0"), "strategy.beta=0", "above 0")

@@ -97,7 +97,7 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
-    **dict.fromkeys(("pairs", "weights"), Place),
+    **dict.fromkeys(("pairs", "weights"), maybe(Place)),
     "loss": Text,
     "val_batch_size": Rows,
     "rounds": Some,

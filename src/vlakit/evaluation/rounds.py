@@ -36,6 +36,8 @@ class IteratedPairs(PairDataModule):
     round. Raises ConfigError for steps that are no whole rounds.
     """
 
+    collects = True
+
     def __init__(
         self,
         processor: Processor,

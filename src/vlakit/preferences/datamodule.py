@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vlakit.data.shards.statistics import statistics_from_json
-from vlakit.errors import InvalidData
+from vlakit.errors import ConfigError, InvalidData
 from vlakit.preferences.losses import UNPAIRED, Scored
 from vlakit.preferences.pair_file import PairFolder, Span
 from vlakit.processing.images import encode_jpeg
@@ -107,6 +107,8 @@ class PairDataModule(LightningDataModule):
     `processor` leaves with the statistics of the policy that drew them. Raises InvalidData.
     """
 
+    collects = False  # whether pairs come later
+
     def __init__(
         self,
         processor: Processor,
@@ -128,6 +130,9 @@ class PairDataModule(LightningDataModule):
         self.folder: PairFolder | None = None
         if pairs is not None:
             self.use(PairFolder(pairs))
+        elif not self.collects:
+            do = "data.pairs=DIR, a folder that vlakit pairs wrote of rollouts of vlakit collect"
+            raise ConfigError("no pairs are named", where="data.pairs", do=do)
 
     def use(self, folder: PairFolder) -> None:
         """Take these pairs."""

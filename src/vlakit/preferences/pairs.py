@@ -97,7 +97,7 @@ def _held_out(starts: Sequence[str], plan: PairPlan) -> frozenset[str]:
     """One start stays for training at least."""
     number = min(round(plan.held_out * len(starts)), len(starts) - 1)
     order = np.random.default_rng([plan.seed, 1]).permutation(len(starts))
-    return frozenset(starts[i] for i in order[:number])
+    return frozenset(starts[int(i)] for i in order[:number])
 
 
 def _counts(

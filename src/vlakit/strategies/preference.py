@@ -93,7 +93,7 @@ class PreferenceSteps(PolicyModule):
                 do="start from the policy that drew the rollouts, or collect with this one: vlakit collect ckpt=CKPT",
             )
 
-    def training_step(self, batch: PreferenceBatch, _: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def training_step(self, batch: Any, _: int) -> Tensor:
         """Loss of a batch of pairs; its gradient is pushed through by `backward`, in parts."""
         graph = None
         if len(batch.rows) <= self.micro_batch:  # what fits into memory at once is asked once
@@ -126,7 +126,7 @@ class PreferenceSteps(PolicyModule):
         with self.trainer.precision_plugin.forward_context():
             push(self.likelihood, batch.observe, batch.rows, batch.ids, weights, self.micro_batch)
 
-    def validation_step(self, batch: PreferenceBatch, _: int) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def validation_step(self, batch: Any, _: int) -> None:
         """The loss and TRL's scalars over held-out starts."""
         scored = self.scored(batch)
         judged = judge(scored, self.judging)
