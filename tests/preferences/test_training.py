@@ -246,3 +246,16 @@ def test_each_round_is_paired_by_the_policy_that_it_begins_with(weights: str, tm
 def test_the_dice_are_a_policy_with_a_likelihood(tmp_path: Path) -> None:
     assert capability(policy().network, Likelihood, purpose="a test")
     assert 0 < sum(one.success for one in collected(tmp_path / "r").episodes()) < 48
+
+
+def test_unbalanced_weights_of_kto_are_named_with_those_that_balance(
+    pairs: PairFolder, weights: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    won = sum(pairs.spans[place].preferred for place in pairs.episodes("train"))
+    lost = len(pairs.episodes("train")) - won
+    with caplog.at_level("WARNING"):
+        fitted(weights, pairs, 1, loss="kto", desirable_weight=9.0)
+    assert f"strategy.desirable_weight={lost / won:.2f}" in caplog.text
+    caplog.clear()
+    fitted(weights, pairs, 1, loss="kto", desirable_weight=round(1.1 * lost / won, 2))
+    assert "balanced" not in caplog.text

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vlakit.policy import Sampled, TrainedPolicy
 
 log = logging.getLogger(__name__)
-BLOCK = 6  # episodes of a block for each slot: fewer idle slots at its end, more work lost when killed
+BLOCK = 12  # episodes of a block for each slot: fewer idle slots at its end, more work lost when killed
 
 
 @dataclass(frozen=True)

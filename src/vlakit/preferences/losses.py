@@ -240,7 +240,7 @@ def _sft(scored: Scored) -> Tensor:
     return -scored.policy[scored.preferred].sum() / tokens
 
 
-def weights_range(n_preferred: int, n_other: int, settings: LossSettings) -> float:
+def weights_ratio(n_preferred: int, n_other: int, settings: LossSettings) -> float:
     """(desirable weight x their number) / (the same of the others): TRL warns outside [1, 4/3]; inf without others."""
     other = settings.undesirable_weight * n_other
     return settings.desirable_weight * n_preferred / other if other else float("inf")

@@ -16,13 +16,14 @@ from vlakit.errors import CheckpointMismatch, ConfigError, LossNotFinite
 from vlakit.models.network import Likelihood, capability
 from vlakit.preferences.datamodule import PreferenceBatch
 from vlakit.preferences.likelihood import log_probs, precise, push
-from vlakit.preferences.losses import Exact, Judged, LossSettings, Scored, judge
+from vlakit.preferences.losses import Exact, Judged, LossSettings, Scored, judge, weights_ratio
 from vlakit.strategies.base import Finetune, PolicyModule
 from vlakit.strategies.lora import Lora
 
 log = logging.getLogger(__name__)
 SAME = 0.05  # nats of a token by which the policy at its start may differ from its reference, in float32
 CHECKED = 32  # decisions that are compared
+BALANCED = 1.0, 4 / 3  # TRL's range of how much successes count beside failures
 
 
 class PreferenceSteps(PolicyModule):
@@ -78,8 +79,25 @@ class PreferenceSteps(PolicyModule):
         data.begin(self)
         if hasattr(self.model, "constrain"):
             self.model.constrain = bool(data.pairs.header["constrain"])  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        self._check_weights([data.pairs.spans[place].preferred for place in data.pairs.episodes("train")])
         if self.trainer.ckpt_path is None:
             self.check_reference(data.batch(data.first()).to(self.device))
+
+    def on_train_start(self) -> None:
+        """File how many of the starts gave pairs."""
+        super().on_train_start()
+        data: Any = getattr(self.trainer, "datamodule")  # noqa: B009
+        for logger in self.loggers:
+            logger.log_metrics({"pairs/yield": data.pairs.header["counts"]["yield"]}, step=self.global_step)
+
+    def _check_weights(self, preferred: list[bool]) -> None:
+        """Warn of weights of kto under which one side counts for much more than the other."""
+        won, share = sum(preferred), self.judging
+        ratio = weights_ratio(won, len(preferred) - won, share)
+        if share.loss in ("kto", "apo_zero_unpaired") and not BALANCED[0] <= ratio <= BALANCED[1]:
+            fitting = share.undesirable_weight * (len(preferred) - won) / max(won, 1)
+            advice = f"strategy.desirable_weight={fitting:.2f}"
+            log.warning("successes count %.2f times as much as failures; balanced: %s", ratio, advice)
 
     def check_reference(self, batch: PreferenceBatch) -> None:
         """Raise CheckpointMismatch unless the policy is the reference of these pairs."""
