@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 from commands import complaint, report, says, train_here
+from omegaconf import OmegaConf
 from preference_cases import KIND, policy
 from tiny_runs import saved
 
+from vlakit.cli.configuration import compose_config
+from vlakit.cli.targets import check_keys
 from vlakit.configs import FOLDERS
 from vlakit.strategies.base import Finetune
 from vlakit.strategies.optim import constant
@@ -84,3 +87,9 @@ def test_what_is_missing_or_wrong_is_said_in_words(start: Path, capsys: pytest.C
     says(complaint(capsys, "train", "experiment=dpo"), "no pairs are named", "data.pairs=DIR")
     says(complaint(capsys, "train", "experiment=dpo", f"data.pairs={start.parent}"), "no pairs here", "vlakit pairs")
     says(complaint(capsys, "train", "experiment=dpo", "strategy.beta=0"), "strategy.beta=0", "above 0")
+
+
+@pytest.mark.parametrize("experiment", ["dpo", "kto", "dpo_iterated", "more_sft"])
+def test_what_a_passport_says_of_such_a_run_is_read_again(experiment: str) -> None:
+    cfg = compose_config("train", [f"experiment={experiment}", "paths.output=here"])
+    check_keys(OmegaConf.to_container(cfg, resolve=False), "passport")

@@ -107,6 +107,10 @@ class RolloutChoice(Callback):
         file.unlink(missing_ok=True)
         facts = cast("PolicyModule", pl_module).facts
         facts["chosen"] = {"rule": self.rule, **self.best, "measured": self.measured}
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {f"rollout/chosen_{key}": value for key, value in self.best.items()}, step=trainer.global_step
+            )
         log.info("chosen: step %d, success %.3f (%s)", self.best["step"], self.best["success"], self.rule)
 
     def _measure(self, trainer: Trainer, module: PolicyModule, step: int) -> None:

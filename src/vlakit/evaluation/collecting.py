@@ -114,7 +114,8 @@ class SamplingActor(PolicyActor):
         spare = next(iter(turns.values())).observation
         rows = [turns[slot].observation if slot in turns else spare for slot in range(self.slots)]
         try:
-            sampled = self.sampler.sample(rows, temperature=self.temperature, generator=self.generator)
+            with torch.no_grad():
+                sampled = self.sampler.sample(rows, temperature=self.temperature, generator=self.generator)
         except Exception as error:  # whatever a policy raises
             return {slot: Failure(f"the policy raised {cause_of(error)}") for slot in turns}
         for slot, turn in turns.items():
