@@ -12,8 +12,8 @@ from fake_suite import SPEED, FakeEnvironment, FakeSuite, statistics
 from torch import Tensor, nn
 
 from vlakit.checkpoints.card import Card
-from vlakit.evaluation.collecting import Collector, CollectPlan
-from vlakit.evaluation.pairing import make_pairs
+from vlakit.collecting.collector import Collector, CollectPlan
+from vlakit.collecting.pairing import make_pairs
 from vlakit.evaluation.suite import InitialState, Step
 from vlakit.models.network import Drawn, Network
 from vlakit.policy import TrainedPolicy

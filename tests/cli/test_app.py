@@ -56,7 +56,8 @@ def test_help_of_train_lists_what_there_is_to_choose_from(capsys: pytest.Capture
     assert run("train", ["--help"]) == 0
     out = capsys.readouterr().out
     assert "--config-dir DIR" in out
-    assert "experiment: frozen_vision, full" in out
+    assert "\nexperiment: " in out
+    assert "frozen_vision, full" in out
 
 
 @pytest.mark.parametrize("word", ["old.key=1", "+old=1"])

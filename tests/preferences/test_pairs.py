@@ -11,8 +11,8 @@ import pytest
 from preference_cases import Rightward, collected, names, paired_up, policy
 from toy_network import ToyNetwork
 
+from vlakit.collecting.collector import Collector, CollectPlan, seen_again, training_starts
 from vlakit.errors import CheckpointMismatch, ConfigError, CorruptRecord, InvalidData, PartMissing
-from vlakit.evaluation.collecting import Collector, CollectPlan, seen_again, training_starts
 from vlakit.policy import TrainedPolicy
 from vlakit.preferences.episodes import Episode, Rollouts
 from vlakit.preferences.pair_file import PairFolder

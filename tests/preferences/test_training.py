@@ -15,9 +15,9 @@ from tiny_runs import saved, trainer_of
 from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.file import read_checkpoint
 from vlakit.checkpoints.formats import LoadOptions
+from vlakit.collecting.choosing import RolloutChoice
+from vlakit.collecting.rounds import IteratedPairs
 from vlakit.errors import CheckpointMismatch, ConfigError, LossNotFinite, PartMissing
-from vlakit.evaluation.choosing import RolloutChoice
-from vlakit.evaluation.rounds import IteratedPairs
 from vlakit.models.network import Likelihood, capability
 from vlakit.policy import TrainedPolicy
 from vlakit.preferences.datamodule import PairDataModule, PairOrder

@@ -27,8 +27,8 @@ def main(overrides: Sequence[str]) -> None:
     words, suite_words = split_words(overrides)
     cfg = verb_config("collect", words)
     check_format(cfg["format"])
+    from vlakit.collecting.collector import Collector, CollectPlan
     from vlakit.evaluation.building import build_suite
-    from vlakit.evaluation.collecting import Collector, CollectPlan
 
     settings = suite_settings(cfg["suite"], suite_words)
     plan = request_of(CollectPlan, cfg, "collect")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field
 
 from vlakit.checked import MANY, Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
-from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, SERVE, STORE
+from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, PAIRS, POLICY, PREFERENCE, SERVE, STORE
 from vlakit.cli.kinds import (
     FORMAT,
     RATE,
@@ -55,11 +55,7 @@ STRATEGY = {
     "alpha": real(gt=0),
     "dropout": real(ge=0, lt=1),
     "adapter_only": Flag,
-    "loss": Text,
-    "beta": real(gt=0),
-    "label_smoothing": real(ge=0, lt=0.5),
-    **dict.fromkeys(("sft_weight", "desirable_weight", "undesirable_weight", "drift_warn"), RATE),
-    "micro_batch": Rows,
+    **PREFERENCE,
     "targets": maybe(Texts),
     "optimizer.lr": RATE,
     "optimizer.betas": tuple[real(ge=0, lt=1), real(ge=0, lt=1)],
@@ -97,16 +93,7 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
-    **dict.fromkeys(("pairs", "weights"), maybe(Place)),
-    "loss": Text,
-    "val_batch_size": Rows,
-    "rounds": Some,
-    "starts": Some,
-    "starts_seed": Seed,
-    "rollouts_per_start": Some,
-    "temperature": real(gt=0),
-    "slots": Rows,
-    "trusted": Texts,
+    **PAIRS,
 }
 STEPS = whole(1, 10**10)
 TRAINER = {
@@ -171,7 +158,7 @@ def _score() -> dict[str, Any]:
 
 
 def _collect() -> dict[str, Any]:
-    from vlakit.evaluation.collecting import CollectPlan
+    from vlakit.collecting.collector import CollectPlan
 
     own = {"ckpt": Place, "suite": Text, "out": maybe(Place), "root": Place, "format": FORMAT}
     return {**own, **CHECKPOINT, **keys_of(CollectPlan), "temperature": real(gt=0)}
@@ -181,8 +168,8 @@ def _pairs() -> dict[str, Any]:
     from vlakit.preferences.pairs import PairPlan
 
     own = {"rollouts": Place, **dict.fromkeys(("out", "ckpt"), maybe(Place)), "at_once": Rows, "format": FORMAT}
-    checkpoint = {key: kind for key, kind in CHECKPOINT.items() if key != "constrain"}
-    return {**own, **checkpoint, **keys_of(PairPlan), "held_out": real(ge=0, lt=1), "seed": Seed}
+    own |= {**POLICY, "device": Device, "strict": maybe(Flag)}
+    return {**own, **keys_of(PairPlan), "held_out": real(ge=0, lt=1), "seed": Seed}
 
 
 def _train() -> dict[str, Any]:

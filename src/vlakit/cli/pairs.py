@@ -16,8 +16,8 @@ def main(overrides: Sequence[str]) -> None:
     """Make the pairs and say what the starts gave."""
     cfg = verb_config("pairs", overrides)
     check_format(cfg["format"])
+    from vlakit.collecting.pairing import make_pairs
     from vlakit.evaluation.building import build_suite
-    from vlakit.evaluation.pairing import make_pairs
     from vlakit.preferences.episodes import Rollouts
     from vlakit.preferences.pair_file import described
     from vlakit.preferences.pairs import PairPlan

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlakit.collecting.collector import seen_again
 from vlakit.errors import CheckpointMismatch, InvalidData
-from vlakit.evaluation.collecting import seen_again
 from vlakit.evaluation.suite import Suite
 from vlakit.models.network import Likelihood, capability
 from vlakit.preferences.episodes import Episode, Rollouts

@@ -13,9 +13,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from vlakit.checkpoints.formats import start_from
+from vlakit.collecting.collector import Collector, CollectPlan, training_starts
 from vlakit.errors import ConfigError
 from vlakit.evaluation.actors import action_bounds
-from vlakit.evaluation.collecting import Collector, CollectPlan, training_starts
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.subject import statistics_for
 from vlakit.evaluation.suite import Suite

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from vlakit.checkpoints.card import Card
 from vlakit.checkpoints.formats import LoadOptions, load
+from vlakit.collecting.collector import Collector, CollectPlan
+from vlakit.collecting.pairing import make_pairs
 from vlakit.data.shards.statistics import statistics_to_json
 from vlakit.errors import ConfigError
-from vlakit.evaluation.collecting import Collector, CollectPlan
-from vlakit.evaluation.pairing import make_pairs
 from vlakit.evaluation.subject import statistics_for
 from vlakit.evaluation.suite import Suite
 from vlakit.policy import TrainedPolicy
