@@ -46,9 +46,8 @@ SUITE = {  # suite.KEY=VALUE, of the suites that vlakit brings
     "tasks": Texts,
 }
 STRATEGY = {
-    "weights": maybe(Place),
+    **dict.fromkeys(("weights", "feature_cache"), maybe(Place)),
     "decay_norms_and_biases": Flag,
-    "feature_cache": maybe(Place),
     "feature_copies": whole(1, 1000),
     "trainable": Texts,
     "rank": whole(1, 65_536),
@@ -103,14 +102,13 @@ TRAINER = {
     "max_steps": Literal[-1] | STEPS,
     "max_epochs": Literal[-1] | maybe(whole(1, MANY)),
     "gradient_clip_val": maybe(real(ge=0)),
-    "accumulate_grad_batches": Some,
+    **dict.fromkeys(("accumulate_grad_batches", "log_every_n_steps"), Some),
     "val_check_interval": whole(1) | maybe(real(gt=0, le=1)),
     "check_val_every_n_epoch": maybe(Some),
     "reload_dataloaders_every_n_epochs": whole(0, MANY),
     "limit_val_batches": whole(0) | maybe(SHARE),
     "overfit_batches": whole(0) | SHARE,
     "num_sanity_val_steps": whole(-1, MANY),
-    "log_every_n_steps": Some,
     **dict.fromkeys(("use_distributed_sampler", "enable_model_summary", "enable_progress_bar"), Flag),
     "default_root_dir": maybe(Place),
 }
