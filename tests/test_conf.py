@@ -16,11 +16,19 @@ from vlakit.processing.tokens import TokenProcessor
 from vlakit.trees import flat
 
 STARTS = ("cofinetune", "openvla_scratch", "random_init")  # full fine-tuning with other data or from other weights
-BASELINES = ("dp_", "octo_", "rt1_")  # experiments of other families: networks, rates and tests of their own
-OTHER_FAMILIES = [name for name in config_names("experiment") if name.startswith(BASELINES)]
+BASELINES = {
+    "dp": "diffusion_policy",
+    "octo": "octo",
+    "rt1": "rt1",
+}  # other families, with rates and tests of their own
+OTHER_FAMILIES = [name for name in config_names("experiment") if name.partition("_")[0] in BASELINES]
 EXPERIMENTS = [name for name in config_names("experiment") if name not in OTHER_FAMILIES]
 OFT = ("oft_tiny", "oft_7b")  # they choose their model, whatever the scale
 DIFFUSION = ("dp_unet", "dp_transformer", "dp_droid", "dp_matched", "dp_tiny")  # and these their rate, too
+PREFERENCES = (  # they choose their data and how many pairs a step takes, whatever the scale
+    *("dpo", "dpo_sft", "ipo", "kto", "apo_zero", "dpo_iterated"),
+    *("filtered_bc", "sft_chosen", "more_sft", "dpo_length"),  # their controls
+)
 OTHERS = [f"{group}={name}" for group in ("debug", "hparams_search") for name in config_names(group)]
 PAPER_RATES = {"lora": 5e-4, "full": 2e-5}  # openvla.md 3.5; every strategy but LoRA takes the rate of full fine-tuning
 
@@ -40,11 +48,12 @@ def refusal(*words: str) -> ConfigError:
     return caught.value
 
 
-def test_the_experiments_are_the_six_strategies_a_second_rank_oft_in_two_sizes_and_other_starts() -> None:
+def test_the_experiments_are_the_six_strategies_a_second_rank_oft_other_starts_and_preferences() -> None:
     assert set(EXPERIMENTS) == {
         *("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64"),
         *OFT,
         *STARTS,
+        *PREFERENCES,
     }
 
 
@@ -72,8 +81,9 @@ def test_every_experiment_composes_under_its_own_name_and_invents_no_key(experim
     assert invented_keys("train", words) == []
     cfg = compose_config("train", words)
     assert cfg.name == experiment
-    rate = "lora" if experiment in OFT else "full" if experiment in STARTS else experiment.partition("_r")[0]
-    assert to_plain(cfg)["strategy"]["optimizer"]["lr"] == cfg.lr[rate]
+    groups = {**dict.fromkeys(OFT, "lora"), **dict.fromkeys(STARTS, "full"), **dict.fromkeys(PREFERENCES, "dpo")}
+    rate = groups.get(experiment, experiment.partition("_r")[0])
+    assert to_plain(cfg.strategy)["optimizer"]["lr"] == cfg.lr[rate]
 
 
 @pytest.mark.parametrize("scale", ["laptop", "paper"])
@@ -83,7 +93,7 @@ def test_a_baseline_composes_under_its_own_name_with_its_own_network(experiment:
     assert invented_keys("train", words) == []
     cfg = compose_config("train", words)
     assert cfg.name == experiment
-    assert cfg.model.network.kind == experiment.partition("_")[0]
+    assert cfg.model.network.kind == BASELINES[experiment.partition("_")[0]]
     assert cfg.model.weights is None
 
 
@@ -117,7 +127,7 @@ def test_oft_at_the_papers_scale_is_the_released_model_with_its_head_and_senses(
     assert (cfg.data.batch_size, cfg.strategy.rank, cfg.strategy.alpha, cfg.strategy.optimizer.lr) == (8, 32, 16, 5e-4)
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in OFT])
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in (*OFT, *PREFERENCES)])
 def test_paper_scale_is_the_7b_model_in_bf16_at_the_papers_batch_and_rates(experiment: str) -> None:
     cfg = compose_config("train", [f"experiment={experiment}", "scale=paper"])
     assert cfg.data.batch_size == 16

@@ -56,6 +56,7 @@ def test_help_of_train_lists_what_there_is_to_choose_from(capsys: pytest.Capture
     assert run("train", ["--help"]) == 0
     out = capsys.readouterr().out
     assert "--config-dir DIR" in out
+    assert "\nexperiment: " in out
     assert "frozen_vision, full" in out
 
 

@@ -14,6 +14,23 @@ CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Fla
 BATCHES = {"batch_size": Rows, "num_workers": Few, "seed": Seed}
 QUESTIONS = {"questions": dict[Text, Place] | None, "mix.robot": SHARE, "mix.loss": chosen("example", "token")}
 
+PREFERENCE = {  # of strategy
+    "loss": Text,
+    "beta": real(gt=0),
+    "label_smoothing": real(ge=0, lt=0.5),
+    **dict.fromkeys(("sft_weight", "desirable_weight", "undesirable_weight", "drift_warn"), real(ge=0)),
+    "micro_batch": Rows,
+}
+PAIRS = {  # of data
+    **dict.fromkeys(("pairs", "weights"), maybe(Place)),
+    "loss": Text,
+    "val_batch_size": Rows,
+    **dict.fromkeys(("rounds", "starts", "rollouts_per_start"), Some),
+    "starts_seed": Seed,
+    "temperature": real(gt=0),
+    "slots": Rows,
+    "trusted": Texts,
+}
 CLIENT = {"cameras": dict[str, Scalar | dict[str, str]] | None, "token": maybe(Text), "timeout_s": real(gt=0)}
 SERVE = {
     **dict.fromkeys(("ckpt", "recording"), maybe(Place)),

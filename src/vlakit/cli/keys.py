@@ -6,15 +6,25 @@ section whose `_target_` is a user's own class, are free.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from vlakit.checked import MANY, Few, Flag, Fraction, Pixels, Rows, Seed, Some, Text
-from vlakit.cli.key_groups import BATCHES, CHECKPOINT, CLIENT, POLICY, QUANTIZE, QUESTIONS, SELECT, SERVE, STORE
+from vlakit.cli import request_keys
+from vlakit.cli.key_groups import (
+    BATCHES,
+    CHECKPOINT,
+    PAIRS,
+    POLICY,
+    PREFERENCE,
+    QUANTIZE,
+    QUESTIONS,
+    SELECT,
+    SERVE,
+    STORE,
+)
 from vlakit.cli.kinds import (
     FORMAT,
     RATE,
@@ -30,6 +40,7 @@ from vlakit.cli.kinds import (
     real,
     whole,
 )
+from vlakit.cli.request_keys import below
 
 SUITE = {  # suite.KEY=VALUE, of the suites that vlakit brings
     "embodiment": Text,
@@ -46,15 +57,15 @@ SUITE = {  # suite.KEY=VALUE, of the suites that vlakit brings
     "tasks": Texts,
 }
 STRATEGY = {
-    "weights": maybe(Place),
+    **dict.fromkeys(("weights", "feature_cache"), maybe(Place)),
     "decay_norms_and_biases": Flag,
-    "feature_cache": maybe(Place),
     "feature_copies": whole(1, 1000),
     "trainable": Texts,
     "rank": whole(1, 65_536),
     "alpha": real(gt=0),
     "dropout": real(ge=0, lt=1),
     "adapter_only": Flag,
+    **PREFERENCE,
     "targets": maybe(Texts),
     "optimizer.lr": RATE,
     "optimizer.betas": tuple[real(ge=0, lt=1), real(ge=0, lt=1)],
@@ -93,6 +104,7 @@ DATA = {
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
     **QUESTIONS,
+    **PAIRS,
 }
 STEPS = whole(1, 10**10)
 TRAINER = {
@@ -102,13 +114,13 @@ TRAINER = {
     "max_steps": Literal[-1] | STEPS,
     "max_epochs": Literal[-1] | maybe(whole(1, MANY)),
     "gradient_clip_val": maybe(real(ge=0)),
-    "accumulate_grad_batches": Some,
+    **dict.fromkeys(("accumulate_grad_batches", "log_every_n_steps"), Some),
     "val_check_interval": whole(1) | maybe(real(gt=0, le=1)),
     "check_val_every_n_epoch": maybe(Some),
+    "reload_dataloaders_every_n_epochs": whole(0, MANY),
     "limit_val_batches": whole(0) | maybe(SHARE),
     "overfit_batches": whole(0) | SHARE,
     "num_sanity_val_steps": whole(-1, MANY),
-    "log_every_n_steps": Some,
     **dict.fromkeys(("use_distributed_sampler", "enable_model_summary", "enable_progress_bar"), Flag),
     "default_root_dir": maybe(Place),
 }
@@ -119,47 +131,10 @@ LOGGER = {
     "checkpoint": chosen("auto", "last", "best", "none"),
     **dict.fromkeys(("register", "alias", "project", "folder", "group"), maybe(Text)),
 }
-RATES = ("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora")
+RATES = ("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora", "dpo")
 LR = {f"lr.{name}": RATE for name in RATES}
 ROWS = ("full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64")  # of Table 1
 PATHS = {"runs": Place, "data": Place, "output": maybe(Place)}
-
-
-def below(section: str, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a section with its name before each."""
-    return {f"{section}.{key}": kind for key, kind in keys.items()}
-
-
-def keys_of(kind: Any) -> dict[str, Any]:
-    """Key -> type of a dataclass; of one in it as a.b."""
-    hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
-    keys: dict[str, Any] = {}
-    for field in fields(kind):
-        hint = hints[field.name]
-        keys |= below(field.name, keys_of(hint)) if is_dataclass(hint) else {field.name: hint}
-    return keys
-
-
-def _evaluate() -> dict[str, Any]:
-    from vlakit.evaluation.run import Request
-
-    own = {"ckpt": maybe(Place), "suite": Text, "policy": maybe(Text), "out": maybe(Place), "root": Place}
-    own |= {"url": maybe(Text), "dialect": Text, **CLIENT}
-    return {**own, **CHECKPOINT, **QUANTIZE, "format": FORMAT, "tracking_uri": Text, **keys_of(Request)}
-
-
-def _score() -> dict[str, Any]:
-    from vlakit.evaluation.scoring import ScoreRequest
-
-    own = {"ckpt": Place, "out": maybe(Place), "format": FORMAT, "tracking_uri": Text}
-    return {**own, **CHECKPOINT, **QUANTIZE, **keys_of(ScoreRequest)}
-
-
-def _ask() -> dict[str, Any]:
-    from vlakit.evaluation.asking import AskRequest
-
-    own = {"ckpt": Place, **dict.fromkeys(("image", "questions", "out"), maybe(Place)), "question": maybe(Text)}
-    return {**own, **POLICY, "device": Device, "longest": Some, "format": FORMAT, **keys_of(AskRequest)}
 
 
 def _train() -> dict[str, Any]:
@@ -174,7 +149,7 @@ def _train() -> dict[str, Any]:
         **LR,
         "tags": dict[str, Scalar],
     }
-    evaluation = {**_evaluate(), "suite": maybe(SuiteName)}
+    evaluation = {**request_keys.evaluate(), "suite": maybe(SuiteName)}
     sections = {"paths": PATHS, "model": MODEL, "data": DATA, "strategy": STRATEGY, "trainer": TRAINER}
     sections |= {"logger": LOGGER, "evaluate": evaluation}
     return own | {key: kind for name, keys in sections.items() for key, kind in below(name, keys).items()}
@@ -299,7 +274,14 @@ _FIXED: dict[str, dict[str, Any]] = {
         "format": FORMAT,
     },
 }
-_MADE = {"ask": _ask, "evaluate": _evaluate, "score": _score, "train": _train}
+_MADE = {
+    "ask": request_keys.ask,
+    "evaluate": request_keys.evaluate,
+    "score": request_keys.score,
+    "collect": request_keys.collect,
+    "pairs": request_keys.pairs,
+    "train": _train,
+}
 
 
 @cache

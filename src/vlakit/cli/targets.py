@@ -28,7 +28,7 @@ OPEN = (
     "tags",
 )  # below these, keys are names that a user gives
 # Folders of conf/ that a training's configuration holds nothing of, and Hydra's own
-_NOT_TRAINING = {"dataset", "embodiment", "hparams_search", "hydra", "local", "mixture", "suite", "table"}
+_NOT_TRAINING = {"dataset", "embodiment", "hparams_search", "hydra", "local", "mixture", "table"}
 
 
 def check_modules(node: Node | None) -> None:
@@ -176,9 +176,23 @@ def _known_keys() -> set[tuple[str, str]]:
             parts = content.pop("defaults", [])
             gather(content, "" if "@package _global_" in text else parent)
             known |= {
-                (parent, p.rpartition("@")[2]) for part in parts if isinstance(part, dict) for p in part if "@" in p
+                _place(parent, p.rpartition("@")[2])
+                for part in parts
+                if isinstance(part, dict)
+                for p in part
+                if "@" in p
             }
     return known
+
+
+def _place(parent: str, path: str) -> tuple[str, str]:
+    """(key above, key) of a path below a file's own key.
+
+    >>> _place("strategy", "optimizer"), _place("callbacks", "choice.suite")
+    (('strategy', 'optimizer'), ('choice', 'suite'))
+    """
+    above, _, last = path.rpartition(".")
+    return above.rpartition(".")[2] or parent, last
 
 
 def known_targets() -> dict[str, str]:

@@ -69,8 +69,11 @@ Scopes = dict[str, Rows]  # by scope; ALL is the whole table
 
 
 def quoted(names: Sequence[str], confidence: float = 0.95) -> Scopes:
-    """Rows of one table of paper_tables.yaml, whole and by scope; further tables are scopes. Raises UnknownName."""
-    scopes = _read(names[0])
+    """Rows of one table of paper_tables.yaml, whole and by scope; further tables are scopes. Raises UnknownName.
+
+    Of no table, for one of which nothing is in print, there are no rows.
+    """
+    scopes = _read(names[0]) if names else {ALL: {}}
     for name in names[1:]:
         scopes[name] = {row: replace(value, scope=name) for row, value in _read(name)[ALL].items()}
     return {

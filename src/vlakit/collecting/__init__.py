@@ -1,0 +1,1 @@
+"""Where preferences come from and what they lead to: rollouts in a suite, pairs of them, rounds, the chosen step."""
