@@ -16,11 +16,7 @@ from vlakit.processing.tokens import TokenProcessor
 from vlakit.trees import flat
 
 STARTS = ("cofinetune", "openvla_scratch", "random_init")  # full fine-tuning with other data or from other weights
-BASELINES = {
-    "dp": "diffusion_policy",
-    "octo": "octo",
-    "rt1": "rt1",
-}  # other families, with rates and tests of their own
+BASELINES = {"dp": "diffusion_policy", "octo": "octo", "rt1": "rt1"}  # other families, each with its own rates
 OTHER_FAMILIES = [name for name in config_names("experiment") if name.partition("_")[0] in BASELINES]
 EXPERIMENTS = [name for name in config_names("experiment") if name not in OTHER_FAMILIES]
 OFT = ("oft_tiny", "oft_7b")  # they choose their model, whatever the scale

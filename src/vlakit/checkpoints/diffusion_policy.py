@@ -72,8 +72,7 @@ def card_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *,
             f"{SETTINGS} or the normalisers lack or garble {error}", where=where, do="convert it again: " + RECIPE
         ) from error
     everything = np.ones(len(action["min"]), bool)
-    counts = {"num_transitions": 0, "num_trajectories": 0}
-    statistics = DatasetStatistics(**action, mask=everything, **counts, proprio=proprio)
+    statistics = DatasetStatistics(**action, mask=everything, num_transitions=0, num_trajectories=0, proprio=proprio)
     network = {"kind": "diffusion_policy", **network, "sampler": sampler, "action_size": len(action["min"])}
     processor = {
         "kind": "diffusion",

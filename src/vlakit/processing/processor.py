@@ -258,8 +258,7 @@ class Processor(PictureChain):
 
     def physical(self, normalized: Float32, datasets: Sequence[str | None]) -> Float32:
         """Normalised actions (B, H, A) in the physical units of each row's dataset."""
-        pairs = zip(normalized, datasets, strict=True)
-        actions = np.stack([self.physical_actions(actions, dataset) for actions, dataset in pairs])
+        actions = np.stack([self.physical_actions(one, name) for one, name in zip(normalized, datasets, strict=True)])
         if not np.isfinite(actions).all():
             row = int(np.argwhere(~np.isfinite(actions))[0, 0])
             raise ActionNotFinite(
@@ -296,7 +295,6 @@ def build_processor(
     """The processor that a configuration or a card describes. Raises UnknownName, CheckpointMismatch."""
     kind = PROCESSORS.get(str(description.get("kind", "tokens")))
     if not (isinstance(kind, type) and issubclass(kind, Processor)):
-        raise CheckpointMismatch(
-            f"{description['kind']} is no processor", where="processor.kind", do=f"one of {PROCESSORS.names()}"
-        )
+        what = f"{description['kind']} is no processor"
+        raise CheckpointMismatch(what, where="processor.kind", do=f"one of {PROCESSORS.names()}")
     return kind(kind.settings_type.from_dict(description), statistics, None, seed)

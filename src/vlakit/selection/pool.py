@@ -19,6 +19,7 @@ from vlakit.data.rlds.images import decode_image
 from vlakit.data.source import Header, Source
 from vlakit.data.specs.spec import DatasetSpec, Segment
 from vlakit.data.specs.standardize import standardize
+from vlakit.data.survey import Survey
 from vlakit.errors import CorruptRecord, InvalidData, UnknownName, VlakitError
 from vlakit.schema import Observation
 
@@ -50,6 +51,10 @@ class Bought:
     def identity(self) -> dict[str, Any]:
         """The whole's, and which of it."""
         return {**self.whole.identity(), "bought": sha256(repr(self.ids).encode()).hexdigest()}
+
+    def survey(self) -> Survey:
+        """The whole's."""
+        return self.whole.survey()
 
     def headers(self, split: str) -> Iterator[Header]:
         """The acquired ones, in order of their ids."""
