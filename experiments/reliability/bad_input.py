@@ -35,6 +35,7 @@ BASE = {  # each ends in one error, or at once, after its words were checked
     "score": ["ckpt={no}/last.ckpt"],
     "replay": ["suite=none", "ckpt={no}/last.ckpt"],
     "demonstrate": ["suite=none"],
+    "select": ["pool={no}", "dataset=bridge_orig"],
     "collect": ["ckpt={no}/last.ckpt", "suite=none"],
     "pairs": ["rollouts={no}"],
     "compare": ["runs=[{no}/a,{no}/b]"],

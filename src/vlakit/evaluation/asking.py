@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -13,6 +11,7 @@ from typing import Literal
 import torch
 
 from vlakit.checked import Fraction, Rows, Some
+from vlakit.compare.grids import csv_lines
 from vlakit.data.questions import Question, QuestionFolder
 from vlakit.data.stream.mixture import SequentialOrder, mixture_entry
 from vlakit.errors import PartMissing
@@ -105,10 +104,6 @@ def counted(asked: Iterable[Asked]) -> Mapping[str, Mapping[str, float]]:
 
 def save(asked: Iterable[Asked], file: Path) -> None:
     """A row a question, so that two policies can be compared on the same ones."""
-    text = StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for one in asked:
-        said = one.question
-        rows.writerow([said.image, said.kind, said.question, said.answer, int(one.right), f"{one.loss:.5f}"])
-    write_atomically(file, text.getvalue())
+    told = ((one.question, int(one.right), round(one.loss, 5)) for one in asked)
+    rows = [[what.image, what.kind, what.question, what.answer, right, loss] for what, right, loss in told]
+    write_atomically(file, csv_lines([COLUMNS, *rows]) + "\n")

@@ -31,9 +31,10 @@ def answer_seconds(policy: TrainedPolicy, calls: int = CALLS) -> list[float]:
     if not frames:
         return []
     observation = observation_of(frames[0], policy.processor)
+    policy.act([observation])  # warms up
     seconds: list[float] = []
-    for _ in range(1 + calls):
+    for _ in range(calls):
         began = perf_counter()
         policy.act([observation])  # which ends with numbers on the CPU, so that no device is still at work
         seconds.append(perf_counter() - began)
-    return seconds[1:]  # the first call warms up
+    return seconds

@@ -7,7 +7,6 @@ Source: Swayamdipta et al. 2020; correctness, buckets and ranks as in "Mind Your
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
+from vlakit.compare.grids import csv_lines
 from vlakit.errors import ConfigError, CorruptRecord, InvalidData, nearest
 from vlakit.files import write_atomically
 from vlakit.schema import Bool, Float64, Int64
@@ -72,13 +72,8 @@ class DatasetMap:
 
     def save(self, path: Path) -> None:
         """As CSV, one line a demonstration; numbers read back to the bit."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        values = (self.confidence, self.variability, self.correctness)
-        for i, bucket in enumerate(self.buckets):
-            writer.writerow([int(self.ids[i]), *(repr(float(value[i])) for value in values), bucket])
-        write_atomically(path, text.getvalue())
+        numbers = (values.tolist() for values in (self.ids, self.confidence, self.variability, self.correctness))
+        write_atomically(path, csv_lines([_COLUMNS, *zip(*numbers, self.buckets, strict=True)]) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> DatasetMap:

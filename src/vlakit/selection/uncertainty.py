@@ -27,7 +27,7 @@ def probabilities(logits: np.ndarray) -> Float64:
 def entropy_of(p: np.ndarray) -> Float64:
     """(..., C) probabilities -> (...) entropy in nats; 0 log 0 = 0.
 
-    >>> float(entropy_of(np.full(256, 1 / 256)).round(6)) == round(np.log(256), 6)
+    >>> float(entropy_of(np.full(256, 1 / 256)).round(6)) == round(float(np.log(256)), 6)
     True
     """
     return -xlogy(p, p).sum(axis=-1)
