@@ -79,13 +79,13 @@ class Choosing:
                 do="give values between 0 and 1, a finite alpha, and 1 skill or more",
             )
 
-    def normalized(self, scorer: Scorer, prompt: str, options: Sequence[str], unconditional: str = "") -> Float64:
-        """(N,) log p: the sum over tokens, their mean, or what the prompt adds to it over a prompt that asks nothing."""
+    def normalized(self, scorer: Scorer, prompt: str, options: Sequence[str]) -> Float64:
+        """(N,) log p: the sum over tokens, their mean, or what the prompt adds to it over an empty one."""
         if not options:
             raise InvalidData("there is no option to score", where="options", do="give one skill or more")
         said = scorer.score(prompt, options)
         if self.length_norm == "pmi":
-            return said.log_probs - scorer.score(unconditional, options).log_probs
+            return said.log_probs - scorer.score("", options).log_probs
         return said.log_probs / said.lengths if self.length_norm == "mean" else said.log_probs
 
     def joined(self, log_p: Float64, values: Float64) -> Float64:
@@ -124,14 +124,11 @@ class Chooser:
     prompt: Callable[[str, Sequence[str]], str]  # (instruction, skills so far) -> prompt
     how: Choosing = Choosing()
 
-    def choose(self, instruction: str, history: Sequence[str], values: Float64, allowed: Float64 | None = None) -> Choice:
-        """The next skill. values (N,): V of each option; that of done is replaced by c_done. allowed (N,): 0 forbids."""
+    def choose(self, instruction: str, history: Sequence[str], values: Float64) -> Choice:
+        """The next skill. values (N,): V of each option; that of done is replaced by c_done."""
         values = np.asarray(values, np.float64).copy()
         values[self.done] = self.how.c_done
-        prompt, nothing = self.prompt(instruction, history), self.prompt("", [])
-        log_p = self.how.normalized(self.scorer, prompt, self.options, nothing)
-        if allowed is not None:
-            log_p = np.where(allowed > 0, log_p, -np.inf)
+        log_p = self.how.normalized(self.scorer, self.prompt(instruction, history), self.options)
         joined = self.how.joined(log_p, values)
         return Choice(int(joined.argmax()), log_p, values, joined)
 

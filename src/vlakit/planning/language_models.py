@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ class CausalScorer:
         except (OSError, ValueError, KeyError) as error:
             what = f"no causal language model can be read: {str(error).strip().splitlines()[0]}"
             raise PartMissing(what, where=str(place), do="give the folder that save_pretrained wrote") from error
+        if not tokenizer.is_fast:
+            raise PartMissing("its tokenizer says no offsets", where=str(place), do="save it as tokenizer.json")
         size = sum(parameter.numel() for parameter in model.parameters())
         return cls(model, tokenizer, end=end, name=f"{place.name} ({size:,} parameters)")
 
@@ -62,7 +65,7 @@ class CausalScorer:
     def rows(self, prompt: str, options: Sequence[str]) -> Rows:
         """Prompt and option are tokenised as one text: apart, their tokens could not join as in what the model read.
 
-        A token that is partly of the prompt is the option's. An empty prompt is the model's own first token.
+        A token that is partly of the prompt is the option's. Where nothing is before an option, the id that begins or ends texts.
         """
         if not options:
             raise InvalidData("there is no option to score", where="options", do="give one skill or more")
@@ -72,15 +75,17 @@ class CausalScorer:
             before = sum(stop <= len(prompt) for _, stop in encoded["offset_mapping"])
             ids.append([*self._first, *encoded["input_ids"]])
             begins.append(len(self._first) + before)
-        return Rows(ids, begins)
+        if min(begins) > 0:
+            return Rows(ids, begins)
+        known = [self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, 0]
+        begin = next(one for one in known if one is not None)
+        return Rows([[begin, *row] for row in ids], [one + 1 for one in begins])
 
-    @property
+    @cached_property
     def _first(self) -> list[int]:
-        """What the tokenizer puts before a text; where it puts nothing, one id that begins or ends texts."""
-        own = self.tokenizer.build_inputs_with_special_tokens([])
-        known = [self.tokenizer.bos_token_id, self.tokenizer.eos_token_id]
-        begin = next((one for one in known if one is not None), 0)
-        return own[:1] if own and own[0] == self.tokenizer.bos_token_id else [begin]
+        """What the tokenizer puts before every text."""
+        encoded = self.tokenizer("a", return_special_tokens_mask=True)
+        return encoded["input_ids"][: encoded["special_tokens_mask"].index(0)]
 
     def _scored(self, rows: Rows) -> np.ndarray:
         if self.uses_trie is None:
