@@ -29,6 +29,7 @@ FAMILY_ORDER = ("single", "noun", "verb", "structured", "embodiment", "long_hori
 MAX_STEPS = {"structured": 110, "long_horizon": 140}  # control steps, retries included
 SHORT_STEPS = 60
 LAID_M = 0.004  # metres above its place by which a thing lies on it
+CLEAR_M, RETREAT_STEPS = 0.115, 4  # where the hand is above all things, and the steps that it takes at most
 ON_TABLE_M = 0.06  # the highest centre of a thing on a plate
 
 
@@ -127,7 +128,7 @@ class PlansEnvironment(TabletopEnvironment):
         self.origins = np.stack([self.world.position(i).copy() for i in range(len(self.things))])
         self.planned = self.declared = False
         self.under_way: Skill | None = None
-        self.used = 0
+        self.used, self.clear = 0, False
         return observation
 
     def step(self, action: Float32) -> Step:
@@ -143,8 +144,21 @@ class PlansEnvironment(TabletopEnvironment):
         if not self.planned and self.over():
             right = self.wanted.right(self.names, self.facts(), self.skills)
             self._begin(right[0] if right else DONE)
-        goal = self._goal()
+        goal, up = self._goal(), self.retreat()
+        if up is not None:
+            return up
         return self.hold() if goal is None or self.achieved() else expert(self.world, goal).astype(np.float32)
+
+    def retreat(self) -> Float32 | None:
+        """The action that takes the hand straight up before a skill; None once it is clear of what the last one left.
+
+        Fingers that close, or move aside, where a thing was just put down take it along.
+        """
+        goal = self._goal()
+        holding = goal is not None and self.world.gripped(goal.x)
+        self.clear |= holding or self.used >= RETREAT_STEPS or float(self.world.hand[2]) >= CLEAR_M
+        up = [0, 0, self.embodiment.step_m, 0, 0, 0, self.world.gripper]
+        return None if self.clear else np.array(up, np.float32)
 
     def attempt(self, text: str) -> None:
         """A planner begins a skill, of whatever things. Raises UnknownName."""
@@ -199,7 +213,7 @@ class PlansEnvironment(TabletopEnvironment):
 
     def _begin(self, text: str) -> None:
         self.under_way = None if text == DONE else self.skills[text]
-        self.used = 0
+        self.used, self.clear = 0, False
         goal = self._goal()
         self.begun = self.world.position(goal.x if goal else 0).copy()
 
