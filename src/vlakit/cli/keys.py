@@ -44,6 +44,7 @@ SUITE = {  # suite.KEY=VALUE, of the suites that vlakit brings
     "repeat": whole(1, 500),
     "camera": Text,
     "tasks": Texts,
+    "skills": Texts,
 }
 STRATEGY = {
     "weights": maybe(Place),
@@ -144,7 +145,7 @@ def _evaluate() -> dict[str, Any]:
     from vlakit.evaluation.run import Request
 
     own = {"ckpt": maybe(Place), "suite": Text, "policy": maybe(Text), "out": maybe(Place), "root": Place}
-    own |= {"url": maybe(Text), "dialect": Text, **CLIENT}
+    own |= {"url": maybe(Text), "dialect": Text, **CLIENT, "planner": maybe(Text), "lm": maybe(Place)}
     return {**own, **CHECKPOINT, "format": FORMAT, "tracking_uri": Text, **keys_of(Request)}
 
 

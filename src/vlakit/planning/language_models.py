@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vlakit.errors import InvalidData, PartMissing
+from vlakit.models.network import tensors_hash
 from vlakit.planning.choosing import Likelihoods
 from vlakit.planning.likelihoods import Rows, TrieScorer, naive
 
@@ -56,6 +57,11 @@ class CausalScorer:
             raise PartMissing("its tokenizer says no offsets", where=str(place), do="save it as tokenizer.json")
         size = sum(parameter.numel() for parameter in model.parameters())
         return cls(model, tokenizer, end=end, name=f"{place.name} ({size:,} parameters)")
+
+    @cached_property
+    def content_hash(self) -> str:
+        """sha256 (hex) of the weights and of what closes an option."""
+        return tensors_hash(self.model, repr(self.end).encode())
 
     def score(self, prompt: str, options: Sequence[str]) -> Likelihoods:
         """log p of each option with its end, as what follows the prompt. Raises InvalidData for no option."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from vlakit.errors import VlakitError
+from vlakit.errors import InvalidData, VlakitError
 from vlakit.evaluation.actors import Actor, Answers, Turn, actor_of, window_of
 from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.worlds import Failure, Worlds, cause_of
@@ -65,7 +65,8 @@ class _Plan:
 class SayCan:
     """Chooses among `skills` by a language model and affordances. scorer: one for all episodes, or one for each start.
 
-    mode: closed_loop asks anew after each skill; open_loop makes the whole plan from the first state.
+    mode: closed_loop asks anew after each skill; open_loop makes the whole plan from the first state. by: what reports
+    call who carries skills out, and facts: what decides its answers.
     """
 
     def __init__(
@@ -79,19 +80,23 @@ class SayCan:
         mode: Mode = "closed_loop",
         slots: int = 32,
         out: Path | None = None,
+        by: str = "",
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.inner, self.window = actor_of(policy, slots), window_of(policy)
         self.skills, self.scorer, self.affordances, self.how, self.mode = skills, scorer, affordances, how, mode
         self.out = out
         self.steps: list[Step] = []
         self._plans: dict[int, _Plan] = {}
-        self.name = f"{_name_of(policy)}, planned by {_name_of(scorer)}"
+        self.name = f"{by or _name_of(policy)}, planned by {_name_of(scorer)}"
+        self._facts = facts or {}
 
     @property
     def facts(self) -> dict[str, Any]:
         """What decides the answers."""
         parts = {"planner": asdict(self.how), "mode": self.mode, "affordances": type(self.affordances).__name__}
-        parts |= {"policy": self.name, "skills": self.skills.options}
+        parts |= {"policy": self.name, "skills": self.skills.options, **self._facts}
+        parts |= {"language_model": getattr(self.scorer, "content_hash", "")}
         return {**parts, "sha256": sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()}
 
     def begin(self, states: Mapping[int, InitialState]) -> None:
@@ -134,6 +139,9 @@ class SayCan:
         """The next skill's text, taken down. Raises VlakitError."""
         if isinstance(values, Failure):
             raise VlakitError(values.cause)
+        if not plan.history and self.how.combine != "lm_only" and not np.any(values[:-1]):
+            what = f"no skill is possible here: the value of all {len(self.skills)} is 0"
+            raise InvalidData(what, where=plan.state.name, do="look at the affordances, or give combine: lm_only")
         if len(plan.history) >= self.how.most:
             plan.under_way = DONE  # all skills of a plan are used: nothing is asked
             return DONE
