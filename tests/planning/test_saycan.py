@@ -21,7 +21,7 @@ from vlakit.evaluation.starts import shared_states
 from vlakit.evaluation.subject import subject_of
 from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.suites.tabletop.suite import TabletopSuite
-from vlakit.planning.affordances import AFFORDANCES, Everything, Possible
+from vlakit.planning.affordances import AFFORDANCES, Everything, Given, Possible
 from vlakit.planning.choosing import Choosing
 from vlakit.planning.language_models import Oracle, Uniform
 from vlakit.planning.results import Outcome, outcomes_of, read_steps, rows
@@ -183,7 +183,7 @@ def test_a_policy_is_told_the_skill_not_the_instruction() -> None:
 
 
 def test_values_of_what_is_not_seen_are_0(tmp_path: Path) -> None:
-    planner = planned(Uniform(), AFFORDANCES.build("detected", skills=SUITE.skills), tmp_path)
+    planner = planned(Uniform(), AFFORDANCES.build("detected", given=Given(SUITE.skills)), tmp_path)
     states = SUITE.initial_states("embodiment", 2)
     run(planner, states)
     seen = {state.name: things_of(state) for state in states}

@@ -131,7 +131,7 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
     out = check_writable(cfg["out"] or _default_out(cfg, suite))
     policy = subject_named(cfg)
     name = str(cfg["ckpt"] or getattr(policy, "name", policy))
-    if cfg["planner"] is not None or cfg["lm"] is not None:
+    if any(cfg[key] is not None for key in ("planner", "lm", "values")):
         policy = planned(cfg, suite, request, policy, name, out)
         name = policy.name
     with success_bar() as progress, closing_if_open(policy):

@@ -145,7 +145,8 @@ def _evaluate() -> dict[str, Any]:
     from vlakit.evaluation.run import Request
 
     own = {"ckpt": maybe(Place), "suite": Text, "policy": maybe(Text), "out": maybe(Place), "root": Place}
-    own |= {"url": maybe(Text), "dialect": Text, **CLIENT, "planner": maybe(Text), "lm": maybe(Place)}
+    own |= {"url": maybe(Text), "dialect": Text, **CLIENT, "planner": maybe(Text)}
+    own |= dict.fromkeys(("lm", "values"), maybe(Place))
     return {**own, **CHECKPOINT, "format": FORMAT, "tracking_uri": Text, **keys_of(Request)}
 
 
@@ -239,6 +240,16 @@ _FIXED: dict[str, dict[str, Any]] = {
         "questions": maybe(Some),
     },
     "select": {**SELECT, "format": FORMAT},
+    "affordances": {
+        **CHECKPOINT,
+        "ckpt": Place,
+        "suite": Text,
+        "out": maybe(Place),
+        **dict.fromkeys(("episodes", "epochs"), Some),
+        "slots": Rows,
+        "seed": Seed,
+        "format": FORMAT,
+    },
     "compare": {
         **STORE,
         "runs": Place | list[Place] | dict[Text, Place | list[Place]] | None,

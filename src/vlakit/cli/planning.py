@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlakit.compare.grids import Grid, aligned
@@ -11,8 +12,6 @@ from vlakit.errors import ConfigError
 from vlakit.files import write_atomically
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vlakit.evaluation.run import Evaluated, Request
     from vlakit.evaluation.suite import Suite
     from vlakit.planning.saycan import SayCan
@@ -24,11 +23,13 @@ def planned(cfg: Mapping[str, Any], suite: Suite, request: Request, policy: Any,
     from vlakit.planning.settings import load_planner, planner_of
 
     if cfg["planner"] is None:
-        raise ConfigError("lm is of a planner", where=f"lm={cfg['lm']}", do="add planner=NAME, a file of conf/planner")
+        where = f"lm={cfg['lm']} values={cfg['values']}"
+        raise ConfigError("lm and values are of a planner", where=where, do="add planner=NAME, a file of conf/planner")
     states = request.states(suite)
     subject = subject_of(policy, name, suite, states, strict=request.strict is not False, seed=request.seed)
     slots = min(request.slots, len(states))
-    return planner_of(load_planner(cfg["planner"]), suite, subject, cfg["lm"], slots=slots, out=out)
+    values = None if cfg["values"] is None else Path(cfg["values"]).expanduser()
+    return planner_of(load_planner(cfg["planner"]), suite, subject, cfg["lm"], slots=slots, out=out, values=values)
 
 
 def keep_plans(evaluated: Evaluated, suite: Suite, request: Request) -> None:

@@ -11,7 +11,8 @@ from vlakit.configs import config_file
 from vlakit.errors import ConfigError
 from vlakit.evaluation.subject import Subject
 from vlakit.evaluation.suite import Suite
-from vlakit.planning.affordances import AFFORDANCES
+from vlakit.files import content_hash
+from vlakit.planning.affordances import AFFORDANCES, Given
 from vlakit.planning.choosing import Choosing, Combine, LengthNorm, Scorer
 from vlakit.planning.language_models import CausalScorer, Uniform
 from vlakit.planning.saycan import SayCan
@@ -57,9 +58,17 @@ def scorer_of(settings: PlannerSettings, folder: str | Path | None) -> Scorer:
 
 
 def planner_of(
-    settings: PlannerSettings, suite: Suite, subject: Subject, folder: str | Path | None, *, slots: int, out: Path
+    settings: PlannerSettings,
+    suite: Suite,
+    subject: Subject,
+    folder: str | Path | None,
+    *,
+    slots: int,
+    out: Path,
+    values: Path | None = None,
 ) -> SayCan:
-    """The actor, the subject carrying out its skills. slots: rows of a policy's batch; out: where choices are kept.
+    """The actor, the subject carrying out its skills. slots: rows of a policy's batch; out: where choices are kept; values:
+    the file of learnt ones.
 
     Raises ConfigError for a suite without skills, UnknownName, and what a language model's folder raises.
     """
@@ -67,12 +76,12 @@ def planner_of(
         raise ConfigError(
             f"suite {suite.name} has no skills to choose among", where="planner", do="give suite=tabletop_plans"
         )
-    affordances = AFFORDANCES.build(settings.affordances, skills=suite.skills)
+    affordances = AFFORDANCES.build(settings.affordances, given=Given(suite.skills, subject.trained, values))
     scorer = scorer_of(settings, folder)
     trained = subject.trained
     if trained is not None:  # one width keeps answers to the bit
         trained.pad_to = trained.processor.text_width(suite.skills.options)
-    facts = {"skills_by": dict(subject.facts)}
+    facts = {"skills_by": dict(subject.facts), "values": None if values is None else content_hash(values)}
     return SayCan(
         *(subject.policy, suite.skills, scorer, affordances, settings.choosing),
         mode=settings.mode,
