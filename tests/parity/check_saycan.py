@@ -1,8 +1,8 @@
-"""Compare vlakit with the outputs of SayCan's released notebook: python tests/parity/check_saycan.py DIR [--smollm2 GGUF]
+"""Compare vlakit with SayCan's released notebook: python tests/parity/check_saycan.py DIR [--smollm2 GGUF]
 
 DIR holds case.json, seeded_weights.py, expected.npz and, for --smollm2, smollm2.json. Likelihoods, values and scores
 within 1e-4 (SmolLM2: 1e-2), plans exact. Each likelihood is computed in a trie, and naively in batches of one, of all
-and in shuffled order. Prints `array deviation ok|FAIL`; exits with 1 where one fails, or where nothing computes an array.
+and in shuffled order. Prints `array deviation ok|FAIL`; exits with 1 where one fails, or nothing computes an array.
 """
 
 from __future__ import annotations

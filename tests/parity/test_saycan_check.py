@@ -57,7 +57,11 @@ def other_plan(rng: np.random.Generator, case: dict[str, Any], seen: list[str], 
             break
     n = len(chosen)
     first = options[int(said[0].argmax())]
-    plan = {"instruction": "tidy up.", "found_objects": [called(one) for one in seen], "first_without_affordance": first}
+    plan = {
+        "instruction": "tidy up.",
+        "found_objects": [called(one) for one in seen],
+        "first_without_affordance": first,
+    }
     arrays = {"log_likelihood": said[:n], "affordance": values, "combined": joined[:n] / joined[:n].max(1)[:, None]}
     return {"plan": plan | {"steps": [options[i] for i in chosen]}, "arrays": arrays}
 

@@ -17,7 +17,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-TEXTS = ["lift red cube\n2. done\n", "put red cube on white plate\n3. done\n", "push blue ball left\n", "Human: lift it.\n"]
+TEXTS = [
+    "lift red cube\n2. done\n",
+    "put red cube on white plate\n3. done\n",
+    "push blue ball left\n",
+    "Human: lift it.\n",
+]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

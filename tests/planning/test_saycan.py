@@ -18,7 +18,7 @@ from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.run import Request
 from vlakit.evaluation.starts import shared_states
-from vlakit.evaluation.subject import subject_of
+from vlakit.evaluation.subject import Subject, subject_of
 from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.suites.tabletop.suite import TabletopSuite
 from vlakit.planning.affordances import AFFORDANCES, Everything, Given, Possible
@@ -31,6 +31,7 @@ from vlakit.planning.skills import DONE, Facts, verify
 from vlakit.planning.suite import FAMILY_ORDER, TabletopPlansSuite, things_of, wanted_of
 
 SUITE = TabletopPlansSuite()
+EXPERT = Subject("expert", Expert(), {})
 LAST = re.compile(r"^\d+\. (.+)$", re.MULTILINE)
 
 
@@ -52,7 +53,7 @@ def oracle(state: InitialState) -> Oracle:
 
 
 def planned(scorer: Any, affordances: Any, out: Path, **further: Any) -> SayCan:
-    return SayCan(Expert(), SUITE.skills, scorer, affordances, out=out, slots=4, **further)
+    return SayCan(EXPERT, SUITE.skills, scorer, affordances, out=out, slots=4, **further)
 
 
 def run(planner: SayCan, states: Sequence[InitialState]) -> list[EpisodeRecord]:
@@ -66,8 +67,9 @@ def came_of(planner: SayCan, states: Sequence[InitialState], out: Path) -> list[
 
 @pytest.mark.parametrize("mode", ["closed_loop", "open_loop"])
 def test_an_oracle_with_true_values_and_scripted_skills_never_fails_in_any_family(tmp_path: Path, mode: Any) -> None:
-    planner = planned(oracle, Possible(SUITE.skills) if mode == "closed_loop" else Everything(SUITE.skills), tmp_path)
-    planner.mode = mode
+    planner = planned(
+        oracle, (Possible if mode == "closed_loop" else Everything)(SUITE.skills), tmp_path, how=Choosing(mode=mode)
+    )
     found = came_of(planner, shared_states(SUITE, 18), tmp_path)
     assert {one.family for one in found} == set(FAMILY_ORDER)
     assert [one for one in found if not (one.plan_success and one.exec_success)] == []
@@ -138,7 +140,7 @@ class Idle(Expert):
 
 def test_skills_are_blamed_where_the_plan_was_right(tmp_path: Path) -> None:
     states = [state for state in SUITE.initial_states("single", 8) if "lift" not in state.instruction][:2]
-    planner = SayCan(Idle(), SUITE.skills, oracle, Everything(SUITE.skills), slots=4, out=tmp_path)
+    planner = SayCan(Subject("idle", Idle(), {}), SUITE.skills, oracle, Everything(SUITE.skills), slots=4, out=tmp_path)
     found = came_of(planner, states, tmp_path)
     assert [(one.plan_success, one.exec_success, one.blame) for one in found] == [(True, False, "skill")] * 2
 
@@ -177,7 +179,7 @@ class Listening(Expert):
 
 def test_a_policy_is_told_the_skill_not_the_instruction() -> None:
     states, inner = SUITE.initial_states("long_horizon", 1), Listening()
-    planner = SayCan(inner, SUITE.skills, oracle, Possible(SUITE.skills), slots=1)
+    planner = SayCan(Subject("inner", inner, {}), SUITE.skills, oracle, Possible(SUITE.skills), slots=1)
     assert [record.success for record in run(planner, states)] == [True]
     assert list(dict.fromkeys(inner.told)) == [step.skill for step in planner.steps if step.skill != DONE]
 

@@ -65,7 +65,7 @@ def test_following_what_may_come_next_always_arrives() -> None:
 
 
 def test_a_skill_that_the_suite_lacks_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UnknownName, match="did you mean .*lift red cube"):
+    with pytest.raises(UnknownName, match=r"did you mean .*lift red cube"):
         verify(["lift red cub"], THINGS, ALL, SKILLS)
     with pytest.raises(UnknownName):
         SKILLS.only(["juggle"])

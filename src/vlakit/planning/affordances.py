@@ -1,4 +1,4 @@
-"""V(state, skill): how likely a skill is to succeed from here. What is known, what a detector saw, or nothing at all."""
+"""V(state, skill): how likely a skill is to succeed from here. Known, detected, learnt, or not asked for at all."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from vlakit.errors import ConfigError
 from vlakit.evaluation.actors import Turn
 from vlakit.evaluation.worlds import Failure, Worlds
+from vlakit.models.network import tensors_hash
 from vlakit.planning.choosing import presence
 from vlakit.planning.exploring import See
 from vlakit.planning.skills import Library
@@ -83,6 +84,7 @@ class Learned:
 
     def __init__(self, network: ValueNetwork, see: See) -> None:
         self.network, self.see = network, see
+        self.facts = tensors_hash(network, b"")
 
     def values(self, turns: Mapping[int, Turn], worlds: Worlds) -> dict[int, Float64 | Failure]:
         """See Affordances."""

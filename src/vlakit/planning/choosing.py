@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from vlakit.schema import Float64
 
 Combine: TypeAlias = Literal["product", "log_linear", "lm_only", "v_only"]
 LengthNorm: TypeAlias = Literal["sum", "mean", "pmi"]
+Mode: TypeAlias = Literal["closed_loop", "open_loop"]
 Rule: TypeAlias = Callable[[Float64, Float64, float], Float64]
 
 
@@ -50,13 +51,14 @@ COMBINE: dict[str, Rule] = {
     "lm_only": lambda log_p, values, alpha: log_p,
     "v_only": lambda log_p, values, alpha: np.log(values),
 }
-LENGTH_NORM = ("sum", "mean", "pmi")
+CHOICES = {"combine": tuple(COMBINE), "length_norm": get_args(LengthNorm), "mode": get_args(Mode)}
 
 
 @dataclass(frozen=True)
 class Choosing:
     """How the two are joined. alpha: the values' exponent in log_linear. floor: the least value that a skill has, for a
     product with 0 cannot be made good. c_done: the value of saying done (the notebook's .2). most: skills in a plan.
+    mode: closed_loop asks anew after each skill that was carried out, open_loop makes the whole plan at the start.
 
     Raises UnknownName, ConfigError.
     """
@@ -67,10 +69,11 @@ class Choosing:
     floor: Fraction = 1e-4
     c_done: Fraction = 0.2
     most: Some = 5
+    mode: Mode = "closed_loop"
 
     def __post_init__(self) -> None:
-        for key, name, known in (("combine", self.combine, COMBINE), ("length_norm", self.length_norm, LENGTH_NORM)):
-            if name not in known:
+        for key, known in CHOICES.items():
+            if (name := getattr(self, key)) not in known:
                 raise UnknownName(f"no {key} called {name!r}", where=key, do=nearest(str(name), known))
         if not (0 <= self.floor < 1 and 0 <= self.c_done <= 1 and np.isfinite(self.alpha) and self.most > 0):
             raise ConfigError(

@@ -1,8 +1,8 @@
 """Instructions by family, each with its scene and what is wanted, drawn on the tabletop.
 
-The families are those of SayCan's table, with the tabletop in the kitchen's place: single primitives, other nouns, other
-verbs, structured language, what only the scene can tell (embodiment), three skills and more. Things of a scene differ in
-colour. Two things are never asked onto one plate: the tabletop's own rule and expert are of one thing on a plate.
+The families are those of SayCan's table, with the tabletop in the kitchen's place: single primitives, other nouns,
+other verbs, structured language, what only the scene can tell (embodiment), three skills and more. Things of a scene
+differ in colour. Two things are never asked onto one plate: the tabletop's own rule is of one thing on a plate.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def embodiment(cast: Cast, number: int) -> Asked:
     fact = cast.fact(cast.pick(KINDS))
     shape = fact.x.split()[1]
     cast.add([one for one in STEADY if one != shape])
-    words = [word for word in skill_of(fact).text.split() if word not in {n.split()[0] for n in (fact.x, fact.other) if n}]
+    words = [
+        word for word in skill_of(fact).text.split() if word not in {n.split()[0] for n in (fact.x, fact.other) if n}
+    ]
     if fact.kind == "push":
         words.append(fact.other)
     return Asked(" ".join(f"the {word}" if word in NOUNS else word for word in words), Wanted(((fact,),)))

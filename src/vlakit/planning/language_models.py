@@ -49,7 +49,9 @@ class CausalScorer:
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
             model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
         except ImportError as error:
-            raise PartMissing(str(error).strip().splitlines()[0], where=str(place), do="pip install 'vlakit[llm]'") from error
+            raise PartMissing(
+                str(error).strip().splitlines()[0], where=str(place), do="pip install 'vlakit[llm]'"
+            ) from error
         except (OSError, ValueError, KeyError) as error:
             what = f"no causal language model can be read: {str(error).strip().splitlines()[0]}"
             raise PartMissing(what, where=str(place), do="give the folder that save_pretrained wrote") from error
@@ -71,7 +73,8 @@ class CausalScorer:
     def rows(self, prompt: str, options: Sequence[str]) -> Rows:
         """Prompt and option are tokenised as one text: apart, their tokens could not join as in what the model read.
 
-        A token that is partly of the prompt is the option's. Where nothing is before an option, the id that begins or ends texts.
+        A token that is partly of the prompt is the option's. Where nothing is before an option, the id that begins or
+        ends texts.
         """
         if not options:
             raise InvalidData("there is no option to score", where="options", do="give one skill or more")
@@ -116,7 +119,9 @@ class CausalScorer:
 def _check_files(place: Path, gguf: str | None) -> None:
     if gguf is not None:
         if not (place / gguf).is_file():
-            raise PartMissing(f"no file {gguf}", where=str(place), do="give the folder and the name of a GGUF file in it")
+            raise PartMissing(
+                f"no file {gguf}", where=str(place), do="give the folder and the name of a GGUF file in it"
+            )
         return
     if not (place / "config.json").is_file():
         raise PartMissing("no language model: no config.json", where=str(place), do="give a local Hugging Face folder")

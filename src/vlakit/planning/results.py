@@ -1,7 +1,7 @@
 """What came of plans, by family: was the plan right, was it carried out, and who is to blame where not.
 
-plan_success: the verifier's, each possible skill taken to work. exec_success: the simulator's, at the end. The figures are
-of the language model that planned, on a tabletop; none is PaLM-SayCan's.
+plan_success: the verifier's, each possible skill taken to work. exec_success: the simulator's, at the end. The figures
+are of the language model that planned, on a tabletop; none is PaLM-SayCan's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUMMARY = "plans.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One episode. blame: of a failed one, else "". infeasible: choices that could not begin; false_done: said too early."""
+    """One episode. blame: of a failed one, else "". infeasible: choices that could not begin. false_done: too early."""
 
     state: str
     family: str
@@ -61,7 +61,9 @@ def read_steps(out: Path) -> dict[str, list[Step]]:
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         steps = [Step(**json.loads(line)) for line in lines]
     except (TypeError, ValueError) as error:
-        raise CorruptRecord(f"no choice of a plan: {error}", where=str(file), do="delete it, and evaluate anew") from error
+        raise CorruptRecord(
+            f"no choice of a plan: {error}", where=str(file), do="delete it, and evaluate anew"
+        ) from error
     found: dict[str, list[Step]] = {}
     for step in steps:
         found[step.state] = [*found.get(step.state, [])[: step.number], step]
@@ -71,8 +73,8 @@ def read_steps(out: Path) -> dict[str, list[Step]]:
 def outcome(steps: Sequence[Step], state: InitialState, success: bool, skills: Library) -> Outcome:
     """What came of one episode's choices.
 
-    The first wrong choice is the affordance's where the verifier's values would have made it right, the language model's
-    where not; an episode that failed without one is the skills'.
+    The first wrong choice is the affordance's where the verifier's values would have made it right, the language
+    model's where not; an episode that failed without one is the skills'.
     """
     plan = tuple(step.skill for step in steps)
     verdict = verify(plan, things_of(state), wanted_of(state), skills)
@@ -99,9 +101,7 @@ def outcomes_of(
     """Of all episodes on record that began with a choice."""
     by_name = {state.name: state for state in states}
     known = [record for record in records if record.initial_state in by_name and record.initial_state in steps]
-    return [
-        outcome(steps[one.initial_state], by_name[one.initial_state], one.success, skills) for one in known
-    ]
+    return [outcome(steps[one.initial_state], by_name[one.initial_state], one.success, skills) for one in known]
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[FamilyRow]:

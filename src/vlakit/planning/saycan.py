@@ -1,4 +1,4 @@
-"""The planner as an actor: it chooses skills, a policy (or the scripted expert) carries each out, told the skill's text.
+"""The planner as an actor: it chooses skills; a policy, or the scripted expert, carries each out, told its text.
 
 A skill is over when the simulator's predicate of it holds or its steps are used up; between two the hand goes straight
 up. Each choice is a line of plans.jsonl, with what the verifier thinks of it.
@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from vlakit.errors import InvalidData, VlakitError
-from vlakit.evaluation.actors import Actor, Answers, Turn, actor_of, window_of
+from vlakit.evaluation.actors import Answers, Turn, actor_of, window_of
+from vlakit.evaluation.subject import Subject
 from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.worlds import Failure, Worlds, cause_of
 from vlakit.planning.affordances import Affordances
@@ -25,10 +26,6 @@ from vlakit.planning.prompts import written
 from vlakit.planning.skills import DONE, Library
 from vlakit.schema import Float64
 
-if TYPE_CHECKING:
-    from vlakit.policy import Policy
-
-Mode: TypeAlias = Literal["closed_loop", "open_loop"]
 PLANS = "plans.jsonl"
 
 
@@ -63,40 +60,35 @@ class _Plan:
 
 
 class SayCan:
-    """Chooses among `skills` by a language model and affordances. scorer: one for all episodes, or one for each start.
+    """Chooses among `skills` by a language model and affordances, and `subject` carries them out.
 
-    mode: closed_loop asks anew after each skill; open_loop makes the whole plan from the first state. by: what reports
-    call who carries skills out, and facts: what decides its answers.
+    scorer: one for all episodes, or one for each start. slots: rows of a policy's batch. out: where choices are kept.
     """
 
     def __init__(
         self,
-        policy: Policy | Actor,
+        subject: Subject,
         skills: Library,
         scorer: Scorer | Callable[[InitialState], Scorer],
         affordances: Affordances,
-        how: Choosing = Choosing(),
+        how: Choosing | None = None,
         *,
-        mode: Mode = "closed_loop",
         slots: int = 32,
         out: Path | None = None,
-        by: str = "",
-        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.inner, self.window = actor_of(policy, slots), window_of(policy)
-        self.skills, self.scorer, self.affordances, self.how, self.mode = skills, scorer, affordances, how, mode
-        self.out = out
+        self.inner, self.window = actor_of(subject.policy, slots), window_of(subject.policy)
+        self.skills, self.scorer, self.affordances, self.how = skills, scorer, affordances, how or Choosing()
+        self.subject, self.out = subject, out
         self.steps: list[Step] = []
         self._plans: dict[int, _Plan] = {}
-        self.name = f"{by or _name_of(policy)}, planned by {_name_of(scorer)}"
-        self._facts = facts or {}
+        self.name = f"{subject.name}, planned by {_name_of(scorer)}"
 
     @property
     def facts(self) -> dict[str, Any]:
         """What decides the answers."""
-        parts = {"planner": asdict(self.how), "mode": self.mode, "affordances": type(self.affordances).__name__}
-        parts |= {"policy": self.name, "skills": self.skills.options, **self._facts}
-        parts |= {"language_model": getattr(self.scorer, "content_hash", "")}
+        parts: dict[str, Any] = {"planner": asdict(self.how), "name": self.name, "skills": self.skills.options}
+        parts |= {"affordances": getattr(self.affordances, "facts", type(self.affordances).__name__)}
+        parts |= {"language_model": getattr(self.scorer, "content_hash", ""), "policy": dict(self.subject.facts)}
         return {**parts, "sha256": sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()}
 
     def begin(self, states: Mapping[int, InitialState]) -> None:
@@ -111,7 +103,9 @@ class SayCan:
         free = {slot: turns[slot] for slot, one in over.items() if slot not in answers and one}
         answers |= self._begin_next(free, worlds)
         left = [slot for slot in turns if slot not in answers]
-        answers |= {slot: up[None] for slot, up in self._called("retreat", left, worlds, answers).items() if up is not None}
+        answers |= {
+            slot: up[None] for slot, up in self._called("retreat", left, worlds, answers).items() if up is not None
+        }
         acting = {slot: self._told(slot, turns[slot]) for slot in left if slot not in answers}
         return answers | (self.inner.act(acting, worlds) if acting else {})
 
@@ -148,7 +142,7 @@ class SayCan:
         scorer = self.scorer if hasattr(self.scorer, "score") else self.scorer(plan.state)  # pyright: ignore
         chooser = Chooser(scorer, self.skills.options, len(self.skills), written, self.how)  # pyright: ignore
         instruction = plan.state.instruction
-        if self.mode == "closed_loop":
+        if self.how.mode == "closed_loop":
             choice = chooser.choose(instruction, plan.history, values)
         else:
             plan.to_come = list(chooser.open_loop(instruction, values)) if plan.to_come is None else plan.to_come

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from vlakit.checked import Fraction, Number, Some, Text, load
 from vlakit.configs import config_file
 from vlakit.errors import ConfigError
 from vlakit.evaluation.subject import Subject
 from vlakit.evaluation.suite import Suite
-from vlakit.files import content_hash
 from vlakit.planning.affordances import AFFORDANCES, Given
-from vlakit.planning.choosing import Choosing, Combine, LengthNorm, Scorer
+from vlakit.planning.choosing import Choosing, Combine, LengthNorm, Mode, Scorer
 from vlakit.planning.language_models import CausalScorer, Uniform
 from vlakit.planning.saycan import SayCan
 from vlakit.planning.suite import TabletopPlansSuite
@@ -33,7 +32,7 @@ class PlannerSettings:
     floor: Fraction = 1e-4
     c_done: Fraction = 0.2
     most: Some = 5
-    mode: Literal["closed_loop", "open_loop"] = "closed_loop"
+    mode: Mode = "closed_loop"
 
     @property
     def choosing(self) -> Choosing:
@@ -67,8 +66,8 @@ def planner_of(
     out: Path,
     values: Path | None = None,
 ) -> SayCan:
-    """The actor, the subject carrying out its skills. slots: rows of a policy's batch; out: where choices are kept; values:
-    the file of learnt ones.
+    """The actor, the subject carrying out its skills. slots: rows of a policy's batch; out: where choices are
+    kept; values: the file of learnt ones.
 
     Raises ConfigError for a suite without skills, UnknownName, and what a language model's folder raises.
     """
@@ -81,12 +80,4 @@ def planner_of(
     trained = subject.trained
     if trained is not None:  # one width keeps answers to the bit
         trained.pad_to = trained.processor.text_width(suite.skills.options)
-    facts = {"skills_by": dict(subject.facts), "values": None if values is None else content_hash(values)}
-    return SayCan(
-        *(subject.policy, suite.skills, scorer, affordances, settings.choosing),
-        mode=settings.mode,
-        slots=slots,
-        out=out,
-        by=subject.name,
-        facts=facts,
-    )
+    return SayCan(subject, suite.skills, scorer, affordances, settings.choosing, slots=slots, out=out)

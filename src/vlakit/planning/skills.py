@@ -32,7 +32,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Skill:
-    """text: what the language model reads and the policy is told. max_steps: control steps after which it has failed."""
+    """text: what the language model reads and the policy is told. max_steps: after so many it has failed."""
 
     text: str
     fact: Fact

@@ -221,4 +221,3 @@ class PlansEnvironment(TabletopEnvironment):
         """None where no skill is under way, or one of things that are not there."""
         skill = self.under_way
         return skill.goal(self.things) if skill and set(skill.needs) <= set(self.names) else None
-

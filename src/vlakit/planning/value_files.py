@@ -33,7 +33,7 @@ def save_values(file: Path, fitted: Fitted, skills: Library, policy: str) -> Non
 
 
 def load_values(file: Path, skills: Library, policy: str) -> ValueNetwork:
-    """The network. Raises CorruptRecord for another file, CheckpointMismatch for one of other skills or another policy."""
+    """The network. Raises CorruptRecord, or CheckpointMismatch for values of other skills or another policy."""
     try:
         content: Mapping[str, Any] = torch.load(file, weights_only=True)
         theirs, whose = list(content["skills"]), str(content["policy"])

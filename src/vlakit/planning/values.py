@@ -1,12 +1,11 @@
 """V(observation, skill) learnt by Monte Carlo: did the skill that was begun here succeed? Source: SayCan, Section 4.
 
-The features of a frozen encoder are computed once for an observation; each skill looks at them with its own words as the
-query, so that N skills cost one picture. The sigmoid is calibrated (Platt) on starts that were not trained on.
+The features of a frozen encoder are computed once for an observation; each skill looks at them with its own words as
+the query, so that N skills cost one picture. The sigmoid is calibrated (Platt) on starts that were not trained on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +49,9 @@ class Tries:
 
 def codes(skills: Library) -> Tensor:
     """(N, W) float32: which words a skill has, each in its role."""
-    words = [[s.fact.kind, *(f"x {w}" for w in s.fact.x.split()), *(f"y {w}" for w in s.fact.other.split())] for s in skills]
+    words = [
+        [s.fact.kind, *(f"x {w}" for w in s.fact.x.split()), *(f"y {w}" for w in s.fact.other.split())] for s in skills
+    ]
     known = sorted({word for one in words for word in one})
     return torch.tensor([[float(word in one) for word in known] for one in words])
 
@@ -66,17 +67,16 @@ class ValueNetwork(nn.Module):
         self.norm = nn.LayerNorm(n_features)
         self.query, self.key = nn.Linear(codes.shape[1], width), nn.Linear(n_features, width)
         self.value = nn.Linear(n_features, width)
-        self.head = nn.Sequential(nn.Linear(3 * width, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 1))
+        self.head = nn.Sequential(
+            nn.Linear(3 * width, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 1)
+        )
         self.register_buffer("platt", torch.tensor([1.0, 0.0]))
 
     def forward(self, features: Tensor, skills: Tensor | None = None) -> Tensor:
         """Logits of all skills (B, N), or of one skill (B,) for each row: skills (B,)."""
         features = self.norm(features)
         query = self.query(self.codes if skills is None else self.codes[skills])  # (N, w) or (B, w)
-        if skills is None:
-            query = query.expand(len(features), *query.shape)  # (B, N, w)
-        else:
-            query = query[:, None]
+        query = query.expand(len(features), *query.shape) if skills is None else query[:, None]  # (B, N or 1, w)
         looked = nn.functional.scaled_dot_product_attention(query, self.key(features), self.value(features))
         logits = self.head(torch.cat([query, looked, query * looked], dim=-1))[..., 0]
         return logits if skills is None else logits[:, 0]
@@ -182,9 +182,3 @@ def platt(logits: Float64, success: np.ndarray, prior: float = 1.0) -> Tensor:
 
     slope, shift = minimize(unlikely, np.zeros(2), method="L-BFGS-B").x
     return torch.tensor([float(np.exp(slope)), float(shift)])
-
-
-def first_places(texts: Sequence[str], skills: Library) -> list[int]:
-    """Where skills stand in the library. Raises UnknownName."""
-    places = {skill.text: place for place, skill in enumerate(skills)}
-    return [places[skills[text].text] for text in texts]

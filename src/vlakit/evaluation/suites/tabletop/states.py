@@ -41,7 +41,9 @@ def draw_state(embodiment: Embodiment, axis: str, name: str, seed: int, split: s
     first = Plan(drawing(embodiment, (axis, name, split, seed)))
     plan = AXES.build(axis, plan=first, seed=seed)
     if plan.scene_seed is not None:
-        plan = AXES.build(axis, plan=Plan(drawing(embodiment, (axis, name, split, "scene", plan.scene_seed))), seed=seed)
+        plan = AXES.build(
+            axis, plan=Plan(drawing(embodiment, (axis, name, split, "scene", plan.scene_seed))), seed=seed
+        )
     where = name if axis == "none" else f"{axis}/{name}"
     return plan_state(plan, name, f"{embodiment.name}/{where}/{split}-{seed}", seed, where)
 
