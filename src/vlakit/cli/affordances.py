@@ -12,7 +12,6 @@ from vlakit.cli.here import check_device, check_writable
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.policies import home_of, load_policy
 from vlakit.cli.suites import split_words, suite_settings
-from vlakit.errors import ConfigError
 
 if TYPE_CHECKING:
     from vlakit.planning.values import Calibration
@@ -27,23 +26,22 @@ def main(overrides: Sequence[str]) -> None:
     from vlakit.evaluation.building import build_suite
     from vlakit.evaluation.subject import checkpoint
     from vlakit.planning.exploring import explored
-    from vlakit.planning.suite import TabletopPlansSuite
+    from vlakit.planning.skills import skills_of
     from vlakit.planning.value_files import save_values
     from vlakit.planning.values import Fit
 
     suite = build_suite(suite_settings(cfg["suite"], suite_words))
-    if not isinstance(suite, TabletopPlansSuite):
-        raise ConfigError(f"suite {suite.name} has no skills", where="suite", do="give suite=tabletop_plans")
+    skills = skills_of(suite)
     out = check_writable(cfg["out"] or (home_of(cfg["ckpt"]) or Path.cwd()) / "values.pt")
     policy = load_policy(cfg)
     states = suite.training_states(suite.tasks[0], 1)
     checkpoint(policy, str(cfg["ckpt"]), suite, states, strict=cfg["strict"] is not False)
-    policy.pad_to = policy.processor.text_width(suite.skills.options)
+    policy.pad_to = policy.processor.text_width(skills.options)
     slots = min(cfg["slots"], cfg["episodes"])
     tries = explored(policy, suite, policy.features, episodes=cfg["episodes"], slots=slots, seed=cfg["seed"])
-    fitted = Fit(epochs=cfg["epochs"], seed=cfg["seed"])(tries, suite.skills)
-    save_values(out, fitted, suite.skills, policy.content_hash())
-    report = {"out": str(out), "tries": len(tries), "skills": len(suite.skills), **asdict(fitted.held_out)}
+    fitted = Fit(epochs=cfg["epochs"], seed=cfg["seed"])(tries, skills)
+    save_values(out, fitted, skills, policy.content_hash())
+    report = {"out": str(out), "tries": len(tries), "skills": len(skills), **asdict(fitted.held_out)}
     emit(report, text(fitted.held_out, len(tries), out), cfg["format"])
 
 

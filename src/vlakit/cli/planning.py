@@ -36,12 +36,13 @@ def keep_plans(evaluated: Evaluated, suite: Suite, request: Request) -> None:
     """Sum plans up by family in the evaluation's folder."""
     from vlakit.evaluation.records import read_episodes
     from vlakit.planning.results import SUMMARY, outcomes_of, read_steps, rows, summed_up
+    from vlakit.planning.skills import skills_of
 
     found = outcomes_of(
         read_steps(evaluated.out),
         read_episodes(evaluated.out),
         request.states(suite),
-        suite.skills,  # pyright: ignore[reportAttributeAccessIssue]
+        skills_of(suite),
     )
     write_atomically(evaluated.out / SUMMARY, json.dumps(summed_up(rows(found), evaluated.subject), indent=1) + "\n")
 

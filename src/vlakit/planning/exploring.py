@@ -15,13 +15,13 @@ import numpy as np
 from vlakit.errors import InvalidData
 from vlakit.evaluation.actors import Actor, Answers, Turn, actor_of, window_of
 from vlakit.evaluation.rollout import Options, rollout
-from vlakit.evaluation.suite import InitialState
+from vlakit.evaluation.suite import InitialState, Suite
 from vlakit.evaluation.worlds import Failure, Worlds
+from vlakit.planning.skills import Library, skills_of
 from vlakit.planning.values import Tries
 from vlakit.schema import Float32, Observation
 
 if TYPE_CHECKING:
-    from vlakit.planning.suite import TabletopPlansSuite
     from vlakit.policy import Policy
 
 See: TypeAlias = Callable[[Sequence[Observation]], Float32]  # observations -> features (B, P, D)
@@ -42,7 +42,7 @@ class Explorer:
     """Attempts skills by lot; tries: (features, skill, success, start) of each, as they end."""
 
     policy: Policy | Actor
-    suite: TabletopPlansSuite
+    skills: Library
     see: See
     slots: int = 8
     seed: int = 0
@@ -52,7 +52,7 @@ class Explorer:
         self.inner, self.window = actor_of(self.policy, self.slots), window_of(self.policy)
         self._slots: dict[int, _Slot] = {}
         self._n_starts = 0
-        self._texts = [skill.text for skill in self.suite.skills]
+        self._texts = [skill.text for skill in self.skills]
 
     def begin(self, states: Mapping[int, InitialState]) -> None:
         """See Actor. An episode's lots follow from its start and the seed."""
@@ -111,13 +111,11 @@ class Explorer:
         return replace(turn, observation=replace(turn.observation, instruction=text))
 
 
-def explored(
-    policy: Policy | Actor, suite: TabletopPlansSuite, see: See, *, episodes: int, slots: int = 8, seed: int = 0
-) -> Tries:
+def explored(policy: Policy | Actor, suite: Suite, see: See, *, episodes: int, slots: int = 8, seed: int = 0) -> Tries:
     """Tries from starts of demonstrations, which no evaluation has. Raises InvalidData where all episodes broke."""
     shares = [len(part) for part in np.array_split(np.arange(episodes), len(suite.tasks))]
     states = [s for task, n in zip(suite.tasks, shares, strict=True) for s in suite.training_states(task, n, seed)]
-    explorer = Explorer(policy, suite, see, slots, seed)
+    explorer = Explorer(policy, skills_of(suite), see, slots, seed)
     records = list(rollout(suite, explorer, states, Options(slots=slots)))
     if not explorer.tries:
         raise InvalidData("no skill was tried", where=f"{len(records)} episodes", do=str(records[0].error))

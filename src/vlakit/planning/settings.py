@@ -15,7 +15,7 @@ from vlakit.planning.affordances import AFFORDANCES, Given
 from vlakit.planning.choosing import Choosing, Combine, LengthNorm, Mode, Scorer
 from vlakit.planning.language_models import CausalScorer, Uniform
 from vlakit.planning.saycan import SayCan
-from vlakit.planning.suite import TabletopPlansSuite
+from vlakit.planning.skills import skills_of
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,10 @@ def planner_of(
 
     Raises ConfigError for a suite without skills, UnknownName, and what a language model's folder raises.
     """
-    if not isinstance(suite, TabletopPlansSuite):
-        raise ConfigError(
-            f"suite {suite.name} has no skills to choose among", where="planner", do="give suite=tabletop_plans"
-        )
-    affordances = AFFORDANCES.build(settings.affordances, given=Given(suite.skills, subject.trained, values))
+    skills = skills_of(suite)
+    affordances = AFFORDANCES.build(settings.affordances, given=Given(skills, subject.trained, values))
     scorer = scorer_of(settings, folder)
     trained = subject.trained
     if trained is not None:  # one width keeps answers to the bit
-        trained.pad_to = trained.processor.text_width(suite.skills.options)
-    return SayCan(subject, suite.skills, scorer, affordances, settings.choosing, slots=slots, out=out)
+        trained.pad_to = trained.processor.text_width(skills.options)
+    return SayCan(subject, skills, scorer, affordances, settings.choosing, slots=slots, out=out)

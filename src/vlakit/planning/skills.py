@@ -11,7 +11,8 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, TypeAlias
 
-from vlakit.errors import InvalidData, UnknownName, nearest
+from vlakit.errors import ConfigError, InvalidData, UnknownName, nearest
+from vlakit.evaluation.suite import Suite
 from vlakit.evaluation.suites.tabletop.embodiment import Embodiment
 from vlakit.evaluation.suites.tabletop.scene import RECEPTACLES, Thing
 from vlakit.evaluation.suites.tabletop.tasks import DIRECTIONS, GRASPABLE, Goal
@@ -113,6 +114,15 @@ def library(embodiment: Embodiment) -> Library:
     facts += [Fact("push", *pair) for pair in product(steady, DIRECTIONS)]
     facts += [Fact("knock_over", thing) for thing in things if thing.endswith("bottle")]
     return Library([skill_of(fact) for fact in facts])
+
+
+def skills_of(suite: Suite) -> Library:
+    """The skills that a suite offers. Raises ConfigError where it has none."""
+    found = getattr(suite, "skills", None)
+    if not isinstance(found, Library):
+        what = f"suite {suite.name} has no skills to choose among"
+        raise ConfigError(what, where="suite", do="give suite=tabletop_plans")
+    return found
 
 
 def skill_of(fact: Fact) -> Skill:
