@@ -25,6 +25,7 @@ VERBS = {
     "select": "which demonstrations to collect next: rounds of training and acquiring over a pool",
     "collect": "a policy's own rollouts, several from each start, with the tokens that it drew",
     "pairs": "rollouts -> preferred and rejected episodes, for train experiment=dpo",
+    "affordances": "how likely a checkpoint is to succeed at each skill of a suite, learnt from its own tries",
     "compare": "runs=[A,B]: episodes paired, with a verdict; parent=last: recorded runs in one table",
     "table": "name=table1: a table of the paper filled by recorded runs, with a verdict",
     "passport": "a finished run as model card, leaderboard row, and what it takes to make it again",

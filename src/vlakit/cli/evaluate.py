@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vlakit.cli.configuration import parse_overrides, to_plain, verb_config
 from vlakit.cli.here import check_device, check_writable
 from vlakit.cli.output import check_format, emit, request_of
+from vlakit.cli.planning import keep_plans, planned, plans_of, plans_text
 from vlakit.cli.policies import home_of, load_policy
 from vlakit.cli.progress import success_bar
 from vlakit.cli.suites import split_words, suite_settings
@@ -42,7 +43,8 @@ def main(overrides: Sequence[str]) -> None:
     cfg = verb_config("evaluate", [*words, *(["ckpt=null"] if "policy" in given and "ckpt" not in given else [])])
     check_format(cfg["format"])
     evaluated = evaluate_as_configured(cfg, suite_words)
-    emit(evaluated.to_dict(), text(evaluated), cfg["format"])
+    plans = {"plans": plans_of(evaluated)} if cfg["planner"] is not None else {}
+    emit(evaluated.to_dict() | plans, "\n".join([text(evaluated), *map(plans_text, plans.values())]), cfg["format"])
     if evaluated.failed:
         sys.exit(1)
 
@@ -130,8 +132,13 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
     out = check_writable(cfg["out"] or _default_out(cfg, suite))
     policy = subject_named(cfg)
     name = str(cfg["ckpt"] or getattr(policy, "name", policy))
+    if any(cfg[key] is not None for key in ("planner", "lm", "values")):
+        policy = planned(cfg, suite, request, policy, name, out)
+        name = policy.name
     with success_bar() as progress, closing_if_open(policy):
         evaluated = evaluate(policy, suite, request, out, name=name, suite_settings=settings, progress=progress)
+    if cfg["planner"] is not None:
+        keep_plans(evaluated, suite, request)
     if hasattr(policy, "card") and policy.card.facts.get(RUN_ID):  # else nobody would read how fast it is
         record_success(evaluated, policy.card.facts, cfg["tracking_uri"], actions_per_second(policy))
     if getattr(policy, "quantization", None) is not None:
@@ -184,6 +191,7 @@ def _cells(row: Row) -> list[str]:
 def _default_out(cfg: Mapping[str, Any], suite: Suite) -> Path:
     """Beside the checkpoint; for a control, or a checkpoint named without a path, under the runs."""
     root, title = Path(cfg["root"]), title_of(suite.name, starts_of(suite))
+    title += f"_{cfg['planner']}" if cfg["planner"] is not None else ""
     if cfg["policy"] is not None:
         server = re.sub(r"[^\w.-]+", "_", f"_{cfg['dialect']}_{cfg['url']}") if cfg["policy"] == "remote" else ""
         return root / "controls" / title / f"{cfg['policy']}{server}"

@@ -55,6 +55,7 @@ SUITE = {  # suite.KEY=VALUE, of the suites that vlakit brings
     "repeat": whole(1, 500),
     "camera": Text,
     "tasks": Texts,
+    "skills": Texts,
 }
 STRATEGY = {
     **dict.fromkeys(("weights", "feature_cache"), maybe(Place)),
@@ -213,6 +214,16 @@ _FIXED: dict[str, dict[str, Any]] = {
         "questions": maybe(Some),
     },
     "select": {**SELECT, "format": FORMAT},
+    "affordances": {
+        **CHECKPOINT,
+        "ckpt": Place,
+        "suite": Text,
+        "out": maybe(Place),
+        **dict.fromkeys(("episodes", "epochs"), Some),
+        "slots": Rows,
+        "seed": Seed,
+        "format": FORMAT,
+    },
     "compare": {
         **STORE,
         "runs": Place | list[Place] | dict[Text, Place | list[Place]] | None,

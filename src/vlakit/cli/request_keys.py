@@ -31,7 +31,8 @@ def evaluate() -> dict[str, Any]:
     from vlakit.evaluation.run import Request
 
     own = {"ckpt": maybe(Place), "suite": Text, "policy": maybe(Text), "out": maybe(Place), "root": Place}
-    own |= {"url": maybe(Text), "dialect": Text, **CLIENT}
+    own |= {"url": maybe(Text), "dialect": Text, **CLIENT, "planner": maybe(Text)}
+    own |= dict.fromkeys(("lm", "values"), maybe(Place))
     return {**own, **CHECKPOINT, **QUANTIZE, "format": FORMAT, "tracking_uri": Text, **keys_of(Request)}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from vlakit.evaluation.suites.tabletop.tasks import GRASPABLE, Draw, Goal, Task,
 
 CLEAR_M = 0.15  # from the hand to the nearest bottle
 HAND_M = (0.15, 0.19)  # how high the hand starts
+Accept: TypeAlias = Callable[[tuple[Thing, ...]], bool]
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,12 @@ def draw_state(embodiment: Embodiment, axis: str, name: str, seed: int, split: s
 
     Numbers are rounded before use, so that a file of them says exactly where the episode starts.
     """
-    first = Plan(_draw(embodiment, (axis, name, split, seed)))
+    first = Plan(drawing(embodiment, (axis, name, split, seed)))
     plan = AXES.build(axis, plan=first, seed=seed)
     if plan.scene_seed is not None:
-        plan = AXES.build(axis, plan=Plan(_draw(embodiment, (axis, name, split, "scene", plan.scene_seed))), seed=seed)
+        plan = AXES.build(
+            axis, plan=Plan(drawing(embodiment, (axis, name, split, "scene", plan.scene_seed))), seed=seed
+        )
     where = name if axis == "none" else f"{axis}/{name}"
     return plan_state(plan, name, f"{embodiment.name}/{where}/{split}-{seed}", seed, where)
 
@@ -48,24 +51,39 @@ def draw_state(embodiment: Embodiment, axis: str, name: str, seed: int, split: s
 def plan_state(plan: Plan, kind: str, name: str, seed: int, where: str | None = None) -> InitialState:
     """A start of a task of one kind, drawn as planned; where: what the suite calls the task."""
     rules = task(kind)
-    things, goal = _scene(plan, rules)
-    layout = Layout(things, _hand(plan, things), _view(plan.draw.embodiment, plan.draw.rng), plan.look)
+    names, goal, accept = _scene(plan, rules)
+    layout = laid_out(plan, names, accept)
     return InitialState(
         name=name,
         task=where or kind,
         seed=seed,
-        instruction=plan.phrase(rules.says(things, goal)),
+        instruction=plan.phrase(rules.says(layout.things, goal)),
         content={**asdict(Start(layout, goal)), "variant": plan.variant},
     )
 
 
-def _draw(embodiment: Embodiment, words: tuple[object, ...]) -> Draw:
+def drawing(embodiment: Embodiment, words: tuple[object, ...]) -> Draw:
+    """What a scene is drawn with: chance is a function of the words."""
     digest = sha256("/".join(map(str, (embodiment.name, *words))).encode()).digest()
     return Draw(np.random.default_rng(np.frombuffer(digest, np.uint32)), embodiment)
 
 
-def _scene(plan: Plan, kind: Task) -> tuple[tuple[Thing, ...], Goal]:
-    """Things and goal. Every scene holds one more thing of X's kind, so that what is said decides what is right."""
+def laid_out(plan: Plan, names: Sequence[tuple[str, str]], accept: Accept) -> Layout:
+    """A layout of things (colour, shape) in places that `accept` likes; drawn again until they fit."""
+    draw = plan.draw
+    spots = places(draw, len(names), lambda tried: accept(_stand(names, tried)))
+    things = tuple(_turned(draw, thing) for thing in _stand(names, spots))
+    return Layout(things, _hand(plan, things), _view(draw.embodiment, draw.rng), plan.look)
+
+
+def _stand(names: Sequence[tuple[str, str]], spots: Sequence[tuple[float, float]]) -> tuple[Thing, ...]:
+    return tuple(Thing(c, s, x, y) for (c, s), (x, y) in zip(names, spots, strict=True))
+
+
+def _scene(plan: Plan, kind: Task) -> tuple[list[tuple[str, str]], Goal, Accept]:
+    """Things, goal, where they may stand. Every scene holds one more thing of X's kind, so that what is said decides
+    what is right.
+    """
     draw = plan.draw
     names, goal = kind.draw(draw)
     taken = [colour for colour, _ in names]
@@ -79,13 +97,7 @@ def _scene(plan: Plan, kind: Task) -> tuple[tuple[Thing, ...], Goal]:
         names, taken = [*names, extra], [*taken, extra[0]]
     other = Goal(goal.task, names.index(twin), goal.y, goal.direction)
     goals = [goal, other] if plan.scene_seed is not None else [goal]
-
-    def stand(spots: list[tuple[float, float]]) -> tuple[Thing, ...]:
-        return tuple(Thing(c, s, x, y) for (c, s), (x, y) in zip(names, spots, strict=True))
-
-    spots = places(draw, len(names), lambda tried: all(kind.fits(stand(tried), g) for g in goals))
-    things = tuple(_turned(draw, thing) for thing in stand(spots))
-    return things, other if plan.other else goal
+    return names, other if plan.other else goal, lambda things: all(kind.fits(things, one) for one in goals)
 
 
 def _turned(draw: Draw, thing: Thing) -> Thing:

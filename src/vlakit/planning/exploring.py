@@ -1,0 +1,123 @@
+"""Tries of skills to learn values from: a policy attempts one skill after another, so that most begin mid-plan.
+
+What cannot begin (a thing that is not there, a plate that is taken, what is so already) is a failure without a try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from vlakit.errors import InvalidData
+from vlakit.evaluation.actors import Actor, Answers, Turn, actor_of, window_of
+from vlakit.evaluation.rollout import Options, rollout
+from vlakit.evaluation.suite import InitialState, Suite
+from vlakit.evaluation.worlds import Failure, Worlds
+from vlakit.planning.skills import Library, skills_of
+from vlakit.planning.values import Tries
+from vlakit.schema import Float32, Observation
+
+if TYPE_CHECKING:
+    from vlakit.policy import Policy
+
+See: TypeAlias = Callable[[Sequence[Observation]], Float32]  # observations -> features (B, P, D)
+PER_EPISODE, IMPOSSIBLE = 4, 2  # skills attempted in an episode; of those that cannot begin, how many beside each
+
+
+@dataclass
+class _Slot:
+    start: int
+    rng: np.random.Generator
+    n_tried: int = 0
+    under_way: int | None = None
+    features: Float32 | None = None
+
+
+@dataclass
+class Explorer:
+    """Attempts skills by lot; tries: (features, skill, success, start) of each, as they end."""
+
+    policy: Policy | Actor
+    skills: Library
+    see: See
+    slots: int = 8
+    seed: int = 0
+    tries: list[tuple[Float32, int, bool, int]] = field(default_factory=list[tuple[Float32, int, bool, int]])
+
+    def __post_init__(self) -> None:
+        self.inner, self.window = actor_of(self.policy, self.slots), window_of(self.policy)
+        self._slots: dict[int, _Slot] = {}
+        self._n_starts = 0
+        self._texts = [skill.text for skill in self.skills]
+
+    def begin(self, states: Mapping[int, InitialState]) -> None:
+        """See Actor. An episode's lots follow from its start and the seed."""
+        for slot, state in states.items():
+            digest = sha256(f"{self.seed}/{state.name}".encode()).digest()
+            self._slots[slot] = _Slot(self._n_starts, np.random.default_rng(np.frombuffer(digest, np.uint32)))
+            self._n_starts += 1
+        self.inner.begin(states)
+
+    def act(self, turns: Mapping[int, Turn], worlds: Worlds) -> Answers:
+        """See Actor."""
+        over = worlds.call("over", dict.fromkeys(turns, ()))
+        answers: Answers = {slot: one for slot, one in over.items() if isinstance(one, Failure)}
+        free = [slot for slot, one in over.items() if slot not in answers and one]
+        self._end(free, worlds)
+        self._begin_next({slot: turns[slot] for slot in free}, worlds)
+        finished = [slot for slot in free if self._slots[slot].under_way is None]
+        worlds.call("declare", dict.fromkeys(finished, ()))
+        asked = {"hold": finished, "retreat": [s for s in turns if s not in answers and s not in finished]}
+        for method, slots in asked.items():
+            found = worlds.call(method, dict.fromkeys(slots, ()))
+            answers |= {s: a if isinstance(a, Failure) else a[None] for s, a in found.items() if a is not None}
+        acting = {slot: self._told(slot, turn) for slot, turn in turns.items() if slot not in answers}
+        return answers | (self.inner.act(acting, worlds) if acting else {})
+
+    def _end(self, free: Sequence[int], worlds: Worlds) -> None:
+        """Take down how the skills under way ended."""
+        for slot, won in worlds.call("achieved", dict.fromkeys(free, ())).items():
+            now = self._slots[slot]
+            if now.under_way is not None and now.features is not None and not isinstance(won, Failure):
+                self.tries.append((now.features, now.under_way, bool(won), now.start))
+            now.under_way = None
+
+    def _begin_next(self, free: Mapping[int, Turn], worlds: Worlds) -> None:
+        """Draw a skill that can begin; those that cannot are failures at once."""
+        going = [slot for slot in free if self._slots[slot].n_tried < PER_EPISODE]
+        possible: dict[int, Any] = worlds.call("possible", dict.fromkeys(going, ()))
+        going = [slot for slot in going if not isinstance(possible[slot], Failure) and possible[slot][:-1].any()]
+        if not going:
+            return
+        seen = self.see([free[slot].observation for slot in going])
+        begun: dict[int, tuple[str]] = {}
+        for slot, features in zip(going, seen, strict=True):
+            now, can = self._slots[slot], possible[slot][:-1] > 0
+            for skill in now.rng.choice(np.flatnonzero(~can), min(IMPOSSIBLE, int((~can).sum())), replace=False):
+                self.tries.append((features, int(skill), False, now.start))
+            now.under_way, now.features = int(now.rng.choice(np.flatnonzero(can))), features
+            now.n_tried += 1
+            begun[slot] = (self._texts[now.under_way],)
+        worlds.call("attempt", begun)
+        self.inner.begin({slot: free[slot].state for slot in begun})
+
+    def _told(self, slot: int, turn: Turn) -> Turn:
+        under_way = self._slots[slot].under_way
+        text = "" if under_way is None else self._texts[under_way]
+        return replace(turn, observation=replace(turn.observation, instruction=text))
+
+
+def explored(policy: Policy | Actor, suite: Suite, see: See, *, episodes: int, slots: int = 8, seed: int = 0) -> Tries:
+    """Tries from starts of demonstrations, which no evaluation has. Raises InvalidData where all episodes broke."""
+    shares = [len(part) for part in np.array_split(np.arange(episodes), len(suite.tasks))]
+    states = [s for task, n in zip(suite.tasks, shares, strict=True) for s in suite.training_states(task, n, seed)]
+    explorer = Explorer(policy, skills_of(suite), see, slots, seed)
+    records = list(rollout(suite, explorer, states, Options(slots=slots)))
+    if not explorer.tries:
+        raise InvalidData("no skill was tried", where=f"{len(records)} episodes", do=str(records[0].error))
+    features, skill, success, start = zip(*explorer.tries, strict=True)
+    return Tries(np.stack(features), np.array(skill), np.array(success, bool), np.array(start))
