@@ -36,6 +36,7 @@ BASE = {  # each ends in one error, or at once, after its words were checked
     "replay": ["suite=none", "ckpt={no}/last.ckpt"],
     "demonstrate": ["suite=none"],
     "select": ["pool={no}", "dataset=bridge_orig"],
+    "affordances": ["ckpt={no}/last.ckpt"],
     "collect": ["ckpt={no}/last.ckpt", "suite=none"],
     "pairs": ["rollouts={no}"],
     "compare": ["runs=[{no}/a,{no}/b]"],

@@ -34,7 +34,7 @@ def main(overrides: Sequence[str]) -> None:
     skills = skills_of(suite)
     out = check_writable(cfg["out"] or (home_of(cfg["ckpt"]) or Path.cwd()) / "values.pt")
     policy = load_policy(cfg)
-    states = suite.training_states(suite.tasks[0], 1)
+    states = suite.training_states(suite.tasks[0], 1, cfg["seed"])
     checkpoint(policy, str(cfg["ckpt"]), suite, states, strict=cfg["strict"] is not False)
     policy.pad_to = policy.processor.text_width(skills.options)
     slots = min(cfg["slots"], cfg["episodes"])

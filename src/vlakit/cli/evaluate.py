@@ -124,6 +124,7 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
     from vlakit.evaluation.run import evaluate
     from vlakit.evaluation.speed import actions_per_second, latency
     from vlakit.evaluation.tracked import RUN_ID, record_success
+    from vlakit.policy import TrainedPolicy
 
     settings = suite_settings(cfg["suite"], suite_words)
     if cfg["policy"] is not None and cfg["ckpt"] is not None:
@@ -139,10 +140,11 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
         evaluated = evaluate(policy, suite, request, out, name=name, suite_settings=settings, progress=progress)
     if cfg["planner"] is not None:
         keep_plans(evaluated, suite, request)
-    if hasattr(policy, "card") and policy.card.facts.get(RUN_ID):  # else nobody would read how fast it is
-        record_success(evaluated, policy.card.facts, cfg["tracking_uri"], actions_per_second(policy))
-    if getattr(policy, "quantization", None) is not None:
-        evaluated = replace(evaluated, quantization=replace(policy.quantization, latency=latency(policy)))
+    trained = policy if isinstance(policy, TrainedPolicy) else None
+    if trained and trained.card.facts.get(RUN_ID):  # else nobody would read how fast it is
+        record_success(evaluated, trained.card.facts, cfg["tracking_uri"], actions_per_second(trained))
+    if trained and trained.quantization is not None:
+        evaluated = replace(evaluated, quantization=replace(trained.quantization, latency=latency(trained)))
     return evaluated
 
 

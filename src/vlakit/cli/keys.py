@@ -220,9 +220,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "suite": Text,
         "out": maybe(Place),
         **dict.fromkeys(("episodes", "epochs"), Some),
-        "slots": Rows,
-        "seed": Seed,
-        "format": FORMAT,
+        **{"slots": Rows, "seed": Seed, "format": FORMAT},
     },
     "compare": {
         **STORE,

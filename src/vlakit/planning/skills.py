@@ -128,7 +128,8 @@ def skills_of(suite: Suite) -> Library:
 def skill_of(fact: Fact) -> Skill:
     """The skill that makes something true, called as the tabletop calls it."""
     rules = rules_of(fact.kind)
-    named = [Thing(*name.split(), 0, 0) for name in (fact.x, fact.other) if " " in name]  # pyright: ignore[reportArgumentType]
+    names = [name.split() for name in (fact.x, fact.other) if " " in name]
+    named = [Thing(colour, shape, 0, 0) for colour, shape in names]
     direction = fact.other if fact.kind == "push" else None
     text = rules.says(named, Goal(fact.kind, 0, len(named) - 1 or None, direction))
     return Skill(text, fact, rules.max_steps)
