@@ -120,8 +120,6 @@ def test_last_is_the_newest_sweep_of_this_table(store: list[RunRow], tmp_path: P
     [
         ({"strategy.optimizer.lr": "0.1"}, {}, "row full differ in strategy.optimizer.lr: 0.001, 0.1"),
         ({"model.weights": "None"}, {}, "one table differ in model.weights: None, tiny"),
-        ({}, {"shards.toy": "b" * 64}, "one table differ in shards: toy aaaaaaaaaaaa, toy bbbbbbbbbbbb"),
-        ({}, {"shards.more": "b" * 64}, "one table differ in shards: more bbbbbbbbbbbb and toy aaaaaaaaaaaa, toy"),
     ],
 )
 def test_runs_that_were_trained_otherwise_are_refused(
@@ -137,6 +135,39 @@ def test_runs_that_were_trained_otherwise_are_refused(
     ]
     with pytest.raises(ConfigError, match=said):
         from_store(spec, "uri", "vlakit", "auto")
+
+
+def with_shards(tmp_path: Path, *shards: tuple[str, int, str]) -> list[RunRow]:
+    """A run for each (name, seed, shards)."""
+    return [
+        run(i, name, seed, tags={"vlakit.output": str(evaluated(tmp_path / str(i))), **{f"shards.{which}": which * 64}})
+        for i, (name, seed, which) in enumerate(shards, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "shards",
+    [
+        [("full", 0, "a"), ("lora_r32", 0, "b")],  # one seed, two sets of data
+        [("full", 0, "a"), ("full", 1, "a"), ("full", 2, "b")],  # neither the same for all nor each seed's own
+        [("full", 0, "a"), ("full", 1, "b"), ("lora_r32", 1, "a")],
+    ],
+)
+def test_runs_on_other_shards_are_refused(
+    store: list[RunRow], tmp_path: Path, shards: list[tuple[str, int, str]]
+) -> None:
+    store += [sweep(), *with_shards(tmp_path, *shards)]
+    with pytest.raises(ConfigError, match="one table differ in shards: a aaaaaaaaaaaa, b bbbbbbbbbbbb"):
+        fill()
+
+
+def test_demonstrations_may_be_each_seeds_own_if_all_rows_learn_from_the_same(
+    store: list[RunRow], tmp_path: Path
+) -> None:
+    """As `scale=table` makes them."""
+    names = ("full", "lora_r32")
+    store += [sweep(), *with_shards(tmp_path, *((name, seed, "abc"[seed]) for name in names for seed in range(3)))]
+    assert len(fill().runs) == 6
 
 
 def test_a_row_that_names_its_weights_may_differ_in_them(store: list[RunRow], tmp_path: Path) -> None:

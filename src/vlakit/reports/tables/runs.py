@@ -140,17 +140,14 @@ def _rank(run: RunRow, spec: TableSpec) -> tuple[bool, bool, int]:
 def _check_alike(finished: Rows, chosen: Rows, spec: TableSpec, where: str) -> None:
     """Learning rates within a row; over the table ALIKE (where no row names the key) and shards (or its data)."""
     named = {row.name: row.where for row in spec.rows}
-    values: dict[str, set[str]] = {}
+    values = {"one table differ in shards": _other_shards(chosen, named)}
     for row, run in finished:
         if LEARNING_RATE in run.params:
             values.setdefault(f"row {row} differ in {LEARNING_RATE}", set()).add(run.params[LEARNING_RATE])
     for row, run in chosen:
-        shared = {key: run.params[key] for key in ALIKE if key in run.params and named[row].get(key, "*") == "*"}
-        shards = [f"{key[7:]} {value[:12]}" for key, value in sorted(run.tags.items()) if key.startswith("shards.")]
-        if shards and not any(key.startswith("data.") for key in named[row]):
-            shared["shards"] = " and ".join(shards)
-        for key, value in shared.items():
-            values.setdefault(f"one table differ in {key}", set()).add(value)
+        for key in ALIKE:
+            if key in run.params and named[row].get(key, "*") == "*":
+                values.setdefault(f"one table differ in {key}", set()).add(run.params[key])
     for what, several in values.items():
         if len(several) > 1:
             raise ConfigError(
@@ -158,6 +155,20 @@ def _check_alike(finished: Rows, chosen: Rows, spec: TableSpec, where: str) -> N
                 where=where,
                 do="parent=ID names the sweep that counts (vlakit compare lists runs), or parent=last",
             )
+
+
+def _other_shards(chosen: Rows, named: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """The shards that runs learn from, but for rows that name their data; none where each seed has its own.
+
+    Those are the same in all rows: seeds then vary the demonstrations too (scale=table).
+    """
+    of_seeds: dict[str, set[str]] = {}
+    for row, run in chosen:
+        shards = [f"{key[7:]} {value[:12]}" for key, value in sorted(run.tags.items()) if key.startswith("shards.")]
+        if shards and not any(key.startswith("data.") for key in named[row]):
+            of_seeds.setdefault(run.params.get("seed", ""), set()).add(" and ".join(shards))
+    every = [shards for of_seed in of_seeds.values() for shards in of_seed]
+    return set() if len(every) == len(set(every)) == len(of_seeds) else set(every)
 
 
 def _table_run(run: RunRow, row: str, seed: str, spec: TableSpec) -> TableRun:
