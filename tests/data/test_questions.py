@@ -234,6 +234,8 @@ def items(image: str, *turns: tuple[str, str]) -> str:
         (items("0.jpg", ("human", "a?")), "item 0"),
         (items("0.jpg", ("gpt", "a"), ("human", "b")), "human"),
         (items("0.jpg", ("human", "<image>"), ("gpt", "b")), "empty"),
+        (items("../0.jpg", ("human", "a?"), ("gpt", "b")), "outside"),
+        (items("/0.jpg", ("human", "a?"), ("gpt", "b")), "outside"),
         (items("gone.jpg", ("human", "a"), ("gpt", "b")), "gone.jpg"),
         (items("0.jpg", ("human", "a"), ("gpt", "b")), "1 picture"),
     ],

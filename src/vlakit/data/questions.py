@@ -146,6 +146,8 @@ def _questions(item: Any, where: str) -> Iterator[Question]:
     try:
         if "image" not in item:
             return
+        if Path(item["image"]).is_absolute() or ".." in Path(item["image"]).parts:
+            raise ValueError("a picture outside the folder of the file")
         turns = item["conversations"]
         for said, reply in zip(turns[::2], turns[1::2], strict=True):
             if (said["from"], reply["from"]) != ("human", "gpt"):
