@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from judging import judged
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -404,33 +405,12 @@ def is_given(name: str) -> bool:
     )
 
 
-def deviation(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference over the standard deviation (of one number: over itself); of integers, the share unequal."""
-    if actual.shape != expected.shape:
-        return float("inf")
-    if expected.dtype.kind in "bi":
-        return float((actual != expected).mean())
-    spread = (
-        float(expected.std()) if expected.size > 1 and expected.std() > 0 else max(float(np.abs(expected).max()), 1e-8)
-    )
-    return float(np.abs(actual.astype(np.float64) - expected).max() / spread)
-
-
 def check(folder: Path) -> tuple[list[str], bool]:
     """One line an array, and whether all are within tolerance; an array that nothing computes is a failure."""
-    lines, passed, done = [], True, set[str]()
     with tempfile.TemporaryDirectory() as scratch:
         fixture = Fixture(folder, Path(scratch))
-        for section in SECTIONS:
-            for name, value in section(fixture):
-                if name not in fixture.expected:
-                    continue
-                error = deviation(np.asarray(value), fixture.expected[name])
-                within, _ = error <= TOLERANCE, done.add(name)
-                passed &= within
-                lines.append(f"{name} {error:.2e} {'ok' if within else 'FAIL'}")
-        rest = sorted(name for name in fixture.expected if name not in done and not is_given(name))
-    return [*lines, *(f"{name} nan FAIL" for name in rest)], passed and not rest
+        computed = (pair for section in SECTIONS for pair in section(fixture))
+        return judged(computed, fixture.expected, is_given, TOLERANCE)
 
 
 if __name__ == "__main__":
