@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from judging import by_spread
 from oft_cases import CHUNK, batch_of, network_of, options_of, processor_of, samples_of, seen
-from parity.check_oft import check, deviation
+from parity.check_oft import check
 from safetensors.torch import load_file, save_file
 from tiny_folders import policy_of, random_model, released_config, released_folder
 from tiny_runs import TINY, built, saved
@@ -43,10 +44,10 @@ def test_every_output_of_the_original_code_is_reproduced() -> None:
 
 def test_the_check_can_fail() -> None:
     ones = torch.arange(6.0).numpy()
-    assert deviation(ones, ones) == 0
-    assert deviation(ones + 0.01, ones) > 1e-3
-    assert deviation(ones[:3], ones) == float("inf")
-    assert not deviation(ones * float("nan"), ones) <= 1e-3
+    assert by_spread(ones, ones) == 0
+    assert by_spread(ones + 0.01, ones) > 1e-3
+    assert by_spread(ones[:3], ones) == float("inf")
+    assert not by_spread(ones * float("nan"), ones) <= 1e-3
 
 
 def released(folder: Path, statistics: DatasetStatistics, head: str, *, film: bool = False) -> Any:
