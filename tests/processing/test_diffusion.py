@@ -95,6 +95,13 @@ def test_instructions_that_become_the_same_ids_are_refused() -> None:
     processor(language=None).check_instructions(["lift the \u4e00", "lift the \u4e01"])
 
 
+def test_words_that_it_does_not_know_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    of = processor(cameras=[], proprio=7)
+    for _ in range(2):
+        of.observe([Observation({}, "拿起 the cube", proprio=np.zeros((2, 7), np.float32))])
+    assert [record.message for record in caplog.records] == ["words that the language table does not know: 拿起"]
+
+
 def test_what_is_no_instruction_and_a_text_encoder_that_is_not_here_are_refused(tmp_path: Path) -> None:
     of = processor(cameras=[], proprio=7)
     seen = np.zeros((2, 7), np.float32)

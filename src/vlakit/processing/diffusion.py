@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from vlakit.errors import ConfigError, InvalidData
-from vlakit.processing.processor import Processor
+from vlakit.errors import ConfigError
+from vlakit.processing.reading import ReadingProcessor
 from vlakit.processing.settings import ProcessorSettings
 from vlakit.processing.text import TABLE, TextTokenizer, check_folder, words
 from vlakit.processing.tokens import padded_text
@@ -56,46 +56,46 @@ class DiffusionSettings(ProcessorSettings):
         return replace(settings, chunk=min(settings.chunk, settings.ahead))
 
 
-class DiffusionProcessor(Processor):
-    """Diffusion Policy's."""
+class DiffusionProcessor(ReadingProcessor):
+    """Diffusion Policy's; without a language it reads nothing."""
 
     kind: ClassVar[str] = "diffusion"
     settings_type: ClassVar[type[ProcessorSettings]] = DiffusionSettings
     settings: DiffusionSettings
 
+    @property
+    def reads_with(self) -> str:
+        """The language of the settings."""
+        return f"language {self.settings.language}"
+
     @cached_property
-    def _words(self) -> TextTokenizer:
-        language = self.settings.language
+    def text(self) -> TextTokenizer:
+        """Words that are learned, or the text encoder's tokenizer."""
+        language = str(self.settings.language)
         if language == TABLE:
             return words()
-        check_folder(str(language))
-        tokenizer = Tokenizer.from_file(str(Path(str(language)).expanduser() / "tokenizer.json"))
+        check_folder(language)
+        tokenizer = Tokenizer.from_file(str(Path(language).expanduser() / "tokenizer.json"))
         tokenizer.no_padding()
         return TextTokenizer(lambda: tokenizer, padding_id=0, vocab_size=tokenizer.get_vocab_size(), empty_id=0)
 
     def check_files(self) -> None:
-        """The text encoder's."""
+        """The text encoder's, if there is one."""
         if self.settings.language is not None:
-            self._ids("")
-
-    def _ids(self, instruction: object) -> np.ndarray:
-        if not isinstance(instruction, str):
-            what = f"the instruction is {instruction!r}"
-            raise InvalidData(what, where="observation", do="say in words what to do, as text (bytes: decode them)")
-        special = self.settings.language != TABLE  # an encoder's own first and last token
-        return np.array(self._words.tokenizer.encode(instruction, add_special_tokens=special).ids or [0], np.int64)
+            super().check_files()
 
     def check_instructions(self, instructions: Iterable[str]) -> None:
-        """Raise InvalidData where two of a dataset become the same ids."""
-        alike: dict[bytes, str] = {}
-        for text in sorted(set(instructions)) if self.settings.language is not None else ():
-            other = alike.setdefault(self._ids(text).tobytes(), text)
-            if other.lower().split() != text.lower().split():
-                raise InvalidData(
-                    f"the instructions {other!r} and {text!r} become the same ids: the policy cannot tell them apart",
-                    where=f"language {self.settings.language}",
-                    do="write the instructions in words it knows, or name a text encoder's folder that knows these",
-                )
+        """As of any policy that reads."""
+        if self.settings.language is not None:
+            super().check_instructions(instructions)
+
+    def prompt_ids(self, instruction: str) -> list[int]:
+        """All ids, with an encoder's own first and last one; an empty instruction is one id."""
+        special = self.settings.language != TABLE
+        return self.text.tokenizer.encode(instruction, add_special_tokens=special).ids or [0]
+
+    def _ids(self, instruction: str) -> np.ndarray:
+        return np.array(self.prompt_ids(instruction), np.int64)
 
     def encode(self, sample: Sample) -> Example:
         """As any processor does, with the past actions in front. Before the episode, and behind its end, is no loss."""
@@ -109,15 +109,17 @@ class DiffusionProcessor(Processor):
         """Text is padded on the right."""
         batch = super().collate(examples)
         rows = [(example.prompt, _NOTHING) for example in examples if example.prompt is not None]
-        return replace(batch, text=padded_text(rows, self._words.padding_id)) if rows else batch
+        return replace(batch, text=padded_text(rows, self.text.padding_id)) if rows else batch
 
     def observe(self, observations: Sequence[Observation], *, pad_to: int = 0) -> Inputs:
         """As any processor does, with the instructions."""
         inputs = super().observe(observations)
         if self.settings.language is None:
             return inputs
+        for one in observations:
+            self._check_asked(one.instruction)
         rows = [(self._ids(one.instruction), _NOTHING) for one in observations]
-        return replace(inputs, text=padded_text(rows, self._words.padding_id, width=pad_to))
+        return replace(inputs, text=padded_text(rows, self.text.padding_id, width=pad_to))
 
     def text_width(self, instructions: Iterable[str]) -> int:
         """Ids of the longest instruction."""

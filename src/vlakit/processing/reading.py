@@ -27,8 +27,9 @@ class ReadingProcessor(Processor):
         self._named: set[str] = set()  # unknown words that a warning has named
 
     @property
-    def _names(self) -> ReadingSettings:
-        return cast(ReadingSettings, self.settings)
+    def reads_with(self) -> str:
+        """What a warning or an error says of the tokenizer."""
+        return f"tokenizer {cast(ReadingSettings, self.settings).tokenizer}"
 
     def prompt_ids(self, instruction: str) -> list[int]:
         """What the network reads of an instruction."""
@@ -37,7 +38,8 @@ class ReadingProcessor(Processor):
     @cached_property
     def text(self) -> TextTokenizer:
         """The text tokenizer; its files are looked for on first use, so that counting needs none."""
-        return build_tokenizer(self._names.tokenizer, self._names.tokenizer_path)
+        settings = cast(ReadingSettings, self.settings)
+        return build_tokenizer(settings.tokenizer, settings.tokenizer_path)
 
     def check_files(self) -> None:
         """The tokenizer's."""
@@ -57,7 +59,7 @@ class ReadingProcessor(Processor):
             if other.lower().split() != text.lower().split():
                 raise InvalidData(
                     f"the instructions {other!r} and {text!r} become the same ids: the policy cannot tell them apart",
-                    where=f"tokenizer {self._names.tokenizer}",
+                    where=self.reads_with,
                     do="write the instructions in words it knows, or train a model whose tokenizer knows these",
                 )
 
@@ -66,7 +68,7 @@ class ReadingProcessor(Processor):
         self._named |= words
         if words:
             shown = ", ".join(sorted(words)[:WORDS_SHOWN]) + (", ..." if len(words) > WORDS_SHOWN else "")
-            log.warning("words that the tokenizer %s does not know: %s", self._names.tokenizer, shown)
+            log.warning("words that the %s does not know: %s", self.reads_with, shown)
 
     def _check_asked(self, instruction: object) -> None:
         """Once for each instruction that the policy is asked about."""

@@ -45,8 +45,9 @@ class TextTokenizer:
 
     def unknown(self, text: str) -> list[str]:
         """The words of `text` that become the one unknown id, so that no others can be told from them."""
-        encoding, unknown = self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.token_to_id("<unk>")
-        spans = [span for span, id_ in zip(encoding.offsets, encoding.ids, strict=True) if id_ == unknown]
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        pieces = zip(encoding.offsets, encoding.tokens, strict=True)
+        spans = [span for span, piece in pieces if piece in ("<unk>", "[UNK]")]  # Llama's and T5's, BERT's
         words: list[str] = []
         for number, (start, stop) in enumerate(spans):
             joined = number > 0 and spans[number - 1][1] == start  # writing without spaces is cut at every character

@@ -1,0 +1,72 @@
+"""The rate of each strategy, from its trainings on starts that no table reports.
+
+python experiments/table1_finetuning/rates.py FILE SWEEP...   (FILE gets a row a training of the sweeps)
+python experiments/table1_finetuning/rates.py FILE            (the best of each strategy by success; ties to the lower)
+
+A row: strategy, learning rate, LoRA's alpha, seed, starts, successes, mean credit, token accuracy and loss on held-out
+frames. Where alphas were compared, the best is named for each.
+"""
+
+import csv
+import json
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from vlakit.evaluation.records import read_episodes
+
+COLUMNS = (
+    "strategy", "lr", "alpha", "seed", "episodes", "successes", "credit", "val_token_accuracy", "val_loss"
+)  # fmt: skip
+
+
+def rows(sweep: Path) -> Iterator[dict[str, object]]:
+    """One a finished training of the sweep, in the order of its jobs."""
+    for file in sorted(sweep.glob("*/job.json"), key=lambda file: int(file.parent.name)):
+        job = json.loads(file.read_text(encoding="utf-8"))
+        if job["status"] != "finished":
+            continue
+        words = dict(re.findall(r"([\w.]+)=([\w.+-]+)", " ".join(job["overrides"])))
+        episodes = read_episodes(next(iter(file.parent.glob("evaluation/*"))))
+        yield {
+            "strategy": words["experiment"],
+            "lr": f"{float(words['strategy.optimizer.lr']):g}",
+            "alpha": words.get("strategy.alpha", "16") if words["experiment"].startswith("lora") else "",
+            "seed": words["seed"],
+            "episodes": len(episodes),
+            "successes": sum(episode.success for episode in episodes),
+            "credit": f"{sum(episode.credit for episode in episodes) / len(episodes):.4f}",
+            "val_token_accuracy": f"{job['metrics']['val/token_accuracy']:.4f}",
+            "val_loss": f"{job['metrics']['val/loss']:.4f}",
+        }
+
+
+def best(file: Path) -> Iterator[str]:
+    """A line a strategy and alpha: success by rate, over the seeds, and the rate to use."""
+    share: dict[tuple[str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with file.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            share[row["strategy"], row["alpha"]][float(row["lr"])].append(int(row["successes"]) / int(row["episodes"]))
+    for (strategy, alpha), by_rate in share.items():
+        means = {rate: sum(values) / len(values) for rate, values in sorted(by_rate.items())}
+        chosen = max(means, key=lambda rate: (means[rate], -rate))
+        edge = len(means) > 1 and chosen in (min(means), max(means))
+        shown = "  ".join(f"{rate:g} {mean:.3f} ({len(by_rate[rate])})" for rate, mean in means.items())
+        label = f"{strategy} alpha {alpha}" if alpha else strategy
+        yield f"{label:<20} {shown}  -> {chosen:g}{'  at the edge of its grid' if edge else ''}"
+
+
+def main(file: str, *sweeps: str) -> None:
+    """Write the file from the sweeps, if any; print what it says."""
+    if sweeps:
+        with Path(file).open("w", encoding="utf-8", newline="") as stream:
+            out = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+            out.writeheader()
+            out.writerows(row for sweep in sweeps for row in rows(Path(sweep)))
+    print("\n".join(best(Path(file))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
