@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from servers import FACTS, Mean, service_of
 
 from vlakit.errors import VlakitError
 from vlakit.models.openvla.vla import OpenVLA
+from vlakit.models.quantize import Quantization, quantize
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Observation
@@ -55,6 +57,15 @@ def test_an_answer_is_to_the_bit_what_act_answers(policy: TrainedPolicy) -> None
     subject = trained_subject(policy, "tiny", rows=None, dataset=None, pad_to=0)
     (answer,) = asyncio.run(answered(service_of(subject), [("a", asked)]))
     assert answer.tobytes() == policy.act([seen(asked)])[0].tobytes()
+
+
+def test_a_server_says_what_quantising_changed(policy: TrainedPolicy) -> None:
+    stored = quantize(policy.network, "int8")
+    policy.quantization = Quantization.of(policy.network, stored, {}, {"quantize": "int8"})
+    info = service_of(trained_subject(policy, "tiny", rows=None, dataset=None, pad_to=0)).info()
+    told = json.loads(json.dumps(info))["quantization"]
+    assert told["scheme"] == "int8"
+    assert told["weight_bytes_after"] < told["weight_bytes_before"]
 
 
 def test_in_rows_of_their_own_bits_do_not_depend_on_who_else_asks(policy: TrainedPolicy) -> None:

@@ -155,6 +155,7 @@ def trained_subject(
         "surroundings": card.surroundings,
         "contract": {key: value for key, value in (card.contract or {}).items() if key != "frames"},
         "strategy": card.strategy,
+        **({"quantization": policy.quantization.to_dict()} if policy.quantization else {}),
     }
     picture = (settings.image_size, settings.image_size)
     shape, cameras = (settings.chunk, size), tuple(settings.cameras)
