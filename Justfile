@@ -25,7 +25,7 @@ _install:
 demo: setup
     @{{bin}}/python experiments/demo/demo.py
 
-# The demo, and whether its numbers are those of the README
+# The demo, and whether its numbers lie where other seeds lie
 demo-check: setup
     @{{bin}}/python experiments/demo/demo.py check
 
