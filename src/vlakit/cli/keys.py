@@ -132,7 +132,7 @@ LOGGER = {
     "checkpoint": chosen("auto", "last", "best", "none"),
     **dict.fromkeys(("register", "alias", "project", "folder", "group"), maybe(Text)),
 }
-RATES = ("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora", "dpo")
+RATES = ("pretrain", "full", "last_layer", "frozen_vision", "sandwich", "lora", "lora_r64", "dpo")
 LR = {f"lr.{name}": RATE for name in RATES}
 ROWS = ("full", "last_layer", "frozen_vision", "sandwich", "lora_r32", "lora_r64")  # of Table 1
 PATHS = {"runs": Place, "data": Place, "output": maybe(Place)}
