@@ -14,23 +14,18 @@ from torch.utils.data import DataLoader
 from vlakit.data.questions import QuestionFolder
 from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
+from vlakit.data.source import SAMPLE as SAMPLE
+from vlakit.data.source import source_folder as source_folder
 from vlakit.data.specs.spec import DatasetSpec, load_mixture, load_spec, spec_names
 from vlakit.data.stream.loading import Collate, MixtureSampler, SampleDataset, deaf
 from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry, with_share
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.files import ASSETS
 from vlakit.processing.augment import augmentation
 from vlakit.processing.processor import Processor
 from vlakit.processing.tokens import token_processor
 from vlakit.schema import Batch, Sample
 
-SAMPLE = ASSETS / "bridge_dataset"
 LOSSES = ("example", "token")
-
-
-def source_folder(source: str) -> Path:
-    """The dataset that `source` means: the shipped Bridge episodes for "sample", a path otherwise."""
-    return SAMPLE if source == "sample" else Path(source).expanduser()
 
 
 @dataclass(frozen=True)
