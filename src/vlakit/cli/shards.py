@@ -32,8 +32,8 @@ def main(overrides: Sequence[str]) -> None:
         )
     from vlakit.data.shards.convert import convert
     from vlakit.data.shards.reader import ShardFolder
-    from vlakit.data.specs.spec import load_spec
     from vlakit.data.source import source_folder
+    from vlakit.data.specs.spec import load_spec
     from vlakit.processing.text import words
 
     spec = load_spec(cfg["dataset"])

@@ -41,12 +41,11 @@ def mixture_grid(name: str, found: Shares) -> Grid:
     columns = [
         Column("name", lambda row: row.dataset),
         Column("weight", lambda row: row.weight, "{:.4g}".format),
-        Column("transitions", lambda row: row.transitions, "{:,}".format),
+        Column("steps", lambda row: row.transitions, "{:,}".format),
         Column("share %", _percent(found), "{:.2f}".format),
         Column("samples", found.expected, "{:,.0f}".format),
         Column("epochs", found.epochs, "{:.3f}".format),
         Column("hours", lambda row: row.hours, "{:,.1f}".format),
-        Column("episodes", lambda row: row.episodes, "{:,}".format),
         Column("instructions", lambda row: row.instructions, "{:,}".format),
     ]
     if paper:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from vlakit.data.drafting.evidence import Column, Motion, Sampled, columns, motions, sample
 from vlakit.data.shards.checks import divisor
 from vlakit.data.source import Source
-from vlakit.data.drafting.evidence import Column, Motion, Sampled, columns, motions, sample
 from vlakit.data.survey import Survey
 from vlakit.errors import one_line
 
@@ -26,6 +26,7 @@ STATES = ("state", "qpos", "proprio", "eef", "joint", "pos")  # what a column of
 _TELLING = ("language_instruction", "task", "instruction")
 _PLAIN = re.compile(r"[A-Za-z_][\w/.-]*")
 _ARM = 7  # columns of one arm, its gripper last
+_OVER, _NARROW = 0.05, 0.2  # beyond 0..1 that a recording may be; a range that would use little of it
 _SHOWN = 6  # columns that a line of evidence names
 
 
@@ -50,7 +51,7 @@ class Draft:
     motions: tuple[Motion, ...] = field(default=())
 
     def lines(self) -> list[str]:
-        """For people: what there is, ranges, evidence."""
+        """For people: what there is, ranges, evidence; names and texts of others end no line."""
         n_steps = sum(len(block) for block in next(iter(self.sampled.numbers.values()), []))
         lines = [*self.survey.lines(), "", f"ranges over {self.sampled.n_episodes} episodes, {n_steps:,} steps"]
         for one in self.columns:
@@ -61,7 +62,7 @@ class Draft:
         lines += ["", "a person decides"]
         for one in self.decisions:
             lines += [f"  {one.word}: {one.guess}", *(f"      {line}" for line in one.evidence)]
-        return lines
+        return list(map(one_line, lines))
 
 
 def draft(source: Source, n_episodes: int = 20) -> Draft:
@@ -166,7 +167,7 @@ class _Drafter:
 
     def _move(self, one: Motion) -> str:
         state = _word(one.state)
-        return f"{self.action[one.column].label}: r {one.change:+.2f} with the change of {state}, {one.next:+.2f} with it"
+        return f"{self.action[one.column].label}: r {one.change:+.2f} with the change of {state}, {one.next:+.2f} with its next"
 
     def _absolute(self) -> bool:
         votes = Counter(one.kind for one in self._moving() if one.kind)
@@ -180,13 +181,7 @@ class _Drafter:
         return "clos" not in f"{one.path} {one.name}".lower() and one.starts_high >= 0.5
 
     def _ops(self, one: Column) -> list[str]:
-        ops = ["divide:" + str(divisor(one.high))] if one.high > 1 + 1e-3 and one.low >= 0 else []
-        ops += ["clip01"] if -1 - 1e-3 <= one.low < 0 and one.high <= 1 + 1e-3 else []
-        return [*ops, *([] if self._opens_high(one) else ["invert"])]
-
-    def _normalised(self, one: Column) -> bool:
-        """Whether a gripper's column must be: it is beyond what ops can bring to 0..1, or uses little of it."""
-        return one.low < -1 - 1e-3 or (one.low < 0 and one.high > 1 + 1e-3) or one.high - one.low <= 0.2
+        return [*(_scaling(one) or ()), *([] if self._opens_high(one) else ["invert"])]
 
     def _language(self) -> str | None:
         survey, texts = self.drafted.survey, self.drafted.sampled.texts
@@ -206,14 +201,16 @@ class _Drafter:
             "",
             *_marked(said.get("camera"), f"images: {{primary: {_quoted(next(iter(survey.cameras), 'KEY'))}}}"),
             *_marked(said.get("language"), f"language: {_quoted(self._language() or _TELLING[0])}"),
-            *_marked(said["frame"], f"action_encoding: {self._encoding()}", "frame: \"\"  # in words: base, tool, joints"),
+            *_marked(
+                said["frame"], f"action_encoding: {self._encoding()}", 'frame: ""  # in words: base, tool, joints'
+            ),
             *_marked(said.get("gripper") or said.get("action"), "action:", *self._segments()),
             *_marked(said["delta"], f"absolute_action_mask: {self._mask(self._absolute(), gripper=True)}"),
             f"mask: {self._mask(True)}  # which columns are normalised by their 1 % and 99 % quantiles",
             *self._proprio(),
             *_marked(said["rate"], f"control_hz: {'null' if survey.rate is None else f'{survey.rate:g}'}"),
         ]
-        return "\n".join(lines) + "\n"
+        return re.sub("\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
     def _segments(self) -> list[str]:
         """Runs of motion columns, and each gripper alone."""
@@ -238,7 +235,7 @@ class _Drafter:
     def _mask(self, motion: bool, gripper: bool | None = None) -> str:
         flags: list[bool] = [motion] * len(self.action)
         for i in self.grippers:
-            flags[i] = self._normalised(self.action[i]) if gripper is None else gripper
+            flags[i] = _scaling(self.action[i]) is None if gripper is None else gripper
         return json.dumps(flags)
 
     def _proprio(self) -> list[str]:
@@ -246,6 +243,17 @@ class _Drafter:
         best = next((key for word in STATES for key in keys if word in key), next(iter(keys), None))
         others = ", ".join(_word(key) for key in keys if key != best)
         return [] if best is None else [f"proprio: [{_quoted(best)}]{f'  # or {others}' if others else ''}"]
+
+
+def _scaling(one: Column) -> list[str] | None:
+    """Ops that bring a gripper's column to 0..1; None where none can, so that it must be normalised."""
+    if one.high - one.low <= _NARROW or one.low < -1 - _OVER:
+        return None
+    if one.low >= 0 and one.high <= 1:
+        return []
+    if one.high <= 1 + _OVER:
+        return ["clip01"] if one.two_ended or one.low >= -_OVER else None
+    return [f"divide:{divisor(one.high)}"] if one.low >= 0 else None
 
 
 def _marked(decision: Decision | None, *lines: str) -> list[str]:

@@ -17,7 +17,17 @@ from vlakit.schema import Float64
 BINS = 16
 LEAST_PAIRS = 8  # neighbouring steps, below which a correlation says nothing
 _COUNTERS = {"timestamp", "frame_index", "episode_index", "index", "task_index", "step", "discount", "reward"}
-_COUNTERS |= {"is_first", "is_last", "is_terminal", "next/done", "next/reward", "next/success", "done", "rewards", "dones"}
+_COUNTERS |= {
+    "is_first",
+    "is_last",
+    "is_terminal",
+    "next/done",
+    "next/reward",
+    "next/success",
+    "done",
+    "rewards",
+    "dones",
+}
 _ENDS = 0.1  # of the range: values so near to an end lie at it
 _RAMP = " .:-=+*#%@"
 _MATRIX = 2  # dimensions of (T, D)
@@ -166,16 +176,16 @@ def _column(path: str, index: int, name: str, blocks: Sequence[Float64]) -> Colu
     ends = float((values <= low + edge).mean()), float((values >= high - edge).mean())
     starts = float(np.mean([block[0] > (low + high) / 2 for block in blocks]))
     distinct = len(np.unique(values))
-    return Column(
-        path, index, name, low, high, q01, median, q99, distinct, bad, tuple(counts.tolist()), ends, starts
-    )
+    return Column(path, index, name, low, high, q01, median, q99, distinct, bad, tuple(counts.tolist()), ends, starts)
 
 
 def _motion(
     number: int, state: str, actions: Sequence[Float64], index: int, states: Sequence[Float64], k: int
 ) -> Motion | None:
     """None where too few steps have a next one, or one of the two never changes."""
-    pairs = [(a[:-1, index], s[:-1, k], s[1:, k]) for a, s in zip(actions, states, strict=False) if _fit(a, s, index, k)]
+    pairs = [
+        (a[:-1, index], s[:-1, k], s[1:, k]) for a, s in zip(actions, states, strict=False) if _fit(a, s, index, k)
+    ]
     done, now, then = (np.concatenate(parts) for parts in zip(*pairs, strict=True)) if pairs else [np.zeros(0)] * 3
     usable = np.isfinite(done) & np.isfinite(now) & np.isfinite(then)
     done, now, then = done[usable], now[usable], then[usable]

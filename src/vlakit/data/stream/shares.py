@@ -110,6 +110,4 @@ def _counted(name: str, weight: float, folder: Path, given: int | None) -> Count
         raise UnknownName(what, where=str(folder), do=nearest(name, spec_names()))
     published = spec.published
     known = "spec" if published.num_transitions else ""
-    return Counted(
-        name, weight, published.num_transitions, published.num_trajectories, control_hz=rate, source=known
-    )
+    return Counted(name, weight, published.num_transitions, published.num_trajectories, control_hz=rate, source=known)

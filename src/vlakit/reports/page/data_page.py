@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def write_data_page(
         frames=frames,
         about_frames=_about_frames(mine),
         tokens=_tokens(frames),
-        charts=_charts(folder, mine, row),
+        charts=_charts(folder, mine, row, summary),
         slots={name: slot(place) for place, name in enumerate(LINES)},
         about_episode=f"{row.episode}, {min(row.n_frames, LONGEST)} frames, in physical units.",
         histograms=[_of_column(i, summary, (low[i], high[i]), bool(mask[i])) for i in range(len(low))],
@@ -106,8 +106,8 @@ def write_data_page(
         lengths=_of_lengths(summary),
         instructions=_instructions(summary),
         duplicates=_duplicates(duplicates),
-        about_duplicates=f"{ALIKE:.0%} of the letters alike, among the {MOST_COMPARED} most frequent instructions; only"
-        " a person knows whether two are one task.",
+        about_duplicates=f"Pairs of the {MOST_COMPARED} most frequent instructions with {ALIKE:.0%} of their letters"
+        " alike; only a person knows whether two are one task.",
         notes=[one_line(note) for note in folder.index.notes],
     )
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -194,18 +194,20 @@ def _drawn_episode(folder: ShardFolder) -> EpisodeRow:
     return max(folder.episodes(folder.splits[0]), key=lambda row: row.n_frames)
 
 
-def _charts(folder: ShardFolder, processor: Processor, row: EpisodeRow) -> list[Chart]:
+def _charts(folder: ShardFolder, processor: Processor, row: EpisodeRow, summary: Summary) -> list[Chart]:
+    """A chart a column, each over the range that it has in the whole dataset."""
     first, n = SampleRef(folder.dataset, row.shard, row.first_frame), min(row.n_frames, LONGEST)
     action = folder.read_sample(first, chunk=n, cameras=()).actions
     decoded = processor.round_trip(action, folder.dataset)
     x = scale_of([0.0, float(n)], whole=True)
     charts: list[Chart] = []
     for i in range(action.shape[1]):
-        y = scale_of([*map(float, action[:, i]), *map(float, decoded[:, i])])
+        y = scale_of([float(summary.low[i]), float(summary.high[i]), *map(float, decoded[:, i])])
         lines: list[Line] = [
             drawn(name, f"{name}, column {i}", list(enumerate(values[:, i].tolist())), x, y)
             for name, values in zip(LINES, (action, decoded), strict=True)
         ]
+        lines[0] = replace(lines[0], mean=True)  # thick, so that it is seen under the other
         charts.append(Chart(f"column {i}", x, y, lines))
     return charts
 
