@@ -13,6 +13,7 @@ QUANTIZE = {"quantize": chosen("none", "int8", "int4"), "quantize_also": tuple[L
 CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Flag)}
 BATCHES = {"batch_size": Rows, "num_workers": Few, "seed": Seed}
 QUESTIONS = {"questions": dict[Text, Place] | None, "mix.robot": SHARE, "mix.loss": chosen("example", "token")}
+QUESTIONS |= {"later.mixture": Text | dict[Text, real(gt=0)] | None, "later.step": maybe(whole(1))}  # of data too
 
 PREFERENCE = {  # of strategy
     "loss": Text,

@@ -71,7 +71,10 @@ def mixture_notes(name: str, found: Shares) -> list[str]:
         )
     if name in (PRINTED_OF, LATER):
         gone = sorted(load_mixture(PRINTED_OF).datasets.keys() - load_mixture(LATER).datasets.keys())
-        notes.append(f"OpenVLA trained two thirds on {PRINTED_OF}, then, without {' and '.join(gone)}, on {LATER}")
+        notes.append(
+            f"OpenVLA trained two thirds on {PRINTED_OF}, then, without {' and '.join(gone)}, on {LATER}:"
+            f" data.mixture={PRINTED_OF} data.later={{mixture: {LATER}, step: N}}"
+        )
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Shares of a mixture before training: by recorded counts or shards, as the paper prints them, and as they are drawn."""
+"""Shares of a mixture before training: by recorded counts or shards, as the paper prints them, and as drawn."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _grippers(action: Sequence[Column]) -> list[int]:
     """Columns called gripper; else those that go from end to end; else the last of an arm of seven."""
     named = [i for i, one in enumerate(action) if "grip" in f"{one.path} {one.name}".lower()]
     ends = [i for i, one in enumerate(action) if one.two_ended]
-    last = [i for i in range(_ARM - 1, len(action), _ARM)] if len(action) in (_ARM, 2 * _ARM) else []
+    last = list(range(_ARM - 1, len(action), _ARM)) if len(action) in (_ARM, 2 * _ARM) else []
     return named or ends or last
 
 
@@ -166,8 +166,8 @@ class _Drafter:
         return [one for i, one in enumerate(self.action) if i not in self.grippers]
 
     def _move(self, one: Motion) -> str:
-        state = _word(one.state)
-        return f"{self.action[one.column].label}: r {one.change:+.2f} with the change of {state}, {one.next:+.2f} with its next"
+        label, state = self.action[one.column].label, _word(one.state)
+        return f"{label}: r {one.change:+.2f} with the change of {state}, {one.next:+.2f} with its next value"
 
     def _absolute(self) -> bool:
         votes = Counter(one.kind for one in self._moving() if one.kind)
@@ -193,9 +193,9 @@ class _Drafter:
         """The file."""
         survey = self.drafted.survey
         said = {one.word: one for one in decisions}
+        read = f"{self.drafted.sampled.n_episodes} of {survey.n_episodes:,} episodes were read"
         lines = [
-            f"# Drafted by vlakit data init from {one_line(source.name)}: {survey.format}, {survey.n_episodes:,} episodes;"
-            f" {self.drafted.sampled.n_episodes} of them were read.",
+            f"# Drafted by vlakit data init from {one_line(source.name)} ({survey.format}): {read}.",
             "# A line with DECIDE holds a guess. Correct it or let it stand, then take its word off this list:",
             f"undecided: [{', '.join(said)}]",
             "",

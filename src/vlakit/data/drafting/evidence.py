@@ -110,9 +110,8 @@ class Sampled:
         for path, one in values.items():
             if isinstance(one, list) and one and isinstance(one[0], str | bytes):
                 self.texts.setdefault(path, {}).update(dict.fromkeys(map(_text, one)))
-            elif (array := _array(one)).dtype.kind in "fiub" and 0 < array.ndim <= _MATRIX:
-                if array[:1].size <= _MOST_COLUMNS:
-                    self.numbers.setdefault(path, []).append(array.reshape(len(array), -1).astype(np.float64))
+            elif (array := _array(one)).dtype.kind in "fiub" and _column_like(array):
+                self.numbers.setdefault(path, []).append(array.reshape(len(array), -1).astype(np.float64))
 
 
 def sample(source: Source, survey: Survey, n_episodes: int) -> Sampled:
@@ -209,6 +208,10 @@ def _array(values: Any) -> np.ndarray:
         return np.asarray(values)
     except ValueError:
         return np.array(None)
+
+
+def _column_like(array: np.ndarray) -> bool:
+    return 0 < array.ndim <= _MATRIX and array[:1].size <= _MOST_COLUMNS
 
 
 def _text(value: Any) -> str:

@@ -54,7 +54,7 @@ class Alike:
 def summarize(
     folder: ShardFolder, bounds: tuple[Float64, Float64], mask: Bool, round_trip: Callable[[Float32], Float32]
 ) -> Summary:
-    """bounds (A,) each: what becomes -1 and +1 in the columns of `mask`; round_trip: an action learnt and taken back."""
+    """bounds (A,) each: what becomes -1 and +1 in the columns of `mask`; round_trip: actions learnt and taken back."""
     statistics, n = folder.statistics, 0
     low, high, size = statistics.min, statistics.max, len(statistics.min)
     below, above = np.where(mask, bounds[0], -np.inf), np.where(mask, bounds[1], np.inf)

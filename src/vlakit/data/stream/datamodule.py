@@ -17,8 +17,9 @@ from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.source import SAMPLE as SAMPLE
 from vlakit.data.source import source_folder as source_folder
 from vlakit.data.specs.spec import DatasetSpec, load_mixture, load_spec, spec_names
+from vlakit.data.stream.later import Later
 from vlakit.data.stream.loading import Collate, MixtureSampler, SampleDataset, deaf
-from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry, with_share
+from vlakit.data.stream.mixture import MixtureEntry, MixtureOrder, SequentialOrder, mixture_entry, with_share
 from vlakit.errors import ConfigError, InvalidData
 from vlakit.processing.augment import augmentation
 from vlakit.processing.processor import Processor
@@ -34,7 +35,8 @@ class LoadOptions:
 
     augment: a name of processing/augment.py; true means OpenVLA's. val_fraction is for a dataset that is converted on
     the way; made_by: the command that makes its source, for those who lack it. questions: name -> folder or file of
-    questions about pictures (data/questions.py); mix: as `Mix` has it.
+    questions about pictures (data/questions.py); mix: as `Mix` has it. later: {mixture: NAME or weights, step: N}, from
+    optimizer step N on.
     """
 
     augment: bool | str = False
@@ -43,6 +45,7 @@ class LoadOptions:
     made_by: str | None = None
     questions: Mapping[str, str] | None = None
     mix: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    later: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,8 @@ class VLADataModule(LightningDataModule):
         """Endless shuffled batches, from the position of the checkpoint that was restored, if any."""
         world_size, rank = self._world()
         order = MixtureOrder(
-            with_share(
-                [mixture_entry(self.shards[name], weight) for name, weight in self.weights.items()],
-                [mixture_entry(folder) for folder in self.questions.values()],
-                self.mix.robot,
-            ),
+            self._entries(self.weights),
+            later=self._later(),
             seed=self.seed,
             batch_size=self.batch_size * world_size,
             shuffle_shards=self.options.shuffle_shards,
@@ -150,6 +150,23 @@ class VLADataModule(LightningDataModule):
             self._sampler.load_state_dict(self._restored)
         self._first_step = self.trainer.global_step if self.trainer else 0
         return self._loader(self.processor, self._sampler)
+
+    def _entries(self, weights: Mapping[str, float]) -> list[MixtureEntry]:
+        own = [mixture_entry(self.shards[name], weight) for name, weight in weights.items() if name in self.shards]
+        return with_share(own, [mixture_entry(folder) for folder in self.questions.values()], self.mix.robot)
+
+    def _later(self) -> Later | None:
+        """The second stage, in batches. Raises ConfigError for one half of it, or a dataset of no shards."""
+        mixture, step = self.options.later.get("mixture"), self.options.later.get("step")
+        if mixture is None and step is None:
+            return None
+        if mixture is None or step is None:
+            remedy = "data.later={mixture: NAME, step: N}"
+            raise ConfigError("of a later mixture only one half is given", where="data.later", do=remedy)
+        weights = load_mixture(mixture).datasets if isinstance(mixture, str) else dict(mixture)
+        known = {entry.dataset: entry.weight for entry in self._entries(weights)}
+        batches = step * (self.trainer.accumulate_grad_batches if self.trainer else 1)
+        return Later(batches, {**{name: float(weight) for name, weight in weights.items()}, **known})
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every held-out frame once, in order, never augmented; then every held-out question, mixed in or not."""
