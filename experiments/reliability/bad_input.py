@@ -63,7 +63,7 @@ WRONG: dict[str, list[str]] = {  # by kind of key; what a text key takes for tex
     "pairs": ["abc", "1", "[a]", "true", "a,b", "nan"],
 }
 NULLS = {  # keys without a default, or with one that does not tell the kind
-    "whole": ["max_frames", "image_size", "control.execute", "model.processor.image_size"],
+    "whole": ["max_frames", "image_size", "control.execute", "model.processor.image_size", "samples"],
     "number": [
         "tflops",
         "gradient_clip",
@@ -75,7 +75,7 @@ NULLS = {  # keys without a default, or with one that does not tell the kind
     ],
     "share": ["margin", "confidence", "val_fraction", "model.processor.center_crop", "noise", "mfu"],
     "flag": ["train"],
-    "pairs": ["where", "tags", "data.mixture", "data.sources", "model.network"],
+    "pairs": ["where", "tags", "data.mixture", "data.sources", "model.network", "counts"],
 }
 FREE = {
     "runs",
@@ -83,6 +83,7 @@ FREE = {
     "where",
     "parent",
     "data.augment",
+    "augment",
     "trainer.devices",
     "trainer.plugins",
     "trainer.profiler",
