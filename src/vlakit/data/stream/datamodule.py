@@ -17,7 +17,7 @@ from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.source import SAMPLE as SAMPLE
 from vlakit.data.source import source_folder as source_folder
 from vlakit.data.specs.spec import DatasetSpec, load_mixture, load_spec, spec_names
-from vlakit.data.stream.later import Later
+from vlakit.data.stream.later import chosen
 from vlakit.data.stream.loading import Collate, MixtureSampler, SampleDataset, deaf
 from vlakit.data.stream.mixture import MixtureEntry, MixtureOrder, SequentialOrder, mixture_entry, with_share
 from vlakit.errors import ConfigError, InvalidData
@@ -136,9 +136,10 @@ class VLADataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless shuffled batches, from the position of the checkpoint that was restored, if any."""
         world_size, rank = self._world()
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         order = MixtureOrder(
             self._entries(self.weights),
-            later=self._later(),
+            later=chosen(self.options.later, self._entries, accumulated),
             seed=self.seed,
             batch_size=self.batch_size * world_size,
             shuffle_shards=self.options.shuffle_shards,
@@ -154,19 +155,6 @@ class VLADataModule(LightningDataModule):
     def _entries(self, weights: Mapping[str, float]) -> list[MixtureEntry]:
         own = [mixture_entry(self.shards[name], weight) for name, weight in weights.items() if name in self.shards]
         return with_share(own, [mixture_entry(folder) for folder in self.questions.values()], self.mix.robot)
-
-    def _later(self) -> Later | None:
-        """The second stage, in batches. Raises ConfigError for one half of it, or a dataset of no shards."""
-        mixture, step = self.options.later.get("mixture"), self.options.later.get("step")
-        if mixture is None and step is None:
-            return None
-        if mixture is None or step is None:
-            remedy = "data.later={mixture: NAME, step: N}"
-            raise ConfigError("of a later mixture only one half is given", where="data.later", do=remedy)
-        weights = load_mixture(mixture).datasets if isinstance(mixture, str) else dict(mixture)
-        known = {entry.dataset: entry.weight for entry in self._entries(weights)}
-        batches = step * (self.trainer.accumulate_grad_batches if self.trainer else 1)
-        return Later(batches, {**{name: float(weight) for name, weight in weights.items()}, **known})
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every held-out frame once, in order, never augmented; then every held-out question, mixed in or not."""

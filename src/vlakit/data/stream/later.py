@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlakit.data.specs.spec import load_mixture
 from vlakit.errors import ConfigError, nearest
 from vlakit.schema import Float64
+
+if TYPE_CHECKING:
+    from vlakit.data.stream.mixture import MixtureEntry
 
 _WHOLE = 1 - 1e-12
 
@@ -38,3 +43,21 @@ class Later:
             raise ConfigError(what, where="data.later", do="give weights above 0, and a step of at least 1")
         bounds = np.cumsum(sizes / sizes.sum())[:-1]
         return np.where(bounds >= _WHOLE, 2.0, bounds)  # behind the last dataset with a weight comes none
+
+
+def chosen(
+    options: Mapping[str, Any], entries_of: Callable[[Mapping[str, float]], Sequence[MixtureEntry]], batches_a_step: int
+) -> Later | None:
+    """The change that `data.later` asks for, {mixture: NAME or weights, step: N}; None for none.
+
+    entries_of: weights -> all that is drawn from, questions with their share. Raises ConfigError for one half of it.
+    """
+    mixture, step = options.get("mixture"), options.get("step")
+    if mixture is None and step is None:
+        return None
+    if mixture is None or step is None:
+        remedy = "data.later={mixture: NAME, step: N}"
+        raise ConfigError("of a later mixture only one half is given", where="data.later", do=remedy)
+    weights = load_mixture(mixture).datasets if isinstance(mixture, str) else dict(mixture)
+    drawn = {entry.dataset: entry.weight for entry in entries_of(weights)}
+    return Later(step * batches_a_step, {**weights, **drawn})
