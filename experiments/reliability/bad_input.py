@@ -50,6 +50,7 @@ BASE = {  # each ends in one error, or at once, after its words were checked
     "plan": ["model=tiny"],
     "bench": ["data.root={no}", "data.sources={{}}"],
     "shards": ["dataset=bridge_orig", "source={no}"],
+    "data": ["init={no}"],
     "train": ["data.root={no}", "data.sources={{}}", "logger=none", "paths.runs={work}/runs"],
 }
 WRONG: dict[str, list[str]] = {  # by kind of key; what a text key takes for text is judged by `refused`
@@ -62,7 +63,7 @@ WRONG: dict[str, list[str]] = {  # by kind of key; what a text key takes for tex
     "pairs": ["abc", "1", "[a]", "true", "a,b", "nan"],
 }
 NULLS = {  # keys without a default, or with one that does not tell the kind
-    "whole": ["max_frames", "image_size", "control.execute", "model.processor.image_size"],
+    "whole": ["max_frames", "image_size", "control.execute", "model.processor.image_size", "samples"],
     "number": [
         "tflops",
         "gradient_clip",
@@ -74,7 +75,7 @@ NULLS = {  # keys without a default, or with one that does not tell the kind
     ],
     "share": ["margin", "confidence", "val_fraction", "model.processor.center_crop", "noise", "mfu"],
     "flag": ["train"],
-    "pairs": ["where", "tags", "data.mixture", "data.sources", "model.network"],
+    "pairs": ["where", "tags", "data.mixture", "data.sources", "model.network", "counts"],
 }
 FREE = {
     "runs",
@@ -82,6 +83,7 @@ FREE = {
     "where",
     "parent",
     "data.augment",
+    "augment",
     "trainer.devices",
     "trainer.plugins",
     "trainer.profiler",
@@ -91,6 +93,7 @@ LARGE = {"steps", "validate_every", "frames", "frame_bytes", "shard_bytes", "max
 LARGE |= {"max_bytes_per_shard", "trainer.limit_val_batches", "trainer.overfit_batches", "trainer.val_check_interval"}
 PLACES = {  # keys that name a file or folder
     "ckpt", "base", "out", "root", "data", "against", "source", "verify", "dataset", "passport", "from", "save", "svg",
+    "init", "show",
     "run", "weights", "demonstrations", "ckpt_path", "model.weights", "data.root", "paths.runs", "paths.data",
     "model.processor.tokenizer_path", "strategy.feature_cache",
 }  # fmt: skip

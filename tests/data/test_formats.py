@@ -179,9 +179,9 @@ def test_a_folder_of_no_format_or_of_several_is_refused_with_all_marks(tmp_path:
 def test_a_look_needs_no_spec(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made, camera, _, instruction = CASES[case]
     folder = made(tmp_path / "source")
-    found = report(capsys, "shards", f"look={folder}")
+    found = report(capsys, "data", "init", folder)
     assert (found["n_episodes"], found["instructions"]) == (3, [instruction])
-    assert run("shards", [f"look={folder}"]) == 0
+    assert run("data", ["init", folder]) == 0
     says(capsys.readouterr().out, f"3 episodes, {sum(LENGTHS)} steps", f"camera {camera}", "action")
 
 

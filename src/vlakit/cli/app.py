@@ -15,7 +15,8 @@ from vlakit.errors import UnknownName, nearest
 
 VERBS = {
     "train": "run one experiment, or a sweep with -m",
-    "shards": "RLDS, LeRobot, HDF5, Zarr... -> WebDataset shards; look=DIR shows what is there, verify=DIR checks",
+    "data": "init SOURCE drafts a spec, show SHARDS draws what a model will see, mixture=NAME counts shares",
+    "shards": "RLDS, LeRobot, HDF5, Zarr... -> WebDataset shards; verify=DIR checks",
     "evaluate": "a checkpoint or a control in a suite: closed loop",
     "score": "a checkpoint against held-out episodes: open loop",
     "ask": "a question about a picture to a checkpoint; or how many of a folder it answers right",

@@ -57,8 +57,8 @@ def export_demonstrations(cfg: Mapping[str, Any]) -> None:
     """Shards, or a dataset with its spec, as a LeRobot dataset."""
     from vlakit.data.demonstration import demonstrations
     from vlakit.data.formats import needed
+    from vlakit.data.source import source_folder
     from vlakit.data.specs.spec import load_spec
-    from vlakit.data.stream.datamodule import source_folder
 
     if cfg["source"] is None:
         remedy = "add source=SHARDS, or source=DATASET dataset=SPEC"

@@ -1,11 +1,11 @@
-"""Keys that several verbs share, and those of `vlakit serve` and `vlakit select`, with what each may hold."""
+"""Keys that several verbs share, and those of `vlakit serve`, `data` and `select`, with what each may hold."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from vlakit.checked import MANY, Few, Flag, Rows, Seed, Some, Text
-from vlakit.cli.kinds import SHARE, Device, Place, Scalar, Texts, chosen, maybe, real, whole
+from vlakit.cli.kinds import FORMAT, SHARE, Device, Place, Scalar, Texts, chosen, maybe, real, whole
 
 STORE = {"tracking_uri": Text, "experiment": Text}
 POLICY = {"base": maybe(Place), "trusted": Texts}
@@ -13,6 +13,7 @@ QUANTIZE = {"quantize": chosen("none", "int8", "int4"), "quantize_also": tuple[L
 CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Flag)}
 BATCHES = {"batch_size": Rows, "num_workers": Few, "seed": Seed}
 QUESTIONS = {"questions": dict[Text, Place] | None, "mix.robot": SHARE, "mix.loss": chosen("example", "token")}
+QUESTIONS |= {"later.mixture": Text | dict[Text, real(gt=0)] | None, "later.step": maybe(whole(1))}  # of data too
 
 PREFERENCE = {  # of strategy
     "loss": Text,
@@ -51,6 +52,18 @@ SERVE = {
     **CHECKPOINT,
     **QUANTIZE,
 }
+LOOKS = {
+    **dict.fromkeys(("init", "show", "out"), maybe(Place)),
+    "mixture": Text | dict[Text, real(gt=0)] | None,
+    **dict.fromkeys(("episodes", "frames"), Some),
+    "model": Text,
+    "augment": Flag | Text,
+    "root": Place,
+    "counts": dict[Text, whole(1)] | None,
+    "samples": maybe(whole(1)),
+    "format": FORMAT,
+}
+WHOLE = {"serve": SERVE, "data": LOOKS}
 
 SELECT = {
     **dict.fromkeys(("pool", "dataset", "paths.runs"), Place),

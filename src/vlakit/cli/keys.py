@@ -22,8 +22,8 @@ from vlakit.cli.key_groups import (
     QUANTIZE,
     QUESTIONS,
     SELECT,
-    SERVE,
     STORE,
+    WHOLE,
 )
 from vlakit.cli.kinds import (
     FORMAT,
@@ -159,7 +159,7 @@ def _train() -> dict[str, Any]:
 _COUNTED = {**LR, "format": FORMAT, **below("model", MODEL), **below("strategy", STRATEGY)}
 _ROLLED = {"episodes": Some, "tasks": Texts, "workers": Few, "format": FORMAT}
 _FIXED: dict[str, dict[str, Any]] = {
-    "serve": SERVE,
+    **WHOLE,
     "suite": below("suite", SUITE),
     "explain": _COUNTED,
     "bench": {**_COUNTED, **BATCHES, **below("paths", PATHS), **below("data", DATA), "batches": Some, "device": Device},
@@ -186,7 +186,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "dataset": maybe(Place),
         "source": maybe(Place),
         "out": maybe(Place),
-        **dict.fromkeys(("verify", "look"), maybe(Place)),
+        "verify": maybe(Place),
         "cameras": Annotated[Texts, Field(min_length=1)],
         "image_size": maybe(Pixels),
         "val_fraction": real(ge=0, lt=1),

@@ -14,6 +14,7 @@ MOVED = {
     "* data.window": "write model.processor.window=N",
     "* data.chunk": "write model.processor.chunk=N",
     "table png": "write svg=FILE",
+    "shards look": "write vlakit data init SOURCE: it looks, and drafts the spec too",
     **dict.fromkeys(
         (f"passport card.{key}" for key in ("key", "curator", "paper", "weight_type")),
         "leave it out: a passport has no leaderboard row any more",

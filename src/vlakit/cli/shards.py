@@ -1,11 +1,10 @@
-"""`vlakit shards dataset=bridge_orig source=DIR out=DIR`, `vlakit shards verify=DIR`, `vlakit shards look=DIR`."""
+"""`vlakit shards dataset=bridge_orig source=DIR out=DIR`, `vlakit shards verify=DIR`."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from vlakit.cli.configuration import verb_config
@@ -25,9 +24,6 @@ def main(overrides: Sequence[str]) -> None:
     if cfg["verify"] is not None:
         verify_shards(Path(cfg["verify"]), cfg["format"])
         return
-    if cfg["look"] is not None:
-        look_at(cfg["look"], cfg["format"])
-        return
     if cfg["dataset"] is None or cfg["source"] is None:
         raise ConfigError(
             "dataset and source must be given",
@@ -36,8 +32,8 @@ def main(overrides: Sequence[str]) -> None:
         )
     from vlakit.data.shards.convert import convert
     from vlakit.data.shards.reader import ShardFolder
+    from vlakit.data.source import source_folder
     from vlakit.data.specs.spec import load_spec
-    from vlakit.data.stream.datamodule import source_folder
     from vlakit.processing.text import words
 
     spec = load_spec(cfg["dataset"])
@@ -66,15 +62,6 @@ def main(overrides: Sequence[str]) -> None:
     lines += [f"skipped: {n:,} episodes ({why})" for why, n in index.skipped.items()]
     lines += [f"note: {note}" for note in index.notes]
     emit(report, "\n".join([*lines, f"shards and statistics in {out}"]), cfg["format"])
-
-
-def look_at(source: str, output_format: str) -> None:
-    """Print what a dataset of any format holds."""
-    from vlakit.data.source import open_source
-    from vlakit.data.stream.datamodule import source_folder
-
-    survey = open_source(source_folder(source)).survey()
-    emit({"source": source, **asdict(survey)}, "\n".join(survey.lines()), output_format)
 
 
 def verify_shards(folder: Path, output_format: str) -> None:

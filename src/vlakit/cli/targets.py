@@ -22,6 +22,7 @@ from vlakit.errors import ConfigError, nearest
 
 OPEN = (
     "data.mixture",
+    "data.later.mixture",
     "data.sources",
     "data.specs",
     "data.questions",

@@ -14,6 +14,7 @@ from vlakit.errors import ConfigError
 
 OPTION = ("--config-dir", "-cd")
 SEARCHPATH = "hydra.searchpath"
+SPOKEN = {"data": ("init", "show")}  # of a verb: keys whose value may follow as a word of its own
 ABOUT = "--config-dir DIR   files of your own beside vlakit's: DIR/strategy/NAME.yaml, DIR/dataset/NAME.yaml, ..."
 
 
@@ -21,6 +22,7 @@ ABOUT = "--config-dir DIR   files of your own beside vlakit's: DIR/strategy/NAME
 def own_folders(verb: str, words: Sequence[str]) -> Iterator[list[str]]:
     """The words without those that name folders, which are looked through meanwhile. Raises ConfigError."""
     rest, folders = split_folders(words)
+    rest = written(verb, rest)
     refuse_moved(verb, rest)
     with also_in(folders):
         try:
@@ -30,6 +32,18 @@ def own_folders(verb: str, words: Sequence[str]) -> Iterator[list[str]]:
             if known is None or known is error:
                 raise
             raise known from error
+
+
+def written(verb: str, words: Sequence[str]) -> list[str]:
+    """The words with `init DIR` written as init=DIR, where a verb has such words.
+
+    >>> written("data", ["init", "my data", "out=mine.yaml"])
+    ['init="my data"', 'out=mine.yaml']
+    """
+    if len(words) < 2 or words[0] not in SPOKEN.get(verb, ()) or words[1].startswith("-"):
+        return list(words)
+    value = words[1].replace('"', '\\"')
+    return [f'{words[0]}="{value}"', *words[2:]]
 
 
 def split_folders(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -13,6 +13,9 @@ import numpy as np
 
 from vlakit.data.formats import format_of
 from vlakit.data.survey import Survey
+from vlakit.files import ASSETS
+
+SAMPLE = ASSETS / "bridge_dataset"
 
 
 class Header(Protocol):
@@ -64,6 +67,11 @@ class Source(Protocol):
     def same(self, header: Any, other: Any) -> bool:
         """Whether two episodes with equal keys are equal to the last byte."""
         ...
+
+
+def source_folder(source: str) -> Path:
+    """The dataset that `source` means: the shipped Bridge episodes for "sample", a path otherwise."""
+    return SAMPLE if source == "sample" else Path(source).expanduser()
 
 
 def open_source(path: Path) -> Source:

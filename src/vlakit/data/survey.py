@@ -12,6 +12,7 @@ class Survey:
 
     cameras: key, as `images` of a spec writes it -> (height, width), None where nobody knows before decoding.
     rate: frames a second, None where the format states none; instructions: those that differ.
+    names: field -> what its columns are called, where the format says it.
     """
 
     format: str
@@ -22,6 +23,7 @@ class Survey:
     rate: float | None = None
     instructions: Sequence[str] = ()
     ignored: Mapping[str, str] = field(default_factory=dict[str, str])
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     def lines(self) -> list[str]:
         """For people."""

@@ -99,6 +99,11 @@ class PictureChain:
             squares = [change(square) for square in squares]
         return self.normalized(np.stack(squares))
 
+    def shown(self, pixels: Tensor) -> UInt8:
+        """The picture (S, S, 3) uint8 of the first tower in pixels (3 k, S, S): the opposite of `normalized`."""
+        levels = (pixels[:3].numpy() - self.shift[0][:, None, None]) / self.scale[0][:, None, None]
+        return np.ascontiguousarray(np.moveaxis(np.rint(levels).clip(0, 255).astype(np.uint8), 0, -1))
+
     def normalized(self, squares: UInt8 | Float32) -> Tensor:
         """Pictures (..., k or 1, S, S, 3) in [0, 255], one a tower or one for all, to (..., 3 k, S, S) float32."""
         planes = np.ascontiguousarray(np.moveaxis(squares, -1, -3))  # (..., k or 1, 3, S, S)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from PIL import Image
 from vlakit.compare.grids import Grid
 from vlakit.errors import InvalidData
 from vlakit.files import write_atomically
-from vlakit.reports.page.html_page import Scale, render, scale_of
+from vlakit.reports.page.html_page import Scale, jpeg_base64, render, scale_of
 from vlakit.reports.page.html_table import Chart, Line, slot
 from vlakit.schema import UInt8
 from vlakit.selection.curves import Runs, leads, mean_points, metric_of, points
@@ -107,9 +105,7 @@ def _pictures(known: DatasetMap, reasons: Mapping[int, str], pool: Pool, n: int)
 
 
 def _jpeg(image: UInt8) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(image).resize((SIDE, SIDE)).save(stream, "JPEG", quality=QUALITY)
-    return base64.b64encode(stream.getvalue()).decode()
+    return jpeg_base64(np.asarray(Image.fromarray(image).resize((SIDE, SIDE))), QUALITY)
 
 
 def _charts(runs: Runs) -> tuple[list[Chart], dict[str, str]]:

@@ -192,3 +192,18 @@ def test_shards_made_with_another_val_fraction_are_not_used_unseen(
             val_fraction=0.6,
         )
     assert "data.val_fraction=0.2" in caught.value.do
+
+
+def test_a_mixture_changes_at_an_optimizer_step(bridge_shards: Path, tiny_processor: TokenProcessor) -> None:
+    both = bridge_shards.parent
+    options: dict[str, Any] = {"batch_size": 2, "seed": 3, "later": {"mixture": {"bridge_orig": 2.0}, "step": 5}}
+    data = VLADataModule(tiny_processor, "bridge_orig", str(both), **options)
+    sampler = data.train_dataloader().batch_sampler
+    order = sampler.order  # type: ignore[union-attr]
+    assert (order.later.first, order.later.weights) == (5, {"bridge_orig": 2.0})
+    with pytest.raises(ConfigError, match="only one half"):
+        VLADataModule(tiny_processor, "bridge_orig", str(both), **{**options, "later": {"step": 5}}).train_dataloader()
+    with pytest.raises(ConfigError, match="'kuka', which the first one lacks"):
+        VLADataModule(
+            tiny_processor, "bridge_orig", str(both), **{**options, "later": {"mixture": "kuka", "step": 5}}
+        ).train_dataloader()

@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from vlakit.data.stream.later import Later
 from vlakit.data.stream.mixture import MixtureEntry, MixtureOrder, SequentialOrder
 from vlakit.errors import CheckpointMismatch, ConfigError, InvalidData
 
@@ -135,3 +136,43 @@ def test_sequential_order_visits_each_frame_once_in_order(world_size: int) -> No
     refs.sort(key=lambda ref: ref.position)
     expected = [(e.dataset, s, f) for e in (SMALL, LARGE) for s, n_frames in e.shards for f in range(n_frames)]
     assert [ref[:3] for ref in refs] == expected
+
+
+def staged(first: int = 20, **options: int) -> MixtureOrder:
+    """`small` leaves at batch `first`."""
+    settings = {"seed": 3, "batch_size": 8, "shuffle_shards": 2, **options}
+    return MixtureOrder([SMALL, LARGE], **settings, later=Later(first, {"large": 1.0}))
+
+
+def test_until_the_change_the_order_is_that_without_one_and_then_a_dataset_that_left_comes_no_more() -> None:
+    plain, changed = list(islice(order(), 40)), list(islice(staged(), 40))
+    assert changed[:20] == plain[:20]
+    assert {ref.dataset for batch in plain[20:] for ref in batch} == {"small", "large"}
+    assert {ref.dataset for batch in changed[20:] for ref in batch} == {"large"}
+    frames = [(ref.shard, ref.frame) for batch in changed for ref in batch if ref.dataset == "large"]
+    assert len(set(frames[: LARGE.n_frames])) == min(len(frames), LARGE.n_frames)  # it went on where it was
+
+
+@pytest.mark.parametrize("stop", [7, 19, 20, 21, 33])
+def test_a_run_resumes_exactly_on_either_side_of_the_change(stop: int) -> None:
+    whole = list(islice(staged(), 40))
+    begun, again = staged(), staged()
+    list(islice(begun, stop))
+    again.load_state_dict(begun.state_dict())
+    assert list(islice(again, 40 - stop)) == whole[stop:]
+
+
+def test_a_change_that_comes_at_another_batch_or_not_at_all_is_another_mixture() -> None:
+    for other in (staged(21), order()):
+        with pytest.raises(CheckpointMismatch):
+            staged().load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("later", "said"),
+    [(Later(5, {"lage": 1.0}), "'lage'"), (Later(0, {"large": 1.0}), "batch 0"), (Later(5, {"large": -1.0}), "-1.0")],
+    ids=["unknown", "at once", "negative"],
+)
+def test_a_change_that_cannot_be_is_refused(later: Later, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        MixtureOrder([SMALL, LARGE], seed=3, batch_size=8, later=later)

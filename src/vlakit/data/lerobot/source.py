@@ -98,6 +98,7 @@ class LeRobotSource:
             rate=self.info.fps,
             instructions=list(self.tasks.values()),
             ignored={one.name: why.get(one.dtype, one.dtype) for one in features if not one.usable},
+            names={one.name.replace(".", "/"): one.names for one in features if one.number and one.names},
         )
 
     def headers(self, split: str) -> Iterator[LeRobotHeader]:

@@ -40,12 +40,16 @@ def _check_range(action: Float32, mask: np.ndarray, where: str) -> None:
         return
     column = int(beyond[0, 1])
     bound = float(np.abs(action[:, column]).max())
-    divisor = next((number for number in _USUAL if bound <= number), math.ceil(bound))
     raise InvalidData(
         f"column {column} of the action reaches {bound:g}; it is not normalised (mask: false), and tokens end at 1",
         where=where,
-        do=f"add ops: [divide:{divisor}] to its segment of action in the spec, or set mask: true for it",
+        do=f"add ops: [divide:{divisor(bound)}] to its segment of action in the spec, or set mask: true for it",
     )
+
+
+def divisor(bound: float) -> int:
+    """What readings up to `bound` are divided by to end at 1: a usual number where one comes next."""
+    return next((number for number in _USUAL if bound <= number), math.ceil(bound))
 
 
 def notes(statistics: DatasetStatistics) -> tuple[str, ...]:

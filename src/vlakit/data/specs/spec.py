@@ -22,7 +22,7 @@ ACTION_ENCODINGS: dict[str, Masks | None] = {  # which columns are normalised, w
     "JOINT_POS": None,  # OpenVLA refuses to load it and gives it no mask
 }
 End: TypeAlias = Annotated[int, Strict()] | None
-_TELLING = ("gripper", "download", "published", "control_hz")  # say something about the data, change nothing in it
+_TELLING = ("gripper", "frame", "download", "published", "control_hz", "undecided")  # they change nothing in the data
 
 
 def _op(role: str) -> Any:
@@ -76,10 +76,14 @@ Cameras: TypeAlias = dict[Literal["primary", "secondary", "wrist", "left_wrist",
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Figures that others measured over the whole dataset: q01, q99 (A,) physical units."""
+    """Figures that others measured over the whole dataset: q01, q99 (A,) physical units.
+
+    control_hz: as RDT-1B lists it (configs/dataset_control_freq.json); for hours alone, a run's record says the spec's.
+    """
 
     num_trajectories: Count | None = None
     num_transitions: Count | None = None
+    control_hz: Number | None = None
     q01: tuple[Number, ...] | None = None
     q99: tuple[Number, ...] | None = None
 
@@ -90,7 +94,8 @@ class DatasetSpec:
 
     images, depth: camera -> key under observation/. action: segments side by side. observation: keys that the transform
     makes; others are taken as stored. proprio: observation keys in order; each null stands for one column of zeros.
-    mask, absolute_action_mask: (A,), None where the encoding has no default.
+    mask, absolute_action_mask: (A,), None where the encoding has no default. gripper, frame: in words, for people.
+    undecided: what `vlakit data init` left to a person; a spec is read when nothing is.
     """
 
     name: Text
@@ -109,6 +114,8 @@ class DatasetSpec:
     mask: tuple[Flag, ...] | None = None
     absolute_action_mask: tuple[Flag, ...] | None = None
     gripper: str = ""
+    frame: str = ""
+    undecided: tuple[Text, ...] = ()
     download: dict[str, Any] = field(default_factory=dict[str, Any])
     published: Published = field(default_factory=Published)
     control_hz: Number | None = None
@@ -155,10 +162,14 @@ def spec_names() -> list[str]:
 def load_spec(name: str | Path) -> DatasetSpec:
     """Read and check the spec called `name`, or a YAML file of one's own.
 
-    Raises UnknownName with the nearest names, ConfigError naming file, key and the nearest key.
+    Raises UnknownName with the nearest names, ConfigError naming file, key and the nearest key, or what is undecided.
     """
     file = _file(name, "dataset", spec_names())
     spec = load(DatasetSpec, file, name=file.stem)
+    if spec.undecided:
+        what = f"a person has not decided yet: {', '.join(spec.undecided)}"
+        remedy = "check the lines marked DECIDE, and take each that is right off the list undecided"
+        raise ConfigError(what, where=str(file), do=remedy)
     mask, absolute = ACTION_ENCODINGS[spec.action_encoding] or (None, None)
     spec = replace(spec, mask=spec.mask or mask, absolute_action_mask=spec.absolute_action_mask or absolute)
     if len(spec.mask or ()) != len(spec.absolute_action_mask or ()):

@@ -14,23 +14,19 @@ from torch.utils.data import DataLoader
 from vlakit.data.questions import QuestionFolder
 from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
+from vlakit.data.source import SAMPLE as SAMPLE
+from vlakit.data.source import source_folder as source_folder
 from vlakit.data.specs.spec import DatasetSpec, load_mixture, load_spec, spec_names
+from vlakit.data.stream.later import chosen
 from vlakit.data.stream.loading import Collate, MixtureSampler, SampleDataset, deaf
-from vlakit.data.stream.mixture import MixtureOrder, SequentialOrder, mixture_entry, with_share
+from vlakit.data.stream.mixture import MixtureEntry, MixtureOrder, SequentialOrder, mixture_entry, with_share
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.files import ASSETS
 from vlakit.processing.augment import augmentation
 from vlakit.processing.processor import Processor
 from vlakit.processing.tokens import token_processor
 from vlakit.schema import Batch, Sample
 
-SAMPLE = ASSETS / "bridge_dataset"
 LOSSES = ("example", "token")
-
-
-def source_folder(source: str) -> Path:
-    """The dataset that `source` means: the shipped Bridge episodes for "sample", a path otherwise."""
-    return SAMPLE if source == "sample" else Path(source).expanduser()
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,8 @@ class LoadOptions:
 
     augment: a name of processing/augment.py; true means OpenVLA's. val_fraction is for a dataset that is converted on
     the way; made_by: the command that makes its source, for those who lack it. questions: name -> folder or file of
-    questions about pictures (data/questions.py); mix: as `Mix` has it.
+    questions about pictures (data/questions.py); mix: as `Mix` has it. later: {mixture: NAME or weights, step: N}, from
+    optimizer step N on.
     """
 
     augment: bool | str = False
@@ -48,6 +45,7 @@ class LoadOptions:
     made_by: str | None = None
     questions: Mapping[str, str] | None = None
     mix: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    later: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -138,12 +136,10 @@ class VLADataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless shuffled batches, from the position of the checkpoint that was restored, if any."""
         world_size, rank = self._world()
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         order = MixtureOrder(
-            with_share(
-                [mixture_entry(self.shards[name], weight) for name, weight in self.weights.items()],
-                [mixture_entry(folder) for folder in self.questions.values()],
-                self.mix.robot,
-            ),
+            self._entries(self.weights),
+            later=chosen(self.options.later, self._entries, accumulated),
             seed=self.seed,
             batch_size=self.batch_size * world_size,
             shuffle_shards=self.options.shuffle_shards,
@@ -155,6 +151,10 @@ class VLADataModule(LightningDataModule):
             self._sampler.load_state_dict(self._restored)
         self._first_step = self.trainer.global_step if self.trainer else 0
         return self._loader(self.processor, self._sampler)
+
+    def _entries(self, weights: Mapping[str, float]) -> list[MixtureEntry]:
+        own = [mixture_entry(self.shards[name], weight) for name, weight in weights.items() if name in self.shards]
+        return with_share(own, [mixture_entry(folder) for folder in self.questions.values()], self.mix.robot)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every held-out frame once, in order, never augmented; then every held-out question, mixed in or not."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from vlakit.data.questions import QuestionFolder
 from vlakit.data.shards.reader import SampleRef, ShardFolder
+from vlakit.data.stream.later import Later
 from vlakit.errors import CheckpointMismatch, ConfigError, InvalidData
 from vlakit.schema import Int64
 
@@ -111,6 +112,7 @@ class MixtureOrder:
         shuffle_shards: int = 16,
         rank: int = 0,
         world_size: int = 1,
+        later: Later | None = None,
     ) -> None:
         """Raises ConfigError for datasets named twice, weights or sizes below 1; InvalidData for an empty split."""
         _check_entries(entries)
@@ -125,6 +127,8 @@ class MixtureOrder:
         shares = np.array([entry.weight * entry.n_frames for entry in entries], np.float64)
         self.probabilities = shares / shares.sum()  # (number of datasets,)
         self._bounds = np.cumsum(self.probabilities)[:-1]
+        self.later = later
+        self._later_bounds = later.bounds({entry.dataset: entry.n_frames for entry in entries}) if later else None
         self._frames = [EndlessFrames(entry, seed, shuffle_shards) for entry in entries]
         self._batch = 0
         self._cursors = [0] * len(entries)
@@ -133,6 +137,7 @@ class MixtureOrder:
     def fingerprint(self) -> str:
         """sha256 (hex) of all that the order depends on: data, weights, seed, sizes; not of rank or world size."""
         content = [[asdict(entry) for entry in self.entries], self.seed, self.batch_size, self.shuffle_shards]
+        content += [asdict(self.later)] if self.later else []
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def choices(self, batch: int) -> Int64:
@@ -140,7 +145,9 @@ class MixtureOrder:
         key = np.frombuffer(sha256(f"choices/{self.seed}".encode()).digest()[:16], "<u8")
         # The batch number goes into the second counter word: draws within a batch count up the first.
         generator = np.random.Generator(np.random.Philox(key=key, counter=[0, batch, 0, 0]))
-        return np.searchsorted(self._bounds, generator.random(self.batch_size), "right")
+        changed = self.later is not None and batch >= self.later.first
+        bounds = self._later_bounds if changed and self._later_bounds is not None else self._bounds
+        return np.searchsorted(bounds, generator.random(self.batch_size), "right")
 
     def __iter__(self) -> Iterator[list[SampleRef]]:
         """Go on from the current state, without end."""

@@ -6,6 +6,7 @@ Positions in a picture are per cent of its width, so that it fits a phone while 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vlakit.compare.grids import Grid, gain, gain_limits
+from vlakit.processing.images import encode_jpeg
+from vlakit.schema import UInt8
 
 
 def render(template: str, **values: Any) -> str:
@@ -60,6 +63,11 @@ def typeset(word: str, kind: str = "") -> str:
     if "word" in kind:
         return word
     return re.sub(r"(?<![^\s(])-(?=\d| \S)", "\u2212", word.replace("+-", "\xb1"))
+
+
+def jpeg_base64(image: UInt8, quality: int = 80) -> str:
+    """(H, W, 3) uint8 as a JPEG for an address of the kind data:."""
+    return b64encode(encode_jpeg(image, quality)).decode()
 
 
 @dataclass(frozen=True)

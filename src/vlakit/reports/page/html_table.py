@@ -97,8 +97,12 @@ def _mean(curves: Sequence[Curve]) -> Curve:
 
 
 def _line(row: str, which: str, curve: Curve, x: Scale, y: Scale) -> Line:
+    return drawn(row, f"{row}, {which}: {curve[-1][1]:.4g} at step {curve[-1][0]:,}", curve, x, y)
+
+
+def drawn(row: str, label: str, curve: Curve, x: Scale, y: Scale) -> Line:
+    """A curve as SVG path data; its points too where they are few."""
     places = [f"{10 * x.at(step):.0f} {1000 - 10 * y.at(value):.0f}" for step, value in curve]
-    label = f"{row}, {which}: {curve[-1][1]:.4g} at step {curve[-1][0]:,}"
     dots = "".join(f"M{place}h0" for place in places) if len(places) <= FEW else ""
     return Line(row, label, f"M{'L'.join(places)}", dots)
 
