@@ -104,6 +104,10 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
+    **below(
+        "remote",
+        {"cache": Place, "cache_gb": real(gt=0), "attempts": whole(1, 100), "timeout_s": real(gt=0, le=3600)},
+    ),
     **QUESTIONS,
     **PAIRS,
 }
