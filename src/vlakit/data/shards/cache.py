@@ -241,7 +241,7 @@ def _essential(remote: Remote, name: str) -> bytes:
             json.loads(content)  # a page that says "not found" with status 200 is no index
         return content
     except (FileNotFoundError, ValueError) as error:
-        lacking = "bucket" if "bucket" in str(error) else name
+        lacking = "bucket" if "bucket does not exist" in str(error) else name
         remedy = "convert a dataset with vlakit shards, and copy the finished folder there"
         raise NotAShardFolder(f"there is no such {lacking}", where=remote.url, do=remedy) from error
 
