@@ -190,7 +190,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "dataset": maybe(Place),
         "source": maybe(Place),
         "out": maybe(Place),
-        **dict.fromkeys(("verify", "look"), maybe(Place)),
+        **dict.fromkeys(("append", "verify", "look"), maybe(Place)),
         "cameras": Annotated[Texts, Field(min_length=1)],
         "image_size": maybe(Pixels),
         "val_fraction": real(ge=0, lt=1),
