@@ -62,6 +62,10 @@ class NotAShardFolder(VlakitError):
     """A folder without a finished shardindex.json."""
 
 
+class Unreachable(VlakitError):
+    """Data on another machine that did not come after all attempts, or that is not given to us."""
+
+
 class DiskFull(VlakitError):
     """The disk filled up while writing; what was finished before is kept."""
 

@@ -28,7 +28,9 @@ def edited(file: Path, change: Any) -> Path:
 
 
 def test_each_reader_is_a_file_of_its_own() -> None:
-    assert [reader.name for reader in readers()] == ["lerobot", "vlakit", "csv", "vla-eval", "vla_foundry"]
+    assert [reader.name for reader in readers()] == [
+        *("lerobot", "vlakit", "csv", "vla-eval", "vla-eval recording", "vla_foundry")
+    ]
 
 
 def test_own_evaluations_are_read_from_their_folder_and_from_the_runs(tmp_path: Path) -> None:
@@ -242,3 +244,15 @@ def test_control_characters_of_a_foreign_file_do_not_reach_the_terminal(tmp_path
         "lo[31mra",
         ["2 of 2 episodes of lo[31mra ended in an error and count as failed"],
     )
+
+
+def test_the_newest_lerobot_file_is_read_and_its_own_count_must_agree(tmp_path: Path) -> None:
+    file = lerobot(tmp_path / "pi05", {("libero_10", 3): [True, False, True]}) / "eval_info.json"
+    whole = {"avg_sum_reward": 0.7, "pc_success": 66.7, "n_episodes": 3, "eval_s": 9.0, "predicted_video_paths": []}
+    edited(file, lambda c: c["per_task"][0]["metrics"].update(predicted_video_paths=[]))
+    edited(file, lambda c: c.update(per_group={"libero_10": whole}, overall={**whole, "avg_max_reward": float("nan")}))
+    found = read(file)
+    assert (len(found), int(found.success.sum()), found.run) == (3, 2, "pi05")
+    edited(file, lambda c: c["overall"].update(n_episodes=4))
+    with pytest.raises(InvalidData, match="it says 4 episodes, and its tasks hold 3"):
+        read(file)

@@ -104,6 +104,10 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
+    **below(
+        "remote",
+        {"cache": Place, "cache_gb": real(gt=0), "attempts": whole(1, 100), "timeout_s": real(gt=0, le=3600)},
+    ),
     **QUESTIONS,
     **PAIRS,
 }
@@ -186,7 +190,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "dataset": maybe(Place),
         "source": maybe(Place),
         "out": maybe(Place),
-        "verify": maybe(Place),
+        **dict.fromkeys(("append", "verify"), maybe(Place)),
         "cameras": Annotated[Texts, Field(min_length=1)],
         "image_size": maybe(Pixels),
         "val_fraction": real(ge=0, lt=1),

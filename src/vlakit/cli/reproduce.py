@@ -203,11 +203,12 @@ def _check_data(training: Mapping[str, Any], composed: Any) -> None:
     from hydra.utils import instantiate
 
     from vlakit.cli.configuration import to_plain
+    from vlakit.data.shards.remote import url_of
     from vlakit.processing.processor import build_processor
     from vlakit.reports.passport.check import check_data
 
     root = Path(composed.data.root)
-    if not root.is_dir() and not composed.data.get("sources"):
+    if url_of(root) is None and not root.is_dir() and not composed.data.get("sources"):
         raise ConfigError("the data is not here", where=str(root), do="data.root=DIR says where")
     processor = build_processor(to_plain(composed.model.processor), seed=composed.seed)
     data = instantiate(composed.data, processor=processor, _convert_="all")

@@ -1,4 +1,4 @@
-"""`vlakit shards dataset=bridge_orig source=DIR out=DIR`, `vlakit shards verify=DIR`."""
+"""`vlakit shards dataset=bridge_orig source=DIR out=DIR`, or append=DIR; `vlakit shards verify=DIR`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def main(overrides: Sequence[str]) -> None:
             where="command line",
             do="vlakit shards dataset=bridge_orig source=DIR out=DIR",
         )
+    from vlakit.data.shards.append import append
     from vlakit.data.shards.convert import convert
     from vlakit.data.shards.reader import ShardFolder
     from vlakit.data.source import source_folder
@@ -37,18 +38,15 @@ def main(overrides: Sequence[str]) -> None:
     from vlakit.processing.text import words
 
     spec = load_spec(cfg["dataset"])
-    out = check_writable(cfg["out"] or Path("data") / spec.name)
-    options = {name: cfg[name] for name in OPTIONS}
+    out = check_writable(cfg["append"] or cfg["out"] or Path("data") / spec.name)
+    source, options = source_folder(cfg["source"]), {name: cfg[name] for name in OPTIONS}
     with progress_bar("episodes") as progress:
-        index = convert(
-            source_folder(cfg["source"]),
-            out,
-            spec,
-            cameras=tuple(cfg["cameras"]),
-            workers=cfg["workers"],
-            progress=progress,
-            **options,
-        )
+        if cfg["append"] is not None:
+            _check_alone(overrides)
+            index = append(source, out, spec, workers=cfg["workers"], progress=progress)
+        else:
+            cameras = tuple(cfg["cameras"])
+            index = convert(source, out, spec, cameras=cameras, workers=cfg["workers"], progress=progress, **options)
     unknown = sorted({word for text in ShardFolder.open(out).instructions() for word in words().unknown(text)})
     if unknown:
         log.warning("words that the tokenizer words (model=tiny) does not know: %s", ", ".join(unknown[:20]))
@@ -62,6 +60,14 @@ def main(overrides: Sequence[str]) -> None:
     lines += [f"skipped: {n:,} episodes ({why})" for why, n in index.skipped.items()]
     lines += [f"note: {note}" for note in index.notes]
     emit(report, "\n".join([*lines, f"shards and statistics in {out}"]), cfg["format"])
+
+
+def _check_alone(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for words that append= decides."""
+    decided = [word for word in overrides if word.partition("=")[0] in ("out", "cameras", *OPTIONS)]
+    if decided:
+        what = f"{decided[0]} beside append="
+        raise ConfigError(what, where="command line", do="leave it out: shards are added as the folder was made")
 
 
 def verify_shards(folder: Path, output_format: str) -> None:

@@ -30,6 +30,7 @@ class Episodes:
 
     doubt: why equal names of starts need not mean equal starts; empty where they do. versions: what outcomes depend on.
     seed: the training's, where it is known. digest: of the files that were read; states: of what starts' names mean.
+    unfinished: what its files say is not there yet; empty where they say nothing of the kind.
     """
 
     run: str
@@ -43,6 +44,7 @@ class Episodes:
     states: str = ""
     versions: dict[str, str] = field(default_factory=dict[str, str])
     notes: list[str] = field(default_factory=list[str])
+    unfinished: str = ""
 
     def __post_init__(self) -> None:
         where = str(self.source)
@@ -201,6 +203,7 @@ def _check_same_starts(every: Sequence[Episodes]) -> None:
 
 def _refuse(one: Episodes, other: Episodes, why: str, *, common: bool = False) -> None:
     remedy = "paired=false compares them unpaired"
+    why = "; ".join([why, *(evaluation.unfinished for evaluation in (one, other) if evaluation.unfinished)])
     if common:
         remedy = f"finish the shorter evaluation, or paired=common for the shared states alone; {remedy}"
     raise InvalidData(f"not paired: {why}", where=f"{one.source} and {other.source}", do=remedy)

@@ -9,11 +9,11 @@ from typing import Any
 from vlakit.errors import CorruptRecord, InvalidData
 
 
-def load_json(file: Path, content: bytes) -> Any:
+def load_json(file: Path, content: bytes | str) -> Any:
     """The value in a file. Raises CorruptRecord."""
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptRecord(f"not JSON: {error}", where=str(file), do="copy the file again") from error
 
 

@@ -241,7 +241,7 @@ def _open(finding: Finding, more: float, settings: Settings, family: int) -> str
 
 def _notes(arms: Sequence[Arm], table: Table | None) -> list[str]:
     every = [evaluation for arm in arms for evaluation in arm.evaluations]
-    notes = [note for evaluation in every for note in evaluation.notes]
+    notes = [note for evaluation in every for note in (*evaluation.notes, evaluation.unfinished) if note]
     if all(len(arm.evaluations) == 1 for arm in arms):
         notes.append(
             "one training each: the verdicts are on these checkpoints, not on how they were trained; false alarms "

@@ -67,4 +67,5 @@ def _printable(episodes: Episodes) -> Episodes:
         versions={one_line(key): one_line(value) for key, value in episodes.versions.items()},
         states=one_line(episodes.states),
         notes=[one_line(note) for note in episodes.notes],
+        unfinished=one_line(episodes.unfinished),
     )

@@ -1,7 +1,7 @@
 """lerobot-eval's eval_info.json. It names episodes by their order alone: whether they began alike, it does not say.
 
 Source: github.com/huggingface/lerobot, lerobot/scripts/lerobot_eval.py (eval_policy: per_episode, with seeds;
-eval_policy_all: per_task, without).
+eval_policy_all, as of August 2026: per_task, without, beside per_group and overall with their counts of episodes).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from vlakit.compare.episodes import Episodes, Outcome, Start, columns, digest_of, outcome_of
 from vlakit.compare.foreign import field_of, list_of, load_json
 from vlakit.compare.readers import Reader
+from vlakit.errors import InvalidData
 
 NAME = "eval_info.json"
 DOUBT = f"{NAME} does not say from which environment, seed or initial state an episode began"
@@ -32,6 +33,8 @@ def read(path: Path, files: list[Path]) -> Episodes:
     starts, success, credit = columns(
         _several_tasks(info, file) if isinstance(info, dict) and "per_task" in info else _one_task(info, file)
     )
+    if isinstance(info, dict):
+        _check_count(info, len(starts), file)
     return Episodes(file.resolve().parent.name, path, starts, success, credit, digest_of([content]), doubt=DOUBT)
 
 
@@ -49,6 +52,15 @@ def _one_task(info: Any, file: Path) -> Iterator[Outcome]:
         seed = field_of(record, "seed", file)
         unit = f"episode {field_of(record, 'episode_ix', file)}" if seed is None else f"seed {seed}"
         yield Outcome(Start("lerobot", "task", unit), success, float(success))
+
+
+def _check_count(info: dict[str, Any], n_found: int, file: Path) -> None:
+    """What the file says of itself as a whole must be what its tasks hold; older ones say nothing."""
+    overall = info.get("overall")
+    n_said = overall.get("n_episodes", n_found) if isinstance(overall, dict) else n_found
+    if n_said != n_found:
+        what = f"it says {n_said} episodes, and its tasks hold {n_found}"
+        raise InvalidData(what, where=str(file), do="give the file as lerobot-eval wrote it")
 
 
 READER = Reader("lerobot", NAME, find, read)

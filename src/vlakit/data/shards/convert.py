@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,7 +32,7 @@ from vlakit.data.source import Header, Source, open_source
 from vlakit.data.specs.spec import DatasetSpec, fingerprint
 from vlakit.errors import ConfigError, InvalidData
 from vlakit.files import atomic_writer, locked
-from vlakit.schema import Int64
+from vlakit.schema import DatasetStatistics, Int64
 
 log = logging.getLogger(__name__)
 LAYOUT = 1  # counts changes of what convert writes; a folder begun with another layout is not continued
@@ -56,18 +56,19 @@ def convert(
     workers: int = 1,
     progress: Progress | None = None,
     wait: bool = False,
+    first: Mapping[str, tuple[int, int]] | None = None,
     **options: Unpack[OptionKeywords],
 ) -> ShardIndex:
     """Write train and val shards, statistics.json and, last, shardindex.json to `out`; returns that index.
 
     The same call again continues with what is missing, or does nothing when all is done. workers: processes; the bytes
     do not depend on it. progress is called with (episodes done, episodes in all). wait: until another conversion of
-    `out` ends. Raises ConfigError when `out` holds a conversion with other options, spec or source, or is being
-    written; DiskFull; and what reading the source raises.
+    `out` ends. first: as `Recipe` has it, for `append`. Raises ConfigError when `out` holds a conversion with other
+    options, spec or source, or is being written; DiskFull; and what reading the source raises.
     """
     if workers < 1:
         raise ConfigError(f"workers is {workers}", where=f"dataset {spec.name}", do="give 1 or more")
-    recipe = open_recipe(source, spec, **options)
+    recipe = replace(open_recipe(source, spec, **options), first=dict(first or {}))
     chosen = recipe.options
     settings = _settings(recipe)
     with locked(out, wait):
@@ -190,20 +191,14 @@ class _Conversion:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
             remedy = f"check the spec's language and frame filter (skipped: {reasons})"
             raise InvalidData("every train episode was skipped", where=str(self.recipe.source.path), do=remedy)
-        columns = [open_columns(out, shard, self.recipe.options.cameras, spec.proprio) for shard in shards]
-        for one, shard in zip(columns, shards, strict=True):
-            _check_widths(columns[0], one, shard.url)
-        action, proprio = ([one[kind].T for one in columns] for kind in ("action", "proprio"))  # (D, n) each
-        n_episodes = sum(len(shard.episodes) for shard in shards)
-        mask = np.array(spec.mask) if spec.mask else default_mask(len(action[0]))
-        statistics = compute_statistics(action, proprio, n_episodes, mask)
+        statistics = statistics_of(out, shards, self.recipe.options.cameras, spec)
         index = ShardIndex(
             dataset=spec.name,
             shards=tuple(shards),
             vlakit_version=__version__,
             cameras=self.recipe.options.cameras,
-            action_size=len(action[0]),
-            absolute_action_mask=tuple(spec.absolute_action_mask or (not bool(value) for value in mask)),
+            action_size=len(statistics.mask),
+            absolute_action_mask=tuple(spec.absolute_action_mask or (not bool(value) for value in statistics.mask)),
             split_rule=self.splits.rule,
             proprio=spec.proprio,
             skipped=skipped,
@@ -221,8 +216,21 @@ class _Conversion:
             self.progress(self.n_done, self.n_episodes)
 
 
+def statistics_of(
+    out: Path, shards: Sequence[ShardEntry], cameras: Sequence[str], spec: DatasetSpec
+) -> DatasetStatistics:
+    """Of all actions and all proprio of these shards. Raises InvalidData where their widths differ."""
+    columns = [open_columns(out, shard, cameras, spec.proprio) for shard in shards]
+    for one, shard in zip(columns, shards, strict=True):
+        _check_widths(columns[0], one, shard.url)
+    action, proprio = ([one[kind].T for one in columns] for kind in ("action", "proprio"))  # (D, n) each
+    mask = np.array(spec.mask) if spec.mask else default_mask(len(action[0]))
+    return compute_statistics(action, proprio, sum(len(shard.episodes) for shard in shards), mask)
+
+
 def _settings(recipe: Recipe) -> dict[str, Any]:
     return {
+        **({"first": recipe.first} if recipe.first else {}),
         "layout": LAYOUT,
         "dataset": recipe.spec.name,
         "spec": fingerprint(recipe.spec),

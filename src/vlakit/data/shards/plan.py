@@ -6,8 +6,8 @@ what recoding will make of them is not known yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,11 +27,15 @@ SKIPPED = {EMPTY: "no step", UNLABELED: "no instruction", BROKEN: "cannot be use
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What all shards of one conversion have in common; sent to worker processes."""
+    """What all shards of one conversion have in common; sent to worker processes.
+
+    first: split -> the numbers of its first shard and first episode, where others are in front of them.
+    """
 
     source: Source
     spec: DatasetSpec
     options: ConversionOptions
+    first: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
     def trajectory(self, header: Header) -> Trajectory:
         """Read and standardise one episode; raises what both raise, naming the episode."""
@@ -86,7 +90,7 @@ class ShardPlan:
 def plan_shards(recipe: Recipe, split: str, headers: Iterable[Header], sizes: Int64) -> Iterator[ShardPlan]:
     """Fill one shard after the other up to the options' limits; one episode always fits."""
     options, dataset = recipe.options, recipe.spec.name
-    number, n_episodes, n_frames, n_bytes = 0, 0, 0, 0
+    (number, n_episodes), n_frames, n_bytes = recipe.first.get(split, (0, 0)), 0, 0
     episodes: list[tuple[str, Header]] = []
     for header, (frames, size) in zip(headers, sizes.tolist(), strict=True):
         if frames <= 0:

@@ -9,6 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from hashlib import sha256
 from itertools import accumulate
@@ -18,8 +19,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from vlakit.data.rlds.images import decode_image
-from vlakit.data.shards.columns import open_columns
-from vlakit.data.shards.index import STATISTICS_NAME, ShardIndex, load_index
+from vlakit.data.shards.cache import CacheOptions, ShardCache
+from vlakit.data.shards.columns import load_columns, open_columns
+from vlakit.data.shards.index import STATISTICS_NAME, ShardEntry, ShardIndex, load_index
+from vlakit.data.shards.remote import url_of
 from vlakit.data.shards.statistics import load_statistics
 from vlakit.data.shards.table import ShardTable, check_content, check_size
 from vlakit.errors import ConfigError, InvalidData, StatisticsMissing, UnknownName, nearest, printable
@@ -51,21 +54,33 @@ class ShardFolder:
     """One finished dataset on disk; cheap to open, and to send to a worker process, which opens its own files."""
 
     def __init__(
-        self, path: Path, index: ShardIndex, statistics: DatasetStatistics, open_shards: int = OPEN_SHARDS
+        self,
+        path: Path,
+        index: ShardIndex,
+        statistics: DatasetStatistics,
+        open_shards: int = OPEN_SHARDS,
+        cache: ShardCache | None = None,
     ) -> None:
         self.path, self.index, self.statistics, self.open_shards = path, index, statistics, open_shards
+        self.cache = cache  # of a remote folder, whose copies lie at `path`
         self._tables: OrderedDict[int, ShardTable] = OrderedDict()
         self._sound: set[int] = set()  # shards whose hash was checked; worker processes are told of them
 
     @classmethod
-    def open(cls, path: str | Path, *, open_shards: int = OPEN_SHARDS) -> ShardFolder:
+    def open(
+        cls, path: str | Path, *, open_shards: int = OPEN_SHARDS, remote: CacheOptions | None = None
+    ) -> ShardFolder:
         """Read index and statistics of a folder that `convert` wrote; at most `open_shards` tars stay open a process.
+
+        A URL (s3://, https://) is read through a local cache, as `remote` says; its shards come when they are read.
 
         Fewer open shards than a shuffle group has make every read scan a tar again. Each shard has the size that the
         index says; its hash is checked when it is first read, or by `check`.
-        Raises NotAShardFolder (an unfinished one says so), InvalidData, StatisticsMissing, CorruptRecord.
+        Raises NotAShardFolder (an unfinished one says so), InvalidData, StatisticsMissing, CorruptRecord, Unreachable.
         """
-        folder = Path(path)
+        url = url_of(path)
+        cache = None if url is None else ShardCache.open(url, remote or CacheOptions())
+        folder = Path(path) if cache is None else cache.folder
         index = load_index(folder)
         statistics = load_statistics(folder / STATISTICS_NAME)
         if index.dataset not in statistics:
@@ -74,12 +89,25 @@ class ShardFolder:
                 where=f"{folder / STATISTICS_NAME} (has: {', '.join(statistics) or 'none'})",
                 do="convert the dataset again",
             )
-        for entry in index.shards:
+        if cache is not None:
+            cache.check_index(index.shards)
+        for entry in index.shards if cache is None else ():
             check_size(folder, entry)
-        return cls(folder, index, statistics[index.dataset], open_shards)
+        return cls(folder, index, statistics[index.dataset], open_shards, cache)
+
+    @property
+    def place(self) -> str:
+        """The folder, or its URL."""
+        return str(self.path) if self.cache is None else self.cache.remote.url
 
     def check(self) -> None:
-        """Hash all shards, several at a time, so that a flipped byte is known before training. Raises CorruptRecord."""
+        """Hash all shards, several at a time, so that a flipped byte is known before training. Raises CorruptRecord.
+
+        Of remote ones their sizes: each is hashed when it comes.
+        """
+        if self.cache is not None:
+            self.cache.check(self.index.shards)
+            return
         waiting = [number for number in range(len(self.index.shards)) if number not in self._sound]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for number in pool.map(self._checked, waiting):
@@ -141,8 +169,11 @@ class ShardFolder:
     def instructions(self) -> set[str]:
         """All that differ, of all splits."""
         index, texts = self.index, set[bytes]()
+        if self.cache is not None:
+            self.cache.bring_columns(index.shards)
         for entry in index.shards:
-            texts |= set(open_columns(self.path, entry, index.cameras, index.proprio)["instruction"].tolist())
+            with self._held(entry) if load_columns(self.path, entry) is None else nullcontext():
+                texts |= set(open_columns(self.path, entry, index.cameras, index.proprio)["instruction"].tolist())
         return {printable(text.decode()) for text in texts}
 
     def read_sample(
@@ -209,10 +240,19 @@ class ShardFolder:
         while len(self._tables) >= max(self.open_shards, 1):
             self._tables.popitem(last=False)[1].close()
         entry = self.index.shards[shard]
-        if shard not in self._sound:
-            self._sound.add(self._checked(shard))
-        table = self._tables[shard] = ShardTable(self.path, entry, self.index)
+        if self.cache is None:
+            if shard not in self._sound:
+                self._sound.add(self._checked(shard))
+            table = ShardTable(self.path, entry, self.index)
+        else:
+            self.cache.bring_columns([entry])
+            table = ShardTable(self.path, entry, self.index, self.cache.bring(entry))
+        self._tables[shard] = table
         return table
+
+    def _held(self, entry: ShardEntry) -> AbstractContextManager[Any]:
+        """While a tar is read: a remote one is here, and stays."""
+        return nullcontext() if self.cache is None else self.cache.bring(entry)
 
 
 def _images(table: ShardTable, camera: str, frames: Int64) -> list[bytes]:

@@ -1,5 +1,7 @@
 """Action statistics in OpenVLA's dataset_statistics layout: physical units, quantiles exact and linearly interpolated.
 
+Beyond EXACT_UP_TO transitions they are those of a sketch, within .05 % of a column's range.
+
 `mask` stands beside `action` only; a dataset without proprio has zeros there, never a missing key.
 """
 
@@ -14,12 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vlakit.data.shards.sketch import sketch
 from vlakit.errors import InvalidData, StatisticsMissing
 from vlakit.files import write_atomically
 from vlakit.schema import DatasetStatistics, Float32, Float64
 
 log = logging.getLogger(__name__)
 NAMES = ("mean", "std", "max", "min", "q01", "q99")
+EXACT_UP_TO = 50_000_000  # transitions; an exact quantile takes 16 bytes of memory for each
 EMPTY_PROPRIO_SIZE = 7  # what OpenVLA writes when it loads no proprio
 
 
@@ -33,15 +37,27 @@ def default_mask(action_size: int) -> npt.NDArray[np.bool_]:
 
 
 def column_statistics(blocks: Sequence[npt.NDArray[Any]]) -> dict[str, Float64]:
-    """Statistics of (D, n_i) blocks put side by side, each (D,) float64; only one column is ever copied."""
+    """Statistics of (D, n_i) blocks put side by side, each (D,) float64; only one column is ever copied, or none."""
     columns: dict[str, list[float]] = {name: [] for name in NAMES}
+    summary = _exact if sum(block.shape[1] for block in blocks) <= EXACT_UP_TO else _sketched
     for dimension in range(len(blocks[0])):
-        column = np.concatenate([np.asarray(block[dimension], np.float64) for block in blocks])
-        q01, q99 = np.quantile(column, (0.01, 0.99), method="linear")
-        values = (column.mean(), column.std(), column.max(), column.min(), q01, q99)
+        values = summary([block[dimension] for block in blocks])
         for name, value in zip(NAMES, values, strict=True):
             columns[name].append(float(value))
     return {name: np.array(column) for name, column in columns.items()}
+
+
+def _exact(blocks: Sequence[npt.NDArray[Any]]) -> tuple[float, ...]:
+    """One column, in the order of NAMES."""
+    column = np.concatenate([np.asarray(block, np.float64) for block in blocks])
+    q01, q99 = np.quantile(column, (0.01, 0.99), method="linear")
+    return column.mean(), column.std(), column.max(), column.min(), q01, q99
+
+
+def _sketched(blocks: Sequence[npt.NDArray[Any]]) -> tuple[float, ...]:
+    """The same in little memory."""
+    one = sketch(blocks)
+    return one.mean, one.std, one.high, one.low, one.quantile(0.01), one.quantile(0.99)
 
 
 def compute_statistics(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from stat import S_ISREG
+from typing import BinaryIO
 
 import numpy as np
 
@@ -45,11 +46,11 @@ def _unopened(path: Path, error: OSError) -> CorruptRecord:
 class ShardTable:
     """action (n, A), proprio (n, P). starts (E + 1,): first frame of each episode, and the number of frames."""
 
-    def __init__(self, folder: Path, entry: ShardEntry, index: ShardIndex) -> None:
-        """Raises CorruptRecord when the tar is not what the index says."""
+    def __init__(self, folder: Path, entry: ShardEntry, index: ShardIndex, lease: BinaryIO | None = None) -> None:
+        """lease: closed with the table. Raises CorruptRecord when the tar is not what the index says."""
         self.path, self.entry = folder / entry.url, entry
         self.starts: Int64 = np.cumsum([0, *(n_frames for _, n_frames in entry.episodes)])
-        self._descriptor = -1
+        self._descriptor, self._lease = -1, lease
         check_size(folder, entry)
         try:
             self._descriptor = os.open(self.path, os.O_RDONLY)
@@ -93,6 +94,8 @@ class ShardTable:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        if self._lease is not None:
+            self._lease.close()
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:

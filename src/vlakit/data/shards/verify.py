@@ -9,17 +9,20 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from vlakit.data.rlds.images import decode_image
+from vlakit.data.shards.cache import CacheOptions, ShardCache
 from vlakit.data.shards.columns import columns_path, load_columns, proprio_row, scan
 from vlakit.data.shards.frames import LOWDIM, LOWDIM_ERRORS, META, frame_key, image_member, parse_lowdim
 from vlakit.data.shards.index import INDEX_NAME, STATISTICS_NAME, ShardEntry, ShardIndex, load_index
+from vlakit.data.shards.remote import url_of
 from vlakit.data.shards.statistics import NAMES, compute_statistics, load_statistics
-from vlakit.errors import VlakitError
+from vlakit.errors import CorruptRecord, VlakitError
 from vlakit.files import content_hash
 from vlakit.schema import DatasetStatistics, Float32
 
@@ -27,9 +30,17 @@ Frame = tuple[str, dict[str, bytes]]  # key, ending -> content
 
 
 def verify(folder: Path) -> list[str]:
-    """All problems of a shard folder as `file, key: what is wrong`; an empty list when there is none."""
+    """All problems of a shard folder as `file, key: what is wrong`; an empty list when there is none.
+
+    One behind a URL is read through the usual cache, shard by shard. Raises Unreachable, NotAShardFolder for that.
+    """
+    url = url_of(folder)
+    cache = None if url is None else ShardCache.open(url, CacheOptions())
+    folder = folder if cache is None else cache.folder
     try:
         index = load_index(folder)
+        if cache is not None:
+            cache.check_index(index.shards)
     except VlakitError as error:
         return [f"{INDEX_NAME}: {error.what}"]
     problems = _stray_files(folder, index)
@@ -37,7 +48,11 @@ def verify(folder: Path) -> list[str]:
     proprio: list[Float32] = []
     for shard in index.shards:
         check = _ShardCheck(folder / shard.url, shard, index)
-        problems += check.run()
+        try:
+            with nullcontext() if cache is None else cache.bring(shard):
+                problems += check.run()
+        except CorruptRecord as error:
+            problems.append(f"{shard.url}: {error.what}")
         actions += check.actions
         proprio += check.proprio
     complete = sum(block.shape[1] for block in actions) == sum(shard.nsamples for shard in index.shards)

@@ -12,8 +12,10 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vlakit.data.questions import QuestionFolder
+from vlakit.data.shards.cache import CacheOptions
 from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
+from vlakit.data.shards.remote import url_of
 from vlakit.data.source import SAMPLE as SAMPLE
 from vlakit.data.source import source_folder as source_folder
 from vlakit.data.specs.spec import DatasetSpec, load_mixture, load_spec, spec_names
@@ -36,7 +38,7 @@ class LoadOptions:
     augment: a name of processing/augment.py; true means OpenVLA's. val_fraction is for a dataset that is converted on
     the way; made_by: the command that makes its source, for those who lack it. questions: name -> folder or file of
     questions about pictures (data/questions.py); mix: as `Mix` has it. later: {mixture: NAME or weights, step: N}, from
-    optimizer step N on.
+    optimizer step N on. remote: as `CacheOptions` has it.
     """
 
     augment: bool | str = False
@@ -46,6 +48,7 @@ class LoadOptions:
     questions: Mapping[str, str] | None = None
     mix: Mapping[str, Any] = field(default_factory=dict[str, Any])
     later: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    remote: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class VLADataModule(LightningDataModule):
 
     A dataset that is not there yet is converted from `sources[dataset]` if that names a dataset, as its spec says:
     the file `specs[dataset]`, else the one of its name in conf/dataset. batch_size counts the samples of one device.
-    `processor` leaves with the datasets' statistics: take `self.processor` from here on.
+    `processor` leaves with the datasets' statistics: take `self.processor` from here on. `root` may be a URL (s3://,
+    https://) of finished folders, where nothing is converted.
     """
 
     def __init__(
@@ -119,7 +123,7 @@ class VLADataModule(LightningDataModule):
     @property
     def folders(self) -> dict[str, str]:
         """Dataset -> its shard folder."""
-        return {name: str(folder.path) for name, folder in self.shards.items()}
+        return {name: folder.place for name, folder in self.shards.items()}
 
     @property
     def surroundings(self) -> dict[str, dict[str, Any]]:
@@ -232,6 +236,8 @@ class VLADataModule(LightningDataModule):
 
     def _open(self, folder: Path, dataset: str, sources: Mapping[str, str], cameras: Sequence[str]) -> ShardFolder:
         fraction = self.options.val_fraction
+        if url_of(folder) is not None:
+            return self._checked(self._open_remote(folder), dataset, cameras)
         if dataset in sources:
             self._check_source(source_folder(sources[dataset]), folder)
             options = {"val_fraction": fraction, "cameras": cameras}
@@ -244,12 +250,23 @@ class VLADataModule(LightningDataModule):
                 where=str(folder),
                 do=f"set data.val_fraction={held_out}, or paths.data to another folder",
             )
+        return self._checked(shards, dataset, cameras)
+
+    def _open_remote(self, url: Path) -> ShardFolder:
+        """With as many open shards as a group that is shuffled needs, and half of the next, for which there is room."""
+        n_open = -(-3 * self.options.shuffle_shards // 2)
+        shards = ShardFolder.open(url, open_shards=n_open, remote=CacheOptions(**self.options.remote))
+        if shards.cache is not None:
+            shards.cache.check_room(shards.index.shards, n_open)
+        return shards
+
+    def _checked(self, shards: ShardFolder, dataset: str, cameras: Sequence[str]) -> ShardFolder:
         shards.check()
         missing = [camera for camera in cameras if camera not in shards.index.cameras]
         if missing:
             raise InvalidData(
                 f"no camera {missing[0]!r} in dataset {dataset!r}: its shards hold {', '.join(shards.index.cameras)}",
-                where=str(folder),
+                where=shards.place,
                 do=f"into another folder: vlakit shards dataset={dataset} cameras=[{','.join(cameras)}]",
             )
         return shards
