@@ -178,8 +178,8 @@ def tiny_batch(tiny_processor: TokenProcessor, samples: list[Sample]) -> Batch:
 def bridge_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped episodes as shards, a fifth of them held out; never write into it."""
     from vlakit.data.shards.convert import convert
+    from vlakit.data.source import SAMPLE
     from vlakit.data.specs.spec import load_spec
-    from vlakit.data.stream.datamodule import SAMPLE
 
     folder = tmp_path_factory.mktemp("shards") / "bridge_orig"
     convert(SAMPLE, folder, load_spec("bridge_orig"), val_fraction=0.2)

@@ -13,7 +13,7 @@ from commands import complaint, run, says
 from PIL import Image
 from rlds_writer import dataset, example, floats, strings, tensor, write_folder
 
-from vlakit.data.stream.datamodule import SAMPLE
+from vlakit.data.source import SAMPLE
 from vlakit.errors import CorruptRecord
 
 FILE = "toy-train.tfrecord-00000-of-00001"

@@ -21,6 +21,7 @@ from vlakit.cli.key_groups import (
     PREFERENCE,
     QUANTIZE,
     QUESTIONS,
+    REMOTE,
     SELECT,
     STORE,
     WHOLE,
@@ -104,10 +105,7 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
-    **below(
-        "remote",
-        {"cache": Place, "cache_gb": real(gt=0), "attempts": whole(1, 100), "timeout_s": real(gt=0, le=3600)},
-    ),
+    **below("remote", REMOTE),
     **QUESTIONS,
     **PAIRS,
 }

@@ -9,7 +9,8 @@ import torch
 from tiny_runs import Trace, built, data_of, trainer_of
 
 from vlakit.data.shards.reader import SampleRef, ShardFolder
-from vlakit.data.stream.datamodule import SAMPLE, VLADataModule, source_folder
+from vlakit.data.source import SAMPLE, source_folder
+from vlakit.data.stream.datamodule import VLADataModule
 from vlakit.errors import CheckpointMismatch, ConfigError, NotAShardFolder
 from vlakit.processing.augment import Augmentation
 from vlakit.processing.images import decode_jpeg

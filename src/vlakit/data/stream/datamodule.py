@@ -16,8 +16,7 @@ from vlakit.data.shards.cache import CacheOptions
 from vlakit.data.shards.convert import ensure
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.shards.remote import url_of
-from vlakit.data.source import SAMPLE as SAMPLE
-from vlakit.data.source import source_folder as source_folder
+from vlakit.data.source import source_folder
 from vlakit.data.specs.spec import DatasetSpec, load_mixture, load_spec, spec_names
 from vlakit.data.stream.later import chosen
 from vlakit.data.stream.loading import Collate, MixtureSampler, SampleDataset, deaf
