@@ -16,6 +16,7 @@ from vlakit.cli import request_keys
 from vlakit.cli.key_groups import (
     BATCHES,
     CHECKPOINT,
+    DOCTOR,
     PAIRS,
     POLICY,
     PREFERENCE,
@@ -160,6 +161,7 @@ _COUNTED = {**LR, "format": FORMAT, **below("model", MODEL), **below("strategy",
 _ROLLED = {"episodes": Some, "tasks": Texts, "workers": Few, "format": FORMAT}
 _FIXED: dict[str, dict[str, Any]] = {
     "serve": SERVE,
+    "doctor": DOCTOR,
     "suite": below("suite", SUITE),
     "explain": _COUNTED,
     "bench": {**_COUNTED, **BATCHES, **below("paths", PATHS), **below("data", DATA), "batches": Some, "device": Device},
@@ -190,8 +192,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         "cameras": Annotated[Texts, Field(min_length=1)],
         "image_size": maybe(Pixels),
         "val_fraction": real(ge=0, lt=1),
-        "max_frames_per_shard": whole(1),
-        "max_bytes_per_shard": whole(1),
+        **dict.fromkeys(("max_frames_per_shard", "max_bytes_per_shard"), whole(1)),
         "on_error": chosen("raise", "skip"),
         "max_errors": real(ge=0, le=1),
         "workers": whole(1, 1024),
