@@ -91,7 +91,8 @@ def test_it_imports_neither_torch_nor_mlflow_nor_anything_of_an_extra(tmp_path: 
     )
     modules = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
     assert not modules & {"torch", "lightning", "mlflow", "mujoco"}
-    distributions = {one for name in modules for one in packages_distributions().get(name, [])}
+    places = packages_distributions()
+    distributions = {one for name in modules for one in places.get(name, [])}
     base = {Requirement(line).name for line in PROJECT["dependencies"]}
     optional = {Requirement(line).name for lines in PROJECT["optional-dependencies"].values() for line in lines}
     assert not distributions & (optional - base)

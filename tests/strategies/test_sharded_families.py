@@ -21,7 +21,8 @@ from vlakit.errors import ConfigError
 from vlakit.models.adapters import LoraNumbers, inject_lora
 from vlakit.models.network import Network
 from vlakit.schema import Batch, DatasetStatistics, Sample
-from vlakit.strategies.sharding import check_shardable, shard
+from vlakit.strategies.optim import parameter_groups
+from vlakit.strategies.sharding import FullySharded, check_shardable, shard
 
 Case = tuple[Network, Batch]
 
@@ -124,3 +125,32 @@ def test_what_needs_whole_weights_is_refused_in_words(attribute: str, value: Any
     with pytest.raises(ConfigError, match=word):
         check_shardable(policy)
     check_shardable(SimpleNamespace(**{attribute: None}))  # pyright: ignore[reportArgumentType]
+
+
+def stepped(network: Network, batch: Batch) -> torch.optim.Optimizer:
+    """AdamW's state behind a step, in groups with and without decay and with a frozen part before them."""
+    next(network.parameters()).requires_grad_(False)
+    optimizer = torch.optim.AdamW(parameter_groups(network, decay_norms_and_biases=False))  # pyright: ignore[reportArgumentType]
+    network(batch).loss.backward()
+    optimizer.step()
+    return optimizer
+
+
+def test_moments_are_numbered_in_a_file_as_those_of_one_process(
+    mesh: DeviceMesh, bridge_statistics: DatasetStatistics, samples: list[Sample]
+) -> None:
+    network, batch = FAMILIES["octo"](bridge_statistics, samples)
+    there = deepcopy(network)
+    shard(there, mesh)
+    plain, spread, strategy = stepped(network, batch), stepped(there, batch), FullySharded()
+    assert len(plain.param_groups) == 2
+    written = strategy.optimizer_state(spread)
+    torch.testing.assert_close(written["state"], plain.state_dict()["state"])
+    assert [group["params"] for group in written["param_groups"]] == [
+        g["params"] for g in plain.state_dict()["param_groups"]
+    ]
+    anew = torch.optim.AdamW(parameter_groups(there, decay_norms_and_biases=False))  # pyright: ignore[reportArgumentType]
+    strategy.optimizers = [anew]
+    strategy.load_optimizer_state_dict({"optimizer_states": [plain.state_dict()]})
+    assert all(isinstance(one["exp_avg"], DTensor) for one in anew.state.values())
+    torch.testing.assert_close(strategy.optimizer_state(anew)["state"], plain.state_dict()["state"])
