@@ -101,7 +101,10 @@ def check_shardable(policy: LightningModule | None) -> None:
 
 
 def shard(network: Network, mesh: DeviceMesh) -> None:
-    """Spread a network, the same in every process, over a mesh of one dimension; its blocks first, then the rest."""
+    """Spread a network, the same in every process, over a mesh of one dimension; its blocks first, then the rest.
+
+    It is trained before it answers in inference mode: nothing can be learnt through tensors that were made in that.
+    """
     options: dict[str, Any] = {"mesh": mesh}
     for block in network.blocks:
         fully_shard(block, **options)
