@@ -90,10 +90,10 @@ def results(network: Network, batch: Batch) -> tuple[torch.Tensor, torch.Tensor,
     torch.manual_seed(3)
     loss = network(batch).loss
     loss.backward()
-    torch.manual_seed(4)
-    answer = network.predict(batch)
     grads = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    return loss.detach(), answer, {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
+    grads = {name: grad.full_tensor() if isinstance(grad, DTensor) else grad for name, grad in grads.items()}
+    torch.manual_seed(4)
+    return loss.detach(), network.predict(batch), grads
 
 
 @pytest.mark.parametrize("family", FAMILIES)
