@@ -58,10 +58,10 @@ class FullySharded(ModelParallelStrategy):
         """Whole in the first process; the others help to gather it."""
 
         def gathered(value: Any) -> Any:
-            whole = value.full_tensor() if isinstance(value, DTensor) else value
-            return (
-                whole.cpu() if isinstance(whole, Tensor) and self.is_global_zero else whole if value is whole else None
-            )
+            if not isinstance(value, DTensor):
+                return value
+            whole = value.full_tensor()
+            return whole.cpu() if self.is_global_zero else None
 
         return tree_map(gathered, optimizer.state_dict())
 
