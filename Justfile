@@ -37,6 +37,10 @@ test *args: setup
 test-all: setup
     @{{bin}}/python -m pytest -q -n 2 --dist worksteal -m "not gpu"
 
+# Kill training, conversion, evaluation, sweep, collection, selection at random times, 20 each (--kills 2 --only training)
+chaos *args: setup
+    @{{bin}}/python experiments/reliability/chaos.py {{args}}
+
 # Execute the notebooks from the first cell to the last; what they make goes into temporary folders (5 minutes)
 notebooks: setup
     {{bin}}/jupyter-execute --timeout=600 notebooks/*.ipynb

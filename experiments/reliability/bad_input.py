@@ -49,6 +49,7 @@ BASE = {  # each ends in one error, or at once, after its words were checked
     "explain": ["model=tiny"],
     "plan": ["model=tiny"],
     "bench": ["data.root={no}", "data.sources={{}}"],
+    "doctor": ["tracking_uri=sqlite:///{no}/mlflow.db"],
     "shards": ["dataset=bridge_orig", "source={no}"],
     "data": ["init={no}"],
     "train": ["data.root={no}", "data.sources={{}}", "logger=none", "paths.runs={work}/runs"],

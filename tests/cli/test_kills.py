@@ -16,11 +16,14 @@ import torch
 from commands import LIGHT, train_here
 from mlflow import MlflowClient
 from places import ROOT
+from torch.utils._pytree import tree_flatten_with_path
 
+from vlakit.cli.errors import readable_errors
 from vlakit.tracking.mlflow import runs
 
 pytestmark = pytest.mark.slow
 KILLS = 20
+SIGNALS = int(os.environ.get("VLAKIT_SIGNALS", "8"))
 LORA = ("experiment=lora_r32", "strategy.rank=4", "strategy.dropout=0.1", "num_workers=1", "steps=120")
 EVERY = ("validate_every=5", "trainer.log_every_n_steps=1", "logger.system_metrics=false", "logger.checkpoint=none")
 
@@ -73,6 +76,50 @@ def test_twenty_kills_leave_no_point_doubled_and_none_lost(tmp_path: Path, bridg
     assert found == unbroken
     assert [step for step, _ in found["train/loss"]] == list(range(120))
     assert [step for step, _ in found["val/loss"]] == list(range(4, 120, 5))
+
+
+def requeued(folder: Path, *words: object) -> None:
+    """What the console script does in a process of its own: an exit code for a signal, no traceback."""
+    with readable_errors():
+        train_here(folder, *words, "ckpt_path=auto")
+
+
+def same_training(one: Path, other: Path) -> None:
+    """Weights, moments and generators of two last.ckpt are equal to the bit."""
+    parts = [torch.load(file, weights_only=True) for file in (one, other)]
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "random_states", "global_step"):
+        first, second = (tree_flatten_with_path(part[key])[0] for part in parts)
+        assert [path for path, _ in first] == [path for path, _ in second]
+        pairs = zip(first, second, strict=True)
+        equal = [torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for (_, a), (_, b) in pairs]
+        assert all(equal), key
+
+
+def test_a_command_given_again_after_every_signal_ends_with_the_weights_of_an_unbroken_run(
+    tmp_path: Path, bridge_shards: Path
+) -> None:
+    """SIGTERM and SIGUSR1 at random times, before the first step too; the command is the same each time."""
+    words = [*LORA[:-1], "steps=40", "validate_every=15", "logger=none", f"data.root={bridge_shards.parent}"]
+    context, draw, codes = get_context("fork"), random.Random(1), []
+    whole = context.Process(target=requeued, args=(tmp_path / "whole", *words))
+    started = time.monotonic()
+    whole.start()
+    whole.join()
+    takes = time.monotonic() - started
+    assert whole.exitcode == 0
+    while not codes or codes[-1] != 0:
+        process = context.Process(target=requeued, args=(tmp_path / "broken", *words))
+        process.start()
+        process.join(draw.uniform(0, takes) if len(codes) < SIGNALS else None)
+        if process.is_alive():
+            os.kill(process.pid or 0, draw.choice([signal.SIGTERM, signal.SIGUSR1]))
+        process.join()
+        codes.append(process.exitcode)
+    print(f"{len(codes) - 1} signals: {codes}")
+    untrained = {-signal.SIGTERM, -signal.SIGUSR1}  # it came before the first step: a shell sees 143 and 138 too
+    assert set(codes[:-1]) <= {128 + signal.SIGTERM, 128 + signal.SIGUSR1, *untrained}
+    assert set(codes[:-1]) - untrained
+    same_training(tmp_path / "whole/runs/run/last.ckpt", tmp_path / "broken/runs/run/last.ckpt")
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Going on: a resumed run does what its command says, or says which word it will not follow."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,8 @@ import yaml
 from commands import train_here
 from mlflow import MlflowClient
 
-from vlakit.cli.resuming import Resumed
+from vlakit.cli.resuming import Resumed, newest
+from vlakit.cli.train import main
 from vlakit.errors import ConfigError, StatisticsMissing
 from vlakit.files import FolderBusy, locked
 from vlakit.tracking.mlflow import runs
@@ -47,6 +49,61 @@ def test_a_key_that_differs_is_refused_by_name(trained: SimpleNamespace, word: s
 def test_steps_that_leave_nothing_to_do_are_an_error(trained: SimpleNamespace, steps: int) -> None:
     with pytest.raises(ConfigError, match="nothing is left to train"):
         train_here(trained.folder, *trained.words, trained.ckpt, f"steps={steps}")
+
+
+def test_auto_goes_on_from_the_newest_checkpoint_that_is_whole_and_names_those_that_are_not(
+    trained: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = (trained.folder / "runs/run/last.ckpt").read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1  # a weight, which torch alone would read without a word
+    caplog.set_level("INFO")
+    assert newest(tmp_path / "none") is None
+    for name, found in {"a": content, "b": content, "flipped": bytes(flipped), "torn": content[:-100]}.items():
+        (tmp_path / f"{name}.ckpt").write_bytes(found)
+        at = 10**9 + len(list(tmp_path.iterdir()))
+        os.utime(tmp_path / f"{name}.ckpt", (at, at))
+    assert newest(tmp_path) == tmp_path / "b.ckpt"
+    exported = torch.load(tmp_path / "b.ckpt", weights_only=True)
+    del exported["loops"]
+    torch.save(exported, tmp_path / "b.ckpt")
+    (tmp_path / "a.ckpt").unlink()
+    assert newest(tmp_path) is None
+    none, chosen, passed = (record.getMessage() for record in caplog.records)
+    assert none == "ckpt_path=auto: begins anew"
+    assert chosen.startswith(f"ckpt_path=auto: goes on from {tmp_path}/b.ckpt, step 2; passed over torn.ckpt: ")
+    assert "flipped.ckpt: the file is damaged" in chosen
+    assert passed.startswith("ckpt_path=auto: begins anew; passed over b.ckpt: the checkpoint holds weights alone")
+
+
+def test_the_same_command_trains_goes_on_and_files_what_is_done(
+    trained: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for steps in (2, 4, 4):
+        train_here(tmp_path, *trained.words, f"steps={steps}", "ckpt_path=auto", "logger=none")
+    said = [record.getMessage() for record in caplog.records if "ckpt_path=auto" in record.getMessage()]
+    file = tmp_path / "runs/run/last.ckpt"
+    assert said == [
+        "ckpt_path=auto: begins anew",
+        f"ckpt_path=auto: goes on from {file}, step 2",
+        f"ckpt_path=auto: goes on from {file}, step 4",
+    ]
+    whole = torch.load(trained_to_four(trained, tmp_path / "whole"), weights_only=True)["state_dict"]
+    state = torch.load(file, weights_only=True)["state_dict"]
+    assert [name for name in whole if not torch.equal(whole[name], state[name])] == []
+
+
+def trained_to_four(trained: SimpleNamespace, folder: Path) -> Path:
+    train_here(folder, *trained.words, "steps=4", "logger=none")
+    return folder / "runs/run/last.ckpt"
+
+
+def test_auto_asks_for_a_folder_that_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, named in ((["seed=1"], "hydra.run.dir=DIR"), (["-m", "seed=1,2"], "hydra.sweep.dir=DIR")):
+        with pytest.raises(SystemExit):
+            main([*words, "ckpt_path=auto", "logger=none"])
+        assert f"do:    name the folder: {named}" in capsys.readouterr().err
 
 
 def test_an_older_checkpoint_is_held_against_the_configuration_beside_it(

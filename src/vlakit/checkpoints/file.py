@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from torch import Tensor, nn
 
@@ -41,16 +42,34 @@ def weights_file(path: str | Path) -> Path | None:
         return place.resolve() if any(place.glob("*.safetensors")) else None
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a .ckpt file, or of the last.ckpt of a run's folder; raises CheckpointMismatch."""
+def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
+    """The content of a .ckpt file, or of the last.ckpt of a run's folder; raises CheckpointMismatch.
+
+    mmap: tensors are read when they are used.
+    """
     file = checkpoint_file(path)
     do = "use the checkpoint before it; a file with pickled code in it is refused on purpose"
-    content = load_pickled(file, "the checkpoint", do)
+    content = load_pickled(file, "the checkpoint", do, mmap=mmap)
     if not isinstance(content, dict) or CARD not in content or "state_dict" not in content:
         raise CheckpointMismatch(
             "the file is not a vlakit checkpoint", where=str(file), do="pass a .ckpt written by vlakit train"
         )
     return content
+
+
+def check_whole(file: Path) -> None:
+    """Read every byte of a .ckpt file and hold it against its checksums, which torch does not ask for.
+
+    Raises CheckpointMismatch.
+    """
+    do = "use the checkpoint before it"
+    try:
+        with ZipFile(file) as parts:
+            broken = parts.testzip()
+    except Exception as error:  # BadZipFile, and whatever else flipped bytes make of lengths and flags
+        raise CheckpointMismatch("the file is torn or no checkpoint", where=str(file), do=do) from error
+    if broken is not None:
+        raise CheckpointMismatch(f"the file is damaged: {broken}", where=str(file), do=do)
 
 
 def network_state(content: dict[str, Any]) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ VERBS = {
     "explain": "who trains, who learns, what the optimizer holds",
     "plan": "memory, time and disk of a run before it starts; what fits on which GPU",
     "bench": "rates on this machine: loader, training step",
+    "doctor": "what is here, what is missing for which extra, and whether the demo can run",
 }
 
 MODULES = {"select": "selecting"}  # cli/select.py would stand before the standard library's for a script run beside it

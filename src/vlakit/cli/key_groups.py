@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from vlakit.checked import MANY, Few, Flag, Rows, Seed, Some, Text
-from vlakit.cli.kinds import FORMAT, SHARE, Device, Place, Scalar, Texts, chosen, maybe, real, whole
+from vlakit.cli.kinds import FORMAT, RATE, SHARE, Device, Place, Scalar, Texts, chosen, maybe, real, whole
 
 STORE = {"tracking_uri": Text, "experiment": Text}
+DOCTOR = {"runs": Place, "tracking_uri": Text, "disk_gb": RATE, "format": FORMAT}
 POLICY = {"base": maybe(Place), "trusted": Texts}
 QUANTIZE = {"quantize": chosen("none", "int8", "int4"), "quantize_also": tuple[Literal["vision", "lm_head"], ...]}
 CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Flag)}
@@ -64,7 +65,7 @@ LOOKS = {
     "samples": maybe(whole(1)),
     "format": FORMAT,
 }
-WHOLE = {"serve": SERVE, "data": LOOKS}
+WHOLE = {"serve": SERVE, "data": LOOKS, "doctor": DOCTOR}
 
 SELECT = {
     **dict.fromkeys(("pool", "dataset", "paths.runs"), Place),

@@ -1,17 +1,19 @@
-"""Going on from a checkpoint: what it is, and whether the command asks for the training that wrote it."""
+"""Going on from a checkpoint: which it is, and whether the command asks for the training that wrote it."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from vlakit import __version__
 from vlakit.checkpoints.card import CARD, Card
-from vlakit.checkpoints.file import checkpoint_file, read_checkpoint
+from vlakit.checkpoints.file import check_whole, checkpoint_file, read_checkpoint
 from vlakit.errors import CheckpointMismatch, ConfigError
 from vlakit.trees import changes, flat
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from vlakit.strategies.base import PolicyModule
 
+log = logging.getLogger(__name__)
+AUTO = "auto"  # as ckpt_path: the newest usable checkpoint of the run's own folder, where there is one
 ALIKE = ("strategy", "data", "trainer.gradient_clip_val", "trainer.accumulate_grad_batches", "trainer.precision")
 FREE = (
     "data.root",
@@ -60,12 +64,7 @@ class Resumed:
         content = read_checkpoint(file)
         card = Card.from_dict(content[CARD], where=str(file))
         policy.check_resumed(card, where=str(file))
-        if "loops" not in content:  # exported, or shipped
-            raise CheckpointMismatch(
-                "the checkpoint holds weights alone, and no training to go on with",
-                where=str(file),
-                do="to start from its weights: model.weights=CKPT in place of ckpt_path",
-            )
+        _check_training(content, file)
         resumed = cls(file, card, int(content["global_step"]), _before(content, file))
         resumed._check_settings(compared(to_plain(cfg)))
         if cfg.steps <= resumed.step and not (finish and cfg.steps == resumed.step):
@@ -108,6 +107,50 @@ class Resumed:
         )
 
 
+def settle(cfg: DictConfig) -> bool:
+    """Put what ckpt_path=auto finds in its place; whether it stood there."""
+    if cfg.ckpt_path != AUTO:
+        return False
+    found = newest(Path(cfg.paths.output))
+    cfg.ckpt_path = None if found is None else str(found)
+    return True
+
+
+def newest(folder: Path) -> Path | None:
+    """The last written checkpoint of a folder from which a training can go on; None where there is none.
+
+    A line of the log says which, and what is damaged, torn or holds no training and was passed over.
+    """
+    passed: list[str] = []
+    chosen, found = None, "begins anew"
+    for file in sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        try:
+            check_whole(file)
+            content = read_checkpoint(file, mmap=True)
+            _check_training(content, file)
+        except CheckpointMismatch as error:
+            passed.append(f"{file.name}: {error.what}")
+        else:
+            chosen, found = file, f"goes on from {file}, step {content['global_step']}"
+            break
+    told = f"ckpt_path={AUTO}: {found}" + (f"; passed over {'; '.join(passed)}" if passed else "")
+    log.log(logging.WARNING if passed else logging.INFO, "%s", told)
+    return chosen
+
+
+def check_folder_stays(cfg: DictConfig, hydra: DictConfig) -> None:
+    """Refuse ckpt_path=auto where every command makes a folder of its own. Raises ConfigError."""
+    many = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+    folder = OmegaConf.to_container(hydra.sweep if many else hydra.run, resolve=False)["dir"]
+    output = OmegaConf.to_container(cfg.paths, resolve=False)["output"]
+    if cfg.ckpt_path == AUTO and "${now:" in folder and (many or "${hydra:" in output):
+        raise ConfigError(
+            f"ckpt_path={AUTO} looks in the run's own folder, and this command makes a new one each time",
+            where="command line",
+            do=f"name the folder: hydra.{'sweep' if many else 'run'}.dir=DIR",
+        )
+
+
 def compared(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Key -> value of all that a run must share with the one that it goes on with; classes by their names."""
     values = {
@@ -117,6 +160,15 @@ def compared(plain: Mapping[str, Any]) -> dict[str, Any]:
     }
     kept = {key: value for key, value in values.items() if not key.startswith(FREE)}
     return {key: str(value).rpartition(".")[2] if key.endswith("_target_") else value for key, value in kept.items()}
+
+
+def _check_training(content: Mapping[str, Any], file: Path) -> None:
+    if "loops" not in content:  # exported, or shipped
+        raise CheckpointMismatch(
+            "the checkpoint holds weights alone, and no training to go on with",
+            where=str(file),
+            do="to start from its weights: model.weights=CKPT in place of ckpt_path",
+        )
 
 
 def _before(content: Mapping[str, Any], file: Path) -> Mapping[str, Any]:

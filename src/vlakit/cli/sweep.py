@@ -100,6 +100,8 @@ class Job:
             return self._run(cfg, train)
 
     def _run(self, cfg: DictConfig, train: Callable[[], dict[str, float]]) -> dict[str, float]:
+        from vlakit.cli.resuming import AUTO
+
         before = read_note(self.folder)
         if before.get("overrides", list(self.overrides)) != list(self.overrides):
             raise ConfigError(
@@ -110,9 +112,8 @@ class Job:
         if before.get("status") == FINISHED:
             log.info("finished before: %s in %s", self.name, self.folder)
             return before["metrics"]
-        left = [file for name in ("last", "interrupted") if (file := self.folder / f"{name}.ckpt").is_file()]
-        if before and cfg.ckpt_path is None and left:
-            cfg.ckpt_path = str(max(left, key=lambda file: file.stat().st_mtime))
+        if before and cfg.ckpt_path is None:
+            cfg.ckpt_path = AUTO
         self._note(RUNNING)
         try:
             metrics = train()

@@ -66,7 +66,7 @@ def trained(
     from vlakit.cli.evaluate import check_ahead, check_units, evaluate_trained
     from vlakit.cli.policies import policy_of
     from vlakit.cli.recording import Record
-    from vlakit.cli.resuming import Resumed
+    from vlakit.cli.resuming import Resumed, settle
     from vlakit.processing.processor import build_processor
     from vlakit.seeding import seed_everything
 
@@ -81,9 +81,10 @@ def trained(
     data = instantiate(cfg.data, processor=processor, _convert_="all")
     check_units(tested, data.processor)
     policy = policy_of(cfg, data.processor)
-    resumed = Resumed.of(cfg, policy, finish=finish)
+    requeued = settle(cfg)
+    resumed = Resumed.of(cfg, policy, finish=finish or requeued)
     record = Record(cfg, run_name or cfg.name, parent, data, resumed)
-    trainer = _trainer(cfg, record)
+    trainer = _trainer(cfg, record, requeued=requeued)
     if resumed is not None:
         resumed.check_devices(cfg, trainer)
     with _stoppable(trainer):
@@ -104,13 +105,19 @@ def trained(
     return metrics
 
 
-def _trainer(cfg: DictConfig, record: Record) -> Trainer:
+def _trainer(cfg: DictConfig, record: Record, *, requeued: bool) -> Trainer:
+    """requeued: by the user's own job script, so Lightning is not to do it, which saves in the middle of a step."""
     from lightning.pytorch.callbacks import ProgressBar
+    from lightning.pytorch.plugins.environments import SLURMEnvironment
 
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
     if not cfg.trainer.enable_progress_bar:  # with which Lightning refuses a bar
         callbacks = [one for one in callbacks if not isinstance(one, ProgressBar)]
-    return instantiate(cfg.trainer, callbacks=[*callbacks, record], logger=record.logger or False, _convert_="all")
+    plugins = [instantiate(plugin) for plugin in cfg.trainer.get("plugins") or ()]
+    if requeued and SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    own = {"callbacks": [*callbacks, record], "logger": record.logger or False, "plugins": plugins}
+    return instantiate(cfg.trainer, **own, _convert_="all")
 
 
 @contextmanager
@@ -142,7 +149,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _job(cfg: DictConfig) -> dict[str, float]:
+    from vlakit.cli.resuming import check_folder_stays
+
     config = HydraConfig.get()
+    check_folder_stays(cfg, config)
     overrides = list(config.overrides.task)
     name = _run_name(cfg, overrides)
     # A launcher may start a job where the environment does not reach: Hydra's own record of the folders does.

@@ -7,6 +7,7 @@ What only some can do is a protocol: `Likelihood`, `Distribution`, `Answering`, 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from vlakit.errors import CheckpointMismatch, PartMissing
 from vlakit.processing.processor import Processor
 from vlakit.registry import Registry
 from vlakit.schema import Batch, Inputs
+
+_BLOCK = re.compile(r"(?:.*\.)?(?:layers|blocks)\.\d+")
 
 
 @dataclass
@@ -78,6 +81,12 @@ class Network(nn.Module):
     def undecayed(self) -> Sequence[str]:
         """Globs of parameters without weight decay, where norms and biases have none."""
         return ()
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """What is gathered as one where the network is spread over devices: `layers.N` and `blocks.N`, outermost."""
+        found = {name: module for name, module in self.named_modules() if _BLOCK.fullmatch(name)}
+        return [m for name, m in found.items() if not any(name.startswith(f"{outer}.") for outer in found)]
 
     @property
     def description(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from vlakit.strategies.feature_cache import FeatureCache, check_frozen, opened
 from vlakit.strategies.metrics import ActionMetrics
 from vlakit.strategies.optim import parameter_groups
 from vlakit.strategies.resuming import Continuation
+from vlakit.strategies.sharding import shard
 from vlakit.strategies.trainable import train_only
 
 
@@ -100,6 +101,8 @@ class PolicyModule(LightningModule):
         self.prepare(model)
         if self.feature_cache is not None:
             check_frozen(capability(model, HasFeatures, purpose="strategy.feature_cache").encoder)
+        if self.device_mesh is not None:
+            shard(model, self.device_mesh["data_parallel"])
         self.model, self.validation = model, ActionMetrics(self.processor)
 
     def trained(self) -> list[dict[str, object]]:

@@ -7,12 +7,12 @@ likeliest token at each place. The loss is on every action of the window, as the
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlakit.errors import CheckpointMismatch, ConfigError, InvalidData, nearest
 from vlakit.models.network import Drawn, Network, Output, row_means
@@ -53,6 +53,11 @@ class RT1(Network):
         self.token_learner = TokenLearner(width, image_tokens)
         sizes = _sizes(DecoderSizes, transformer, "transformer")
         self.transformer = Decoder(settings.window, image_tokens, n_tokens, settings.n_bins, sizes, width)
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """Of the transformer: the encoder's stages are not called as a whole."""
+        return list(self.transformer.layers)
 
     def forward(self, batch: Batch) -> Output:
         """Mean cross-entropy over the action tokens of every moment of the window that has an action."""
