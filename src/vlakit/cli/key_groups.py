@@ -13,6 +13,12 @@ QUANTIZE = {"quantize": chosen("none", "int8", "int4"), "quantize_also": tuple[L
 CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Flag)}
 BATCHES = {"batch_size": Rows, "num_workers": Few, "seed": Seed}
 QUESTIONS = {"questions": dict[Text, Place] | None, "mix.robot": SHARE, "mix.loss": chosen("example", "token")}
+REMOTE = {
+    "remote.cache": Place,
+    "remote.cache_gb": real(gt=0),
+    "remote.attempts": whole(1, 100),
+    "remote.timeout_s": real(gt=0, le=3600),
+}
 
 PREFERENCE = {  # of strategy
     "loss": Text,

@@ -21,6 +21,7 @@ from vlakit.cli.key_groups import (
     PREFERENCE,
     QUANTIZE,
     QUESTIONS,
+    REMOTE,
     SELECT,
     SERVE,
     STORE,
@@ -104,11 +105,8 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
-    **below(
-        "remote",
-        {"cache": Place, "cache_gb": real(gt=0), "attempts": whole(1, 100), "timeout_s": real(gt=0, le=3600)},
-    ),
     **QUESTIONS,
+    **REMOTE,
     **PAIRS,
 }
 STEPS = whole(1, 10**10)
