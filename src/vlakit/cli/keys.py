@@ -185,10 +185,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         **{f"table1.{row}.gpus": Rows for row in ROWS},
     },
     "shards": {
-        "dataset": maybe(Place),
-        "source": maybe(Place),
-        "out": maybe(Place),
-        **dict.fromkeys(("append", "verify", "look"), maybe(Place)),
+        **dict.fromkeys(("dataset", "source", "out", "append", "verify", "look"), maybe(Place)),
         "cameras": Annotated[Texts, Field(min_length=1)],
         "image_size": maybe(Pixels),
         "val_fraction": real(ge=0, lt=1),
