@@ -13,9 +13,14 @@ POLICY = {"base": maybe(Place), "trusted": Texts}
 QUANTIZE = {"quantize": chosen("none", "int8", "int4"), "quantize_also": tuple[Literal["vision", "lm_head"], ...]}
 CHECKPOINT = {**POLICY, "device": Device, "constrain": Flag, "strict": maybe(Flag)}
 BATCHES = {"batch_size": Rows, "num_workers": Few, "seed": Seed}
-REMOTE = {"cache": Place, "cache_gb": real(gt=0), "attempts": whole(1, 100), "timeout_s": real(gt=0, le=3600)}
 QUESTIONS = {"questions": dict[Text, Place] | None, "mix.robot": SHARE, "mix.loss": chosen("example", "token")}
 QUESTIONS |= {"later.mixture": Text | dict[Text, real(gt=0)] | None, "later.step": maybe(whole(1))}  # of data too
+REMOTE = {
+    "remote.cache": Place,
+    "remote.cache_gb": real(gt=0),
+    "remote.attempts": whole(1, 100),
+    "remote.timeout_s": real(gt=0, le=3600),
+}
 
 PREFERENCE = {  # of strategy
     "loss": Text,

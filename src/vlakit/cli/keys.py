@@ -105,8 +105,8 @@ DATA = {
     **BATCHES,
     "augment": Flag | Text,
     "shuffle_shards": whole(1, MANY),
-    **below("remote", REMOTE),
     **QUESTIONS,
+    **REMOTE,
     **PAIRS,
 }
 STEPS = whole(1, 10**10)
@@ -185,10 +185,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         **{f"table1.{row}.gpus": Rows for row in ROWS},
     },
     "shards": {
-        "dataset": maybe(Place),
-        "source": maybe(Place),
-        "out": maybe(Place),
-        **dict.fromkeys(("append", "verify"), maybe(Place)),
+        **dict.fromkeys(("dataset", "source", "out", "append", "verify"), maybe(Place)),
         "cameras": Annotated[Texts, Field(min_length=1)],
         "image_size": maybe(Pixels),
         "val_fraction": real(ge=0, lt=1),
