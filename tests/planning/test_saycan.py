@@ -112,10 +112,15 @@ class Hasty:
         return said
 
 
+def hasty(state: InitialState) -> Hasty:
+    """One for each start."""
+    return Hasty(state)
+
+
 @pytest.mark.parametrize(("done", "right"), [("learned", True), ("constant", False)])
 def test_known_ends_hold_a_hasty_language_model_back(tmp_path: Path, done: Any, right: bool) -> None:
     states = SUITE.initial_states("long_horizon", 1)
-    planner = planned(lambda state: Hasty(state), Possible(SUITE.skills), tmp_path, how=Choosing(done=done, c_done=1.0))
+    planner = planned(hasty, Possible(SUITE.skills), tmp_path, how=Choosing(done=done, c_done=1.0))
     found = came_of(planner, states, tmp_path)
     assert [one.plan_success for one in found] == [right]
     assert [step.value for step in read_steps(tmp_path)[states[0].name] if step.skill == DONE] == [1.0]
