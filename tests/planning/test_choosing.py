@@ -40,6 +40,21 @@ def test_a_hand_table(how: dict[str, object], winner: int) -> None:
     assert chooser(**how).choose("", [], VALUES).option == winner
 
 
+@pytest.mark.parametrize(("said", "option"), [(0.9, 3), (0.01, 2)])
+def test_done_is_worth_a_constant_or_what_the_affordances_say(said: float, option: int) -> None:
+    log_p, values = np.log([0.01, 0.01, 0.48, 0.5]), np.array([0.0, 0.0, 0.3, said])
+    assert chooser(log_p, done="learned").choose("", [], values).option == option
+    assert chooser(log_p, c_done=0.2).choose("", [], values).option == 2
+    assert chooser(log_p, c_done=0.5).choose("", [], values).option == 3
+
+
+def test_an_open_loop_learns_of_no_end() -> None:
+    with pytest.raises(ConfigError, match="nothing has come about"):
+        Choosing(done="learned", mode="open_loop")
+    with pytest.raises(UnknownName, match="no done called"):
+        Choosing(done="learnt")  # pyright: ignore[reportArgumentType]
+
+
 def test_values_that_are_all_1_leave_the_language_model_alone() -> None:
     alone = Choosing(combine="lm_only").joined(LOG_P, np.ones(4))
     assert np.allclose(Choosing(combine="product").joined(LOG_P, np.ones(4)), alone)

@@ -34,6 +34,9 @@ def test_the_expert_succeeds_at_what_can_begin_and_nothing_else_counts() -> None
     assert tries.success.sum() >= 0.7 * tried
     assert tries.success.mean() <= 1 / (1 + IMPOSSIBLE)
     assert len(np.unique(tries.start)) == 6
+    assert tries.ended is not None
+    before, after = tries.ended.success[::2], tries.ended.success[1::2]
+    assert (len(before), before.any(), after.sum()) == (tried, False, tries.success.sum())
 
 
 def test_a_start_is_seen_as_it_is_when_each_skill_begins() -> None:
@@ -61,13 +64,19 @@ def test_values_come_back_from_their_file_and_serve_a_planner(tmp_path: Path) ->
     fitted = Fit(epochs=1)(tries, SUITE.skills)
     file = tmp_path / "values.pt"
     save_values(file, fitted, SUITE.skills, "a policy")
-    learned = Learned(load_values(file, SUITE.skills, "a policy"), pixels)
+    learned = Learned(load_values(file, SUITE.skills, "a policy"), pixels, SUITE.skills)
     states = SUITE.initial_states("single", 2)
     seen = [SUITE.environment().reset(state) for state in states]
     turns = {slot: Turn(state, 0, one) for slot, (state, one) in enumerate(zip(states, seen, strict=True))}
     values = learned.values(turns, LocalWorlds(SUITE))
     assert np.allclose(np.stack([values[0], values[1]])[:, :-1], fitted.network.values(pixels(seen)), atol=1e-6)
     assert values[0][-1] == 1
+    skills, ended = [SUITE.skills.options[3], SUITE.skills.options[40]], fitted.network.ended
+    assert ended is not None
+    come_about = ended.values(pixels(seen))
+    done = learned.values(turns, LocalWorlds(SUITE), {0: skills, 1: []})
+    assert np.isclose(done[0][-1], come_about[0, 3] * come_about[0, 40])
+    assert done[1][-1] == 1
     with pytest.raises(CheckpointMismatch, match="another policy"):
         load_values(file, SUITE.skills, "another")
     with pytest.raises(CheckpointMismatch, match="other skills"):

@@ -100,6 +100,32 @@ def test_starts_repeat_and_splits_share_none() -> None:
     assert len(set(contents)) == 8
 
 
+class Hasty:
+    """Wants to say done, and as second best what is right."""
+
+    def __init__(self, state: InitialState) -> None:
+        self.inner = oracle(state)
+
+    def score(self, prompt: str, options: Sequence[str]) -> Any:
+        said = self.inner.score(prompt, options)
+        said.log_probs[list(options).index(DONE)] = 0.0
+        return said
+
+
+def hasty(state: InitialState) -> Hasty:
+    """One for each start."""
+    return Hasty(state)
+
+
+@pytest.mark.parametrize(("done", "right"), [("learned", True), ("constant", False)])
+def test_known_ends_hold_a_hasty_language_model_back(tmp_path: Path, done: Any, right: bool) -> None:
+    states = SUITE.initial_states("long_horizon", 1)
+    planner = planned(hasty, Possible(SUITE.skills), tmp_path, how=Choosing(done=done, c_done=1.0))
+    found = came_of(planner, states, tmp_path)
+    assert [one.plan_success for one in found] == [right]
+    assert [step.value for step in read_steps(tmp_path)[states[0].name] if step.skill == DONE] == [1.0]
+
+
 class Wrong:
     """Always wants the same skill first."""
 

@@ -42,11 +42,13 @@ def main(overrides: Sequence[str]) -> None:
     fitted = Fit(epochs=cfg["epochs"], seed=cfg["seed"])(tries, skills)
     save_values(out, fitted, skills, policy.content_hash())
     report = {"out": str(out), "tries": len(tries), "skills": len(skills), **asdict(fitted.held_out)}
-    emit(report, text(fitted.held_out, len(tries), out), cfg["format"])
+    report["done"] = None if fitted.ended is None else asdict(fitted.ended)
+    lines = [f"{len(tries)} tries; of {fitted.held_out.n} from starts held out:", text(fitted.held_out)]
+    lines += [] if fitted.ended is None else ["of whether a skill has come about (done):", text(fitted.ended)]
+    emit(report, "\n".join([*lines, f"values in {out}"]), cfg["format"])
 
 
-def text(held_out: Calibration, n_tries: int, out: Path) -> str:
-    """Three lines."""
+def text(held_out: Calibration) -> str:
+    """One line."""
     area = "no AUROC: one outcome only" if held_out.auroc is None else f"AUROC {held_out.auroc:.3f}"
-    rates = f"{area}, Brier {held_out.brier:.3f}, ECE {held_out.ece:.3f}; {held_out.base_rate:.3f} of them succeeded"
-    return f"{n_tries} tries; of {held_out.n} from starts held out:\n{rates}\nvalues in {out}"
+    return f"{area}, Brier {held_out.brier:.3f}, ECE {held_out.ece:.3f}; {held_out.base_rate:.3f} of them succeeded"

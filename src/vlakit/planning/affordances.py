@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from vlakit.evaluation.worlds import Failure, Worlds
 from vlakit.models.network import tensors_hash
 from vlakit.planning.choosing import presence
 from vlakit.planning.exploring import See
-from vlakit.planning.skills import Library
+from vlakit.planning.skills import DONE, Library
 from vlakit.planning.value_files import load_values
 from vlakit.planning.values import ValueNetwork
 from vlakit.registry import Registry
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from vlakit.policy import TrainedPolicy
 
 
+Values: TypeAlias = dict[int, Float64 | Failure]
+Said: TypeAlias = Mapping[int, Sequence[str]]  # slot -> the skills of its plan so far
+
+
 class Affordances(Protocol):
     """Values of all skills in the worlds of some slots."""
 
-    def values(self, turns: Mapping[int, Turn], worlds: Worlds) -> dict[int, Float64 | Failure]:
-        """(N + 1,) in [0, 1] for each slot: the library's skills, then done."""
+    def values(self, turns: Mapping[int, Turn], worlds: Worlds, said: Said | None = None) -> Values:
+        """(N + 1,) in [0, 1] for each slot: the library's skills, then done, 1 where nothing is known of it."""
         ...
 
 
@@ -48,7 +52,7 @@ class Everything:
     def __init__(self, skills: Library) -> None:
         self.skills = skills
 
-    def values(self, turns: Mapping[int, Turn], worlds: Worlds) -> dict[int, Float64 | Failure]:
+    def values(self, turns: Mapping[int, Turn], worlds: Worlds, said: Said | None = None) -> Values:
         """See Affordances."""
         return {slot: np.ones(len(self.skills) + 1) for slot in turns}
 
@@ -59,9 +63,14 @@ class Possible:
     def __init__(self, skills: Library) -> None:
         self.skills = skills
 
-    def values(self, turns: Mapping[int, Turn], worlds: Worlds) -> dict[int, Float64 | Failure]:
-        """See Affordances."""
-        return worlds.call("possible", dict.fromkeys(turns, ()))
+    def values(self, turns: Mapping[int, Turn], worlds: Worlds, said: Said | None = None) -> Values:
+        """See Affordances; done where what is wanted is so."""
+        possible: Values = worlds.call("possible", dict.fromkeys(turns, ()))
+        right: dict[int, Any] = worlds.call("right", dict.fromkeys(turns, ()))
+        for slot, one in possible.items():
+            if not isinstance(one, Failure) and not isinstance(right[slot], Failure):
+                one[-1] = DONE in right[slot]
+        return possible
 
 
 class Detected:
@@ -73,7 +82,7 @@ class Detected:
     def __init__(self, skills: Library) -> None:
         self.needs = [*(skill.needs for skill in skills), []]
 
-    def values(self, turns: Mapping[int, Turn], worlds: Worlds) -> dict[int, Float64 | Failure]:
+    def values(self, turns: Mapping[int, Turn], worlds: Worlds, said: Said | None = None) -> Values:
         """See Affordances."""
         seen: dict[int, Any] = worlds.call("seen", dict.fromkeys(turns, ()))
         return {s: one if isinstance(one, Failure) else presence(self.needs, one) for s, one in seen.items()}
@@ -82,16 +91,23 @@ class Detected:
 class Learned:
     """What a network says of what the camera shows; see: observations -> the features (B, P, D) that it reads."""
 
-    def __init__(self, network: ValueNetwork, see: See) -> None:
+    def __init__(self, network: ValueNetwork, see: See, skills: Library) -> None:
         self.network, self.see = network, see
+        self.places = {text: place for place, text in enumerate(skills.options)}
         self.facts = tensors_hash(network, b"")
 
-    def values(self, turns: Mapping[int, Turn], worlds: Worlds) -> dict[int, Float64 | Failure]:
-        """See Affordances."""
+    def values(self, turns: Mapping[int, Turn], worlds: Worlds, said: Said | None = None) -> Values:
+        """See Affordances; done: how likely all that was said so far has come about."""
         if not turns:
             return {}
-        values = self.network.values(self.see([turn.observation for turn in turns.values()]))
-        return {slot: np.append(row, 1.0) for slot, row in zip(turns, values, strict=True)}
+        features = self.see([turn.observation for turn in turns.values()])
+        values, ended = self.network.values(features), self.network.ended
+        came = np.ones_like(values) if ended is None else ended.values(features)
+        plans = [[self.places[text] for text in (said or {}).get(slot, ())] for slot in turns]
+        return {
+            slot: np.append(row, one[plan].prod())
+            for slot, row, one, plan in zip(turns, values, came, plans, strict=True)
+        }
 
 
 AFFORDANCES: Registry[Affordances] = Registry("kind of affordances")
@@ -120,4 +136,6 @@ def _learned(given: Given) -> Affordances:
             where="planner",
             do="give ckpt=CKPT values=FILE, which vlakit affordances ckpt=CKPT writes",
         )
-    return Learned(load_values(given.file, given.skills, given.policy.content_hash()), given.policy.features)
+    return Learned(
+        load_values(given.file, given.skills, given.policy.content_hash()), given.policy.features, given.skills
+    )

@@ -17,6 +17,7 @@ from vlakit.schema import Float64
 
 Combine: TypeAlias = Literal["product", "log_linear", "lm_only", "v_only"]
 LengthNorm: TypeAlias = Literal["sum", "mean", "pmi"]
+Done: TypeAlias = Literal["constant", "learned"]
 Mode: TypeAlias = Literal["closed_loop", "open_loop"]
 Rule: TypeAlias = Callable[[Float64, Float64, float], Float64]
 
@@ -51,14 +52,20 @@ COMBINE: dict[str, Rule] = {
     "lm_only": lambda log_p, values, alpha: log_p,
     "v_only": lambda log_p, values, alpha: np.log(values),
 }
-CHOICES = {"combine": tuple(COMBINE), "length_norm": get_args(LengthNorm), "mode": get_args(Mode)}
+CHOICES = {
+    "combine": tuple(COMBINE),
+    "length_norm": get_args(LengthNorm),
+    "done": get_args(Done),
+    "mode": get_args(Mode),
+}
 
 
 @dataclass(frozen=True)
 class Choosing:
     """How the two are joined. alpha: the values' exponent in log_linear. floor: the least value that a skill has, for a
-    product with 0 cannot be made good. c_done: the value of saying done (the notebook's .2). most: skills in a plan.
-    mode: closed_loop asks anew after each skill that was carried out, open_loop makes the whole plan at the start.
+    product with 0 cannot be made good. done: its value is the constant c_done (the notebook's .2), or learned, what the
+    affordances say of it. most: skills in a plan. mode: closed_loop asks anew after each skill that was carried out,
+    open_loop makes the whole plan at the start.
 
     Raises UnknownName, ConfigError.
     """
@@ -67,6 +74,7 @@ class Choosing:
     length_norm: LengthNorm = "sum"
     alpha: float = 1.0
     floor: Fraction = 1e-4
+    done: Done = "constant"
     c_done: Fraction = 0.2
     most: Some = 5
     mode: Mode = "closed_loop"
@@ -81,6 +89,9 @@ class Choosing:
                 where="planner",
                 do="give values between 0 and 1, a finite alpha, and 1 skill or more",
             )
+        if self.done == "learned" and self.mode == "open_loop":
+            what = "nothing has come about before the first skill, and an open loop asks no more"
+            raise ConfigError(what, where="done=learned mode=open_loop", do="give done: constant, or mode: closed_loop")
 
     def normalized(self, scorer: Scorer, prompt: str, options: Sequence[str]) -> Float64:
         """(N,) log p: the sum over tokens, their mean, or what the prompt adds to it over an empty one."""
@@ -128,9 +139,10 @@ class Chooser:
     how: Choosing = Choosing()
 
     def choose(self, instruction: str, history: Sequence[str], values: Float64) -> Choice:
-        """The next skill. values (N,): V of each option; that of done is replaced by c_done."""
+        """The next skill. values (N,): V of each option; c_done replaces that of done where it is constant."""
         values = np.asarray(values, np.float64).copy()
-        values[self.done] = self.how.c_done
+        if self.how.done == "constant":
+            values[self.done] = self.how.c_done
         log_p = self.how.normalized(self.scorer, self.prompt(instruction, history), self.options)
         joined = self.how.joined(log_p, values)
         return Choice(int(joined.argmax()), log_p, values, joined)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vlakit.policy import Policy
 
 See: TypeAlias = Callable[[Sequence[Observation]], Float32]  # observations -> features (B, P, D)
+Try: TypeAlias = tuple[Float32, int, bool, int]  # features (P, D), skill, success, start
 PER_EPISODE, IMPOSSIBLE = 4, 2  # skills attempted in an episode; of those that cannot begin, how many beside each
 
 
@@ -39,14 +40,17 @@ class _Slot:
 
 @dataclass
 class Explorer:
-    """Attempts skills by lot; tries: (features, skill, success, start) of each, as they end."""
+    """Attempts skills by lot; tries: (features, skill, success, start) of each, as they end; ended: the same of
+    what was seen before and after, and whether the skill had come about then.
+    """
 
     policy: Policy | Actor
     skills: Library
     see: See
     slots: int = 8
     seed: int = 0
-    tries: list[tuple[Float32, int, bool, int]] = field(default_factory=list[tuple[Float32, int, bool, int]])
+    tries: list[Try] = field(default_factory=list[Try])
+    ended: list[Try] = field(default_factory=list[Try])
 
     def __post_init__(self) -> None:
         self.inner, self.window = actor_of(self.policy, self.slots), window_of(self.policy)
@@ -67,8 +71,9 @@ class Explorer:
         over = worlds.call("over", dict.fromkeys(turns, ()))
         answers: Answers = {slot: one for slot, one in over.items() if isinstance(one, Failure)}
         free = [slot for slot, one in over.items() if slot not in answers and one]
-        self._end(free, worlds)
-        self._begin_next({slot: turns[slot] for slot in free}, worlds)
+        seen = dict(zip(free, self.see([turns[slot].observation for slot in free]), strict=True)) if free else {}
+        self._end(seen, worlds)
+        self._begin_next({slot: turns[slot] for slot in free}, seen, worlds)
         finished = [slot for slot in free if self._slots[slot].under_way is None]
         worlds.call("declare", dict.fromkeys(finished, ()))
         asked = {"hold": finished, "retreat": [s for s in turns if s not in answers and s not in finished]}
@@ -78,25 +83,26 @@ class Explorer:
         acting = {slot: self._told(slot, turn) for slot, turn in turns.items() if slot not in answers}
         return answers | (self.inner.act(acting, worlds) if acting else {})
 
-    def _end(self, free: Sequence[int], worlds: Worlds) -> None:
+    def _end(self, seen: Mapping[int, Float32], worlds: Worlds) -> None:
         """Take down how the skills under way ended."""
-        for slot, won in worlds.call("achieved", dict.fromkeys(free, ())).items():
+        for slot, won in worlds.call("achieved", dict.fromkeys(seen, ())).items():
             now = self._slots[slot]
             if now.under_way is not None and now.features is not None and not isinstance(won, Failure):
                 self.tries.append((now.features, now.under_way, bool(won), now.start))
+                self.ended.append((now.features, now.under_way, False, now.start))
+                self.ended.append((seen[slot], now.under_way, bool(won), now.start))
             now.under_way = None
 
-    def _begin_next(self, free: Mapping[int, Turn], worlds: Worlds) -> None:
+    def _begin_next(self, free: Mapping[int, Turn], seen: Mapping[int, Float32], worlds: Worlds) -> None:
         """Draw a skill that can begin; those that cannot are failures at once."""
         going = [slot for slot in free if self._slots[slot].n_tried < PER_EPISODE]
         possible: dict[int, Any] = worlds.call("possible", dict.fromkeys(going, ()))
         going = [slot for slot in going if not isinstance(possible[slot], Failure) and possible[slot][:-1].any()]
         if not going:
             return
-        seen = self.see([free[slot].observation for slot in going])
         begun: dict[int, tuple[str]] = {}
-        for slot, features in zip(going, seen, strict=True):
-            now, can = self._slots[slot], possible[slot][:-1] > 0
+        for slot in going:
+            now, can, features = self._slots[slot], possible[slot][:-1] > 0, seen[slot]
             for skill in now.rng.choice(np.flatnonzero(~can), min(IMPOSSIBLE, int((~can).sum())), replace=False):
                 self.tries.append((features, int(skill), False, now.start))
             now.under_way, now.features = int(now.rng.choice(np.flatnonzero(can))), features
@@ -119,5 +125,10 @@ def explored(policy: Policy | Actor, suite: Suite, see: See, *, episodes: int, s
     records = list(rollout(suite, explorer, states, Options(slots=slots)))
     if not explorer.tries:
         raise InvalidData("no skill was tried", where=f"{len(records)} episodes", do=str(records[0].error))
-    features, skill, success, start = zip(*explorer.tries, strict=True)
+    ended = _stacked(explorer.ended) if explorer.ended else None
+    return replace(_stacked(explorer.tries), ended=ended)
+
+
+def _stacked(tries: Sequence[Try]) -> Tries:
+    features, skill, success, start = zip(*tries, strict=True)
     return Tries(np.stack(features), np.array(skill), np.array(success, bool), np.array(start))

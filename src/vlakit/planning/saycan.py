@@ -115,7 +115,9 @@ class SayCan:
         chosen: dict[int, str] = {}
         true = self._called("possible", free, worlds, answers)
         right = self._called("right", true, worlds, answers)
-        values = self.affordances.values({slot: free[slot] for slot in right}, worlds)
+        asked = {slot: free[slot] for slot in right}, worlds  # of done nothing is asked where it is constant
+        said = {slot: self._plans[slot].history for slot in right} if self.how.done == "learned" else None
+        values = self.affordances.values(*asked) if said is None else self.affordances.values(*asked, said)
         for slot, one in values.items():
             try:
                 chosen[slot] = self._choose(self._plans[slot], one, true[slot], right[slot])
@@ -154,7 +156,7 @@ class SayCan:
 
     def _take_down(self, plan: _Plan, choice: Choice, true: Float64, right: Sequence[str]) -> None:
         options, at = self.skills.options, choice.option
-        known = np.append(true[:-1], self.how.c_done)
+        known = np.append(true[:-1], self.how.c_done if self.how.done == "constant" else DONE in right)
         by_truth = options[int(self.how.joined(choice.log_p, known).argmax())]
         step = Step(
             state=plan.state.name,

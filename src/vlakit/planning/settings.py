@@ -12,7 +12,7 @@ from vlakit.errors import ConfigError
 from vlakit.evaluation.subject import Subject
 from vlakit.evaluation.suite import Suite
 from vlakit.planning.affordances import AFFORDANCES, Given
-from vlakit.planning.choosing import Choosing, Combine, LengthNorm, Mode, Scorer
+from vlakit.planning.choosing import Choosing, Combine, Done, LengthNorm, Mode, Scorer
 from vlakit.planning.language_models import CausalScorer, Uniform
 from vlakit.planning.saycan import SayCan
 from vlakit.planning.skills import skills_of
@@ -30,6 +30,7 @@ class PlannerSettings:
     length_norm: LengthNorm = "sum"
     alpha: Number = 1.0
     floor: Fraction = 1e-4
+    done: Done = "constant"
     c_done: Fraction = 0.2
     most: Some = 5
     mode: Mode = "closed_loop"

@@ -48,5 +48,7 @@ def load_values(file: Path, skills: Library, policy: str) -> ValueNetwork:
         what = "values of another policy: they say how often that one's skills succeed"
         raise CheckpointMismatch(what, where=str(file), do="make them anew for this one: vlakit affordances ckpt=CKPT")
     network = ValueNetwork(codes(skills), int(content["n_features"]))
+    if any(name.startswith("ended.") for name in content["network"]):
+        network.ended = ValueNetwork(codes(skills), int(content["n_features"]))
     network.load_state_dict(content["network"])
     return network.eval()

@@ -6,7 +6,7 @@ the query, so that N skills cost one picture. The sigmoid is calibrated (Platt) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,13 +22,15 @@ from vlakit.schema import Float32, Float64
 @dataclass(frozen=True)
 class Tries:
     """M skills that were begun: features (M, P, D) float32 of what was seen then, skill (M,) its place in the library,
-    success (M,) bool, start (M,) the number of the start.
+    success (M,) bool, start (M,) the number of the start. ended: the same of what was seen once a skill was over, and
+    success whether it has come about; with it what was seen before, when it had not.
     """
 
     features: Float32
     skill: np.ndarray
     success: np.ndarray
     start: np.ndarray
+    ended: Tries | None = None
 
     def __len__(self) -> int:
         return len(self.skill)
@@ -60,6 +62,7 @@ class ValueNetwork(nn.Module):
     """codes (N, W), features (B, P, D) -> logits (B, N)."""
 
     codes: Tensor
+    ended: ValueNetwork | None
 
     def __init__(self, codes: Tensor, n_features: int, width: int = 64) -> None:
         super().__init__()
@@ -71,6 +74,7 @@ class ValueNetwork(nn.Module):
             nn.Linear(3 * width, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 1)
         )
         self.register_buffer("platt", torch.tensor([1.0, 0.0]))
+        self.ended = None  # of the same kind: has what a skill makes true come about?
 
     def forward(self, features: Tensor, skills: Tensor | None = None) -> Tensor:
         """Logits of all skills (B, N), or of one skill (B,) for each row: skills (B,)."""
@@ -117,10 +121,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A network with what it does on starts that neither trained nor calibrated it."""
+    """A network with what it does on starts that neither trained nor calibrated it; ended: the same of its `ended`."""
 
     network: ValueNetwork
     held_out: Calibration
+    ended: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,18 @@ class Fit:
     seed: int = 0
 
     def __call__(self, tries: Tries, skills: Library) -> Fitted:
-        """Train, calibrate, judge, on starts of their own each. Raises InvalidData for tries that teach nothing."""
+        """Train, calibrate, judge, on starts of their own each; then the same of how skills ended, where that is known.
+
+        Raises InvalidData for tries that teach nothing.
+        """
+        fitted = self._fitted(tries, skills)
+        if tries.ended is None:
+            return fitted
+        ended = self._fitted(tries.ended, skills)
+        fitted.network.ended = ended.network
+        return replace(fitted, ended=ended.held_out)
+
+    def _fitted(self, tries: Tries, skills: Library) -> Fitted:
         if len(set(tries.success.tolist())) < 2:
             what = "every try succeeded" if tries.success.all() else "no try succeeded"
             raise InvalidData(what, where=f"{len(tries)} tries", do="collect more, of skills that work and that do not")
