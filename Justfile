@@ -18,7 +18,7 @@ _install:
     @{{python}} -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vlakit needs Python 3.11 or newer: PYTHON=/path/to/python3.11 just setup" >&2; exit 1; }
     @[ -x {{bin}}/python ] || {{python}} -m venv .venv || { echo "no venv module: apt install python3-venv, or PYTHON=/path/to/another/python just setup" >&2; exit 1; }
     {{bin}}/python -m pip install --quiet --upgrade pip
-    {{bin}}/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sim,metaworld,serve,diffusion,lerobot,hdf5,zarr,quant]'
+    {{bin}}/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sim,metaworld,serve,diffusion,lerobot,hdf5,zarr,quant,s3]'
     @rm -f .venv/.vlakit-* && touch {{stamp}}
 
 # The shipped VLA on a new robot: demonstrations -> three fine-tunings -> 200 episodes each -> paired comparison (5 minutes)

@@ -20,3 +20,12 @@ def test_the_first_picture_is_drawn_without_a_word() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
     assert "OpenGL" not in done.stderr
+
+
+@pytest.mark.sim
+def test_who_has_drawn_can_still_train() -> None:
+    """Mesa's LLVM and that of torch's compiler end a process in which the second comes last."""
+    train = "import torch\ntorch.optim.AdamW([torch.nn.Parameter(torch.ones(1))]).step()\n"
+    pytest.importorskip("triton")
+    done = subprocess.run([sys.executable, "-c", SCRIPT + train], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -167,7 +167,8 @@ def _gpu() -> Finding:
 
         pynvml.nvmlInit()
         cards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        names = [f"{pynvml.nvmlDeviceGetName(c)} {pynvml.nvmlDeviceGetMemoryInfo(c).total / 1e9:.0f} GB" for c in cards]
+        sizes = [float(str(pynvml.nvmlDeviceGetMemoryInfo(card).total)) / 1e9 for card in cards]
+        names = [f"{pynvml.nvmlDeviceGetName(c)} {size:.0f} GB" for c, size in zip(cards, sizes, strict=True)]
         driver = pynvml.nvmlSystemGetDriverVersion()
     except Exception as error:  # pynvml's own kinds, and whatever a broken driver makes of its library
         return Finding("gpu", False, f"none: {error}", none)

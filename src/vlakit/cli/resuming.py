@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from omegaconf import OmegaConf
@@ -18,6 +18,7 @@ from vlakit.errors import CheckpointMismatch, ConfigError
 from vlakit.trees import changes, flat
 
 if TYPE_CHECKING:
+    from hydra.conf import HydraConf
     from lightning import Trainer
     from omegaconf import DictConfig
 
@@ -138,11 +139,15 @@ def newest(folder: Path) -> Path | None:
     return chosen
 
 
-def check_folder_stays(cfg: DictConfig, hydra: DictConfig) -> None:
+def _unresolved(cfg: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
+
+
+def check_folder_stays(cfg: DictConfig, hydra: HydraConf) -> None:
     """Refuse ckpt_path=auto where every command makes a folder of its own. Raises ConfigError."""
     many = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
-    folder = OmegaConf.to_container(hydra.sweep if many else hydra.run, resolve=False)["dir"]
-    output = OmegaConf.to_container(cfg.paths, resolve=False)["output"]
+    folder = str(_unresolved(hydra.sweep if many else hydra.run)["dir"])
+    output = str(_unresolved(cfg.paths)["output"])
     if cfg.ckpt_path == AUTO and "${now:" in folder and (many or "${hydra:" in output):
         raise ConfigError(
             f"ckpt_path={AUTO} looks in the run's own folder, and this command makes a new one each time",

@@ -107,8 +107,8 @@ def trained(
 
 def _trainer(cfg: DictConfig, record: Record, *, requeued: bool) -> Trainer:
     """requeued: by the user's own job script, so Lightning is not to do it, which saves in the middle of a step."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning.pytorch.callbacks import ProgressBar
-    from lightning.pytorch.plugins.environments import SLURMEnvironment
 
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
     if not cfg.trainer.enable_progress_bar:  # with which Lightning refuses a bar

@@ -4,7 +4,9 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from functools import lru_cache
+from importlib import import_module
 
 from vlakit.errors import PartMissing
 
@@ -32,6 +34,7 @@ def choose_backend() -> str:
     What is not known to draw is tried in a child process, because a failed attempt cannot be undone in this one, and
     some end the process. Raises PartMissing.
     """
+    _load_compilers()
     chosen = os.environ.get("MUJOCO_GL")
     if chosen and (chosen == os.environ.get(TRIED) or "mujoco" in sys.modules):
         return chosen
@@ -55,6 +58,15 @@ def choose_backend() -> str:
         where=why,
         do="install one of them: apt install libegl1 libgl1-mesa-dri, or apt install libosmesa6",
     )
+
+
+def _load_compilers() -> None:
+    """Mesa draws with an LLVM of its own; torch's compiler, loaded behind it by the first optimizer, ends the process.
+
+    The other way round both work (triton 3.9, Mesa 22.3 with LLVM 15).
+    """
+    with suppress(ImportError):
+        import_module("triton._C.libtriton")
 
 
 def _refusal(backend: str) -> str:

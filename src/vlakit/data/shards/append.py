@@ -45,10 +45,8 @@ def append(
     opened = open_source(source) if isinstance(source, Path) else source
     _check(index, spec, opened, out)
     options: dict[str, Any] = dict(index.plan["options"])
-    added = convert(
-        opened, aside, spec, workers=workers, progress=progress, first=_first(index),
-        **{**options, "cameras": tuple(options["cameras"])},
-    )  # fmt: skip
+    options["cameras"] = tuple(options["cameras"])
+    added = convert(opened, aside, spec, workers=workers, progress=progress, first=_first(index), **options)
     with locked(out):
         if load_index(out).shards != index.shards:
             raise ConfigError("another process changed this folder", where=str(out), do="give the command again")
