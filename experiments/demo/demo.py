@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 RUNS = Path("runs/demo")
 STRATEGIES = ("full", "lora_r32", "last_layer")
 EPISODES, TASKS = 200, 5
-RECORD = ROOT / "experiments" / "table1_finetuning" / "own_demonstrations"
+RECORD = ROOT / "experiments" / "table1_finetuning" / "runs"
 BIN = Path(sys.executable).parent
 BIN = BIN.relative_to(ROOT) if BIN.is_relative_to(ROOT) else BIN  # .venv/bin, as the README has it
 
