@@ -91,7 +91,7 @@ def test_a_run_that_fills_no_row_does_not_hide_the_committed_ones(tmp_path: Path
     assert found["source"] == "experiments/table1_finetuning/runs"
     assert found["notes"][1].startswith("lora_r32, seed 7, does not count: ")
     (row,) = [row for row in found["rows"] if row["row"] == "lora_r32"]
-    assert row["measured"]["success"]["seeds"] == 3
+    assert row["measured"]["success"]["seeds"] == 6
 
 
 def test_programs_read_numbers_under_names_with_their_unit(folder: Path, capsys: Capture) -> None:

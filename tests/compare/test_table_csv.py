@@ -46,7 +46,7 @@ def test_committed_files_compare_as_their_table_says(capsys: Capture) -> None:
     (pair,) = report(capsys, "compare", f"runs=[{places[0]},{places[1]}]", f"score={row['score']}")["pairs"]
     assert pair["difference"] == pytest.approx(float(row["difference_fraction"]))
     assert pair["interval"][0] == pytest.approx(float(row["difference_low_fraction"]))
-    assert (pair["seeds"], pair["verdict"]) == ([3, 3], "full better")
+    assert (pair["seeds"], pair["verdict"]) == ([6, 6], "full better")
     assert len(report(capsys, "compare", f"runs=[{COMMITTED}]", "reference=full")["pairs"]) == 5
 
 
