@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import metadata, packages_distributions, version
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from places import ROOT
 
 from vlakit.cli import doctor
 from vlakit.cli.doctor import Declared, examined
+from vlakit.evaluation.renderer import choose_backend
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -24,10 +26,15 @@ def lines_of(declared: Declared, runs: Path, uri: str | None = None, disk_gb: fl
 
 
 @pytest.fixture(autouse=True)
-def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The renderer's trial, half a second in a process of its own, is what other tests try."""
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The renderer's trial, half a second in a process of its own, is what other tests try. What is chosen in this
+    test's environment is forgotten with it: whoever draws next in this process must choose anew.
+    """
     monkeypatch.setenv("MUJOCO_GL", "egl")
     monkeypatch.setenv("VLAKIT_MUJOCO_GL", "egl")
+    choose_backend.cache_clear()
+    yield
+    choose_backend.cache_clear()
 
 
 def test_every_extra_is_a_line_and_the_exit_status_is_the_demos(
