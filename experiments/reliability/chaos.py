@@ -113,7 +113,7 @@ class Place:
 
     @property
     def names(self) -> dict[str, str]:
-        from vlakit.data.stream.datamodule import SAMPLE
+        from vlakit.data.source import SAMPLE
 
         return {"data": str(self.folder / "data"), "sample": str(SAMPLE), "pool": str(self.folder / "pool")}
 
