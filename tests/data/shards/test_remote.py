@@ -217,8 +217,7 @@ def test_the_copy_used_longest_ago_makes_room_and_one_in_use_does_not(bucket: Pr
     shards = probe.index.shards
     limit = 3 * max(entry.filesize for entry in shards)
     folder = ShardFolder.open(URL, remote=options(tmp_path / "cache", limit / 1e9), open_shards=1)
-    assert folder.cache is not None
-    lease = folder.cache.bring(shards[0])
+    lease = folder.home.bring(shards[0])
     for shard in (1, 2, 3, 4):
         samples(folder, shard)
     kept = {file.name for file in (tmp_path / "cache").glob("*/*.tar")}
@@ -228,7 +227,7 @@ def test_the_copy_used_longest_ago_makes_room_and_one_in_use_does_not(bucket: Pr
     samples(folder, 5)
     assert not (folder.path / shards[0].url).exists()
     with pytest.raises(ConfigError, match="4 shards are open at a time"):
-        folder.cache.check_room(shards, 4)
+        folder.home.check_room(shards, 4)
 
 
 def test_a_copy_that_was_spoilt_is_fetched_again(local: Path, bucket: Proxy, tmp_path: Path) -> None:
@@ -242,8 +241,7 @@ def test_a_copy_that_was_spoilt_is_fetched_again(local: Path, bucket: Proxy, tmp
 
 
 def _bring(folder: ShardFolder) -> None:
-    assert folder.cache is not None
-    folder.cache.bring(folder.index.shards[0]).close()
+    folder.home.bring(folder.index.shards[0]).close()
 
 
 def test_processes_that_want_one_shard_fetch_it_once(bucket: Proxy, tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ class ShardCache:
             raise ConfigError(what, where=str(folder), do="data.remote.cache=DIR") from error
         return cls(remote, root, int(options.cache_gb * 1e9), folder)
 
+    @property
+    def place(self) -> str:
+        """Its URL."""
+        return self.remote.url
+
     def check_index(self, shards: Sequence[ShardEntry]) -> None:
         """Raise InvalidData where names or hashes of a stranger's index would lead out of the cache's folder."""
         for entry in shards:

@@ -5,11 +5,9 @@ Past the end of an episode a relative action is zero and an absolute one, the gr
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import cached_property
 from hashlib import sha256
 from itertools import accumulate
@@ -19,12 +17,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from vlakit.data.rlds.images import decode_image
-from vlakit.data.shards.cache import CacheOptions, ShardCache
+from vlakit.data.shards.cache import CacheOptions
 from vlakit.data.shards.columns import load_columns, open_columns
-from vlakit.data.shards.index import STATISTICS_NAME, ShardEntry, ShardIndex, load_index
-from vlakit.data.shards.remote import url_of
+from vlakit.data.shards.home import Home, LocalHome, home_of
+from vlakit.data.shards.index import STATISTICS_NAME, ShardIndex, load_index
 from vlakit.data.shards.statistics import load_statistics
-from vlakit.data.shards.table import ShardTable, check_content, check_size
+from vlakit.data.shards.table import ShardTable
 from vlakit.errors import ConfigError, InvalidData, StatisticsMissing, UnknownName, nearest, printable
 from vlakit.schema import DatasetStatistics, Float32, Int64, Sample
 
@@ -59,12 +57,11 @@ class ShardFolder:
         index: ShardIndex,
         statistics: DatasetStatistics,
         open_shards: int = OPEN_SHARDS,
-        cache: ShardCache | None = None,
+        home: Home | None = None,
     ) -> None:
         self.path, self.index, self.statistics, self.open_shards = path, index, statistics, open_shards
-        self.cache = cache  # of a remote folder, whose copies lie at `path`
+        self.home = home or LocalHome(path)
         self._tables: OrderedDict[int, ShardTable] = OrderedDict()
-        self._sound: set[int] = set()  # shards whose hash was checked; worker processes are told of them
 
     @classmethod
     def open(
@@ -78,44 +75,29 @@ class ShardFolder:
         index says; its hash is checked when it is first read, or by `check`.
         Raises NotAShardFolder (an unfinished one says so), InvalidData, StatisticsMissing, CorruptRecord, Unreachable.
         """
-        url = url_of(path)
-        cache = None if url is None else ShardCache.open(url, remote or CacheOptions())
-        folder = Path(path) if cache is None else cache.folder
-        index = load_index(folder)
-        statistics = load_statistics(folder / STATISTICS_NAME)
+        home = home_of(path, remote)
+        index = load_index(home.folder)
+        statistics = load_statistics(home.folder / STATISTICS_NAME)
         if index.dataset not in statistics:
             raise StatisticsMissing(
                 f"no action statistics for dataset {index.dataset!r}",
-                where=f"{folder / STATISTICS_NAME} (has: {', '.join(statistics) or 'none'})",
+                where=f"{home.folder / STATISTICS_NAME} (has: {', '.join(statistics) or 'none'})",
                 do="convert the dataset again",
             )
-        if cache is not None:
-            cache.check_index(index.shards)
-        for entry in index.shards if cache is None else ():
-            check_size(folder, entry)
-        return cls(folder, index, statistics[index.dataset], open_shards, cache)
+        home.check_index(index.shards)
+        return cls(home.folder, index, statistics[index.dataset], open_shards, home)
 
     @property
     def place(self) -> str:
         """The folder, or its URL."""
-        return str(self.path) if self.cache is None else self.cache.remote.url
+        return self.home.place
 
     def check(self) -> None:
-        """Hash all shards, several at a time, so that a flipped byte is known before training. Raises CorruptRecord.
+        """Hash all shards that lie here; of remote ones, which are hashed when they come, look at the sizes.
 
-        Of remote ones their sizes: each is hashed when it comes.
+        Raises CorruptRecord: a flipped byte is known before training.
         """
-        if self.cache is not None:
-            self.cache.check(self.index.shards)
-            return
-        waiting = [number for number in range(len(self.index.shards)) if number not in self._sound]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for number in pool.map(self._checked, waiting):
-                self._sound.add(number)
-
-    def _checked(self, shard: int) -> int:
-        check_content(self.path, self.index.shards[shard])
-        return shard
+        self.home.check(self.index.shards)
 
     @property
     def dataset(self) -> str:
@@ -169,10 +151,9 @@ class ShardFolder:
     def instructions(self) -> set[str]:
         """All that differ, of all splits."""
         index, texts = self.index, set[bytes]()
-        if self.cache is not None:
-            self.cache.bring_columns(index.shards)
+        self.home.bring_columns(index.shards)
         for entry in index.shards:
-            with self._held(entry) if load_columns(self.path, entry) is None else nullcontext():
+            with self.home.bring(entry) if load_columns(self.path, entry) is None else nullcontext():
                 texts |= set(open_columns(self.path, entry, index.cameras, index.proprio)["instruction"].tolist())
         return {printable(text.decode()) for text in texts}
 
@@ -240,19 +221,9 @@ class ShardFolder:
         while len(self._tables) >= max(self.open_shards, 1):
             self._tables.popitem(last=False)[1].close()
         entry = self.index.shards[shard]
-        if self.cache is None:
-            if shard not in self._sound:
-                self._sound.add(self._checked(shard))
-            table = ShardTable(self.path, entry, self.index)
-        else:
-            self.cache.bring_columns([entry])
-            table = ShardTable(self.path, entry, self.index, self.cache.bring(entry))
-        self._tables[shard] = table
+        self.home.bring_columns([entry])
+        table = self._tables[shard] = ShardTable(self.path, entry, self.index, self.home.bring(entry))
         return table
-
-    def _held(self, entry: ShardEntry) -> AbstractContextManager[Any]:
-        """While a tar is read: a remote one is here, and stays."""
-        return nullcontext() if self.cache is None else self.cache.bring(entry)
 
 
 def _images(table: ShardTable, camera: str, frames: Int64) -> list[bytes]:

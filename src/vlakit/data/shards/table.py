@@ -12,7 +12,7 @@ import numpy as np
 from vlakit.data.shards.columns import check_columns, corrupt, open_columns
 from vlakit.data.shards.frames import frame_key
 from vlakit.data.shards.index import ShardEntry, ShardIndex
-from vlakit.errors import CorruptRecord, printable
+from vlakit.errors import printable
 from vlakit.files import content_hash
 from vlakit.schema import Int64
 
@@ -23,7 +23,7 @@ def check_size(folder: Path, entry: ShardEntry) -> None:
     try:
         status = path.stat()
     except OSError as error:
-        raise _unopened(path, error) from error
+        raise corrupt(path, f"a shard of the index cannot be opened: {error.strerror}") from error
     if not S_ISREG(status.st_mode):
         raise corrupt(path, "a shard of the index is no file")
     if status.st_size != entry.filesize:
@@ -39,23 +39,13 @@ def check_content(folder: Path, entry: ShardEntry) -> None:
     check_columns(folder, entry)
 
 
-def _unopened(path: Path, error: OSError) -> CorruptRecord:
-    return corrupt(path, f"a shard of the index cannot be opened: {error.strerror}")
-
-
 class ShardTable:
     """action (n, A), proprio (n, P). starts (E + 1,): first frame of each episode, and the number of frames."""
 
-    def __init__(self, folder: Path, entry: ShardEntry, index: ShardIndex, lease: BinaryIO | None = None) -> None:
-        """lease: closed with the table. Raises CorruptRecord when the tar is not what the index says."""
-        self.path, self.entry = folder / entry.url, entry
+    def __init__(self, folder: Path, entry: ShardEntry, index: ShardIndex, stream: BinaryIO) -> None:
+        """stream: the open tar, closed with the table. Raises CorruptRecord when the tar is not what the index says."""
+        self._stream, self.path, self.entry = stream, folder / entry.url, entry
         self.starts: Int64 = np.cumsum([0, *(n_frames for _, n_frames in entry.episodes)])
-        self._descriptor, self._lease = -1, lease
-        check_size(folder, entry)
-        try:
-            self._descriptor = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise _unopened(self.path, error) from error
         try:
             columns = open_columns(folder, entry, index.cameras, index.proprio)
         except BaseException:
@@ -84,19 +74,14 @@ class ShardTable:
     def image(self, camera: str, frame: int) -> bytes:
         """Encoded image of one frame; safe from several threads and after a fork."""
         offset, size = self._places[camera][frame].tolist()
-        data = os.pread(self._descriptor, size, offset)
+        data = os.pread(self._stream.fileno(), size, offset)
         if len(data) != size or not data:
             raise corrupt(self.path, f"the tar ends inside the {size} bytes at byte {offset}")
         return data
 
     def close(self) -> None:
         """Give the file back; called when the table leaves the cache."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-        if self._lease is not None:
-            self._lease.close()
+        self._stream.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_descriptor", -1) >= 0:
-            self.close()
+        self.close()

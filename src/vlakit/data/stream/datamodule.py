@@ -255,8 +255,7 @@ class VLADataModule(LightningDataModule):
         """With as many open shards as a group that is shuffled needs, and half of the next, for which there is room."""
         n_open = -(-3 * self.options.shuffle_shards // 2)
         shards = ShardFolder.open(url, open_shards=n_open, remote=CacheOptions(**self.options.remote))
-        if shards.cache is not None:
-            shards.cache.check_room(shards.index.shards, n_open)
+        shards.home.check_room(shards.index.shards, n_open)
         return shards
 
     def _checked(self, shards: ShardFolder, dataset: str, cameras: Sequence[str]) -> ShardFolder:
