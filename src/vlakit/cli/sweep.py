@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 
 from vlakit.cli.configuration import PROVIDER
 from vlakit.cli.errors import as_vlakit_error, readable_errors
+from vlakit.cli.sweep_page import write_page
 from vlakit.errors import ConfigError, VlakitError
 from vlakit.files import locked, write_atomically
 
@@ -246,8 +247,12 @@ class SweepRun(Callback):
         """
         self._alone.close()
         folder = Path(config.hydra.sweep.dir)
-        notes = [read_note(file.parent) for file in sorted(folder.glob(f"*/{JOB}"))]
+        jobs = {file.parent: read_note(file.parent) for file in sorted(folder.glob(f"*/{JOB}"))}
+        notes = list(jobs.values())
         failed = [note for note in notes if note["status"] != FINISHED]
+        page = write_page(folder, {job: without(note["overrides"], PLACES) for job, note in jobs.items()})
+        if page is not None:
+            print(f"page: {page}")
         parent = parent_of(folder)
         if parent is not None:
             from vlakit.tracking.mlflow import end_run, record_evaluation
@@ -260,7 +265,7 @@ class SweepRun(Callback):
                 print(f"\n{render(table, 'text')}\nagain: vlakit compare parent={parent}")
                 report = folder / "comparison.csv"
                 report.write_text(render(table, "csv") + "\n", encoding="utf-8")
-                record_evaluation(config.logger.tracking_uri, parent, {}, [report], "report")
+                record_evaluation(config.logger.tracking_uri, parent, {}, [report, *([page] if page else [])], "report")
         if failed:
             lines = [f"  {note['name']}: {note.get('why', note['status'])}" for note in failed]
             again = f"again, these alone: python train.py -m continue={shlex.quote(str(folder))}"
