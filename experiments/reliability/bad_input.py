@@ -121,8 +121,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "bad_input.csv")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        done = run_all(Path(folder), options.verbs.split(","), options.every)
-    write(done, options.out)
+        done = run_all(Path(folder), options.verbs.split(","), options)
     counts = {verdict: sum(case.verdict == verdict for case in done) for verdict in {case.verdict for case in done}}
     print(f"{len(done)} cases: {counts}")
     for case in done:
@@ -131,15 +130,15 @@ def main() -> None:
     sys.exit(any(case.verdict not in FINE for case in done))
 
 
-def run_all(work: Path, verbs: list[str], every: int) -> list[Case]:
-    """Every n-th case of these verbs, judged."""
+def run_all(work: Path, verbs: list[str], options: argparse.Namespace) -> list[Case]:
+    """Every n-th case of these verbs, judged; the table is written after each verb."""
     names = surroundings(work)
     done: list[Case] = []
     for verb in verbs:
         base = [word.format(**names) for word in BASE[verb]]
         warm([verb, *base])
         usual = run_case(Case(verb, "", False), base, work, forked=True)
-        for number, case in enumerate(list(cases(verb, names))[::every]):
+        for number, case in enumerate(list(cases(verb, names))[:: options.every]):
             run_case(case, base, work, forked=True)
             judge(case, usual)
             if number % 100 == 7:
@@ -147,6 +146,7 @@ def run_all(work: Path, verbs: list[str], every: int) -> list[Case]:
                 if (twin.rc, twin.said) != (case.rc, case.said):
                     case.verdict = f"OTHERWISE AS A PROCESS: rc {twin.rc} {twin.said}"
             done.append(case)
+        write(done, options.out)
         print(f"{verb}: {sum(case.verb == verb for case in done)} cases", file=sys.stderr, flush=True)
     return done
 
@@ -279,7 +279,10 @@ def run_case(case: Case, base: list[str], work: Path, *, forked: bool) -> Case:
 
 def _process(words: list[str], stderr: int, stdout: int) -> int:
     command = [sys.executable, "-m", "vlakit", *words]
-    return subprocess.run(command, stdout=stdout, stderr=stderr, check=False, timeout=LIMIT_S).returncode
+    try:
+        return subprocess.run(command, stdout=stdout, stderr=stderr, check=False, timeout=LIMIT_S).returncode
+    except subprocess.TimeoutExpired:
+        return 124
 
 
 def _forked(words: list[str], stderr: int, stdout: int) -> int:
