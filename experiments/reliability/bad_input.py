@@ -303,12 +303,16 @@ def _forked(words: list[str], stderr: int, stdout: int) -> int:
 
 
 def _child(words: list[str]) -> None:
+    import logging
     import traceback
 
     from vlakit.cli.app import main as vlakit
 
     code = 0
     sys.argv = ["vlakit", *words]
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.stream = sys.stderr  # the parent's was silent, and is closed
     try:
         vlakit()
     except SystemExit as end:
@@ -340,10 +344,15 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def write(done: list[Case], file: Path) -> None:
-    """One row a case."""
+    """One row a case; what stands there of other verbs stays."""
+    here = re.compile(re.escape(tempfile.gettempdir()) + r"/tmp\w+")
+    rows = [{**asdict(case), "word": here.sub("WORK", case.word), "said": case.said[:200]} for case in done]
+    if file.is_file():
+        with file.open(newline="", encoding="utf-8") as stream:
+            made = {case.verb for case in done}
+            rows += [row for row in csv.DictReader(stream) if row["verb"] in BASE and row["verb"] not in made]
+    rows.sort(key=lambda row: list(BASE).index(row["verb"]))
     with file.open("w", newline="", encoding="utf-8") as stream:
-        here = re.compile(re.escape(tempfile.gettempdir()) + r"/tmp\w+")
-        rows = [{**asdict(case), "word": here.sub("WORK", case.word), "said": case.said[:200]} for case in done]
         table = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)

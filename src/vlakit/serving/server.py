@@ -58,7 +58,7 @@ class Ports:
                 raise ConfigError(
                     f"port {port} is in use" if used else f"cannot listen: {error}",
                     where=f"{self.host}:{port}, dialect {name}",
-                    do="give another: port=N",
+                    do="give another: port=N" if used else "host=127.0.0.1 is this machine alone; port=N another port",
                 ) from error
         return self
 
