@@ -14,6 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from vlakit.evaluation.records import read_episodes
 
@@ -43,19 +44,36 @@ def rows(sweep: Path) -> Iterator[dict[str, object]]:
         }
 
 
-def best(file: Path) -> Iterator[str]:
-    """A line a strategy and alpha: success by rate, over the seeds, and the rate to use."""
+class Choice(NamedTuple):
+    """success: by rate, over its trainings; the rate to use; whether it is the least or the largest that was tried."""
+
+    success: dict[float, float]
+    trainings: dict[float, int]
+    rate: float
+    at_edge: bool
+
+
+def choices(file: Path) -> dict[tuple[str, str], Choice]:
+    """By strategy and alpha: the best rate by success, ties to the lower."""
     share: dict[tuple[str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     with file.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             share[row["strategy"], row["alpha"]][float(row["lr"])].append(int(row["successes"]) / int(row["episodes"]))
-    for (strategy, alpha), by_rate in share.items():
+    found = {}
+    for key, by_rate in share.items():
         means = {rate: sum(values) / len(values) for rate, values in sorted(by_rate.items())}
-        chosen = max(means, key=lambda rate: (means[rate], -rate))
-        edge = len(means) > 1 and chosen in (min(means), max(means))
-        shown = "  ".join(f"{rate:g} {mean:.3f} ({len(by_rate[rate])})" for rate, mean in means.items())
+        rate = max(means, key=lambda rate: (means[rate], -rate))
+        counts = {rate: len(values) for rate, values in by_rate.items()}
+        found[key] = Choice(means, counts, rate, len(means) > 1 and rate in (min(means), max(means)))
+    return found
+
+
+def best(file: Path) -> Iterator[str]:
+    """A line a strategy and alpha."""
+    for (strategy, alpha), choice in choices(file).items():
+        shown = "  ".join(f"{rate:g} {mean:.3f} ({choice.trainings[rate]})" for rate, mean in choice.success.items())
         label = f"{strategy} alpha {alpha}" if alpha else strategy
-        yield f"{label:<20} {shown}  -> {chosen:g}{'  at the edge of its grid' if edge else ''}"
+        yield f"{label:<24} {shown}  -> {choice.rate:g}{'  at the edge of its grid' if choice.at_edge else ''}"
 
 
 def main(file: str, *sweeps: str) -> None:
