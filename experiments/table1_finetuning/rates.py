@@ -44,6 +44,16 @@ def rows(sweep: Path) -> Iterator[dict[str, object]]:
         }
 
 
+def in_order(found: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Strategies as they first come, within them by alpha, rate and seed."""
+    order = list(dict.fromkeys(str(row["strategy"]) for row in found))
+
+    def place(row: dict[str, object]) -> tuple[float, ...]:
+        return order.index(str(row["strategy"])), *(float(str(row[key] or 0)) for key in ("alpha", "lr", "seed"))
+
+    return sorted(found, key=place)
+
+
 class Choice(NamedTuple):
     """success: by rate, over its trainings; the rate to use; whether it is the least or the largest that was tried."""
 
@@ -82,7 +92,7 @@ def main(file: str, *sweeps: str) -> None:
         with Path(file).open("w", encoding="utf-8", newline="") as stream:
             out = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
             out.writeheader()
-            out.writerows(row for sweep in sweeps for row in rows(Path(sweep)))
+            out.writerows(in_order([row for sweep in sweeps for row in rows(Path(sweep))]))
     print("\n".join(best(Path(file))))
 
 
