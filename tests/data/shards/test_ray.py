@@ -107,7 +107,7 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         cluster = Cluster(initialize_head=True, head_node_args=CORE)
-        patch.setenv("RAY_ADDRESS", cluster.address)
+        patch.setenv("RAY_ADDRESS", str(cluster.address))
         yield cluster
         cluster.shutdown()
 
@@ -159,7 +159,7 @@ def test_who_is_connected_already_stays_so_and_paths_are_his(
     import ray
 
     monkeypatch.chdir(tmp_path)
-    ray.init(logging_level="error")
+    ray.init()
     with mapping("ray") as run_all:
         assert list(run_all(Path.absolute, [Path("a"), Path("b")])) == [tmp_path / "a", tmp_path / "b"]
     assert ray.is_initialized()
