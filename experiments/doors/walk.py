@@ -130,21 +130,24 @@ def compare(reference: Path, shards: Path) -> str:
         same = waiting[_row(episode)]
         if not same:
             raise SystemExit(f"{episode.where}: actions, proprio or instruction of no episode of {reference}")
-        pictures = zip(episode.images["primary"], same.pop().images["primary"], strict=True)
-        for mine, theirs in pictures:
-            off = (decode_jpeg(mine).astype(float) - decode_jpeg(theirs)) / 255
-            height, width = off.shape[0] // 8, off.shape[1] // 8
-            blocks = off[: height * 8, : width * 8].reshape(8, height, 8, width, 3).mean(axis=(1, 3, 4))
-            n_frames, worst, square = (
-                n_frames + 1,
-                max(worst, float(abs(blocks).max())),
-                square + float((off**2).mean()),
-            )
+        for mine, theirs in zip(episode.images["primary"], same.pop().images["primary"], strict=True):
+            block, noise = _off(decode_jpeg(mine), decode_jpeg(theirs), episode.where)
+            n_frames, worst, square = n_frames + 1, max(worst, block), square + noise
     left = sum(map(len, waiting.values()))
     if left or worst > BLOCK_ERROR:
         raise SystemExit(f"{shards}: {left} episodes are missing; a picture is off by {worst:.4f} of {BLOCK_ERROR}")
-    noise = 10 * np.log10(n_frames / max(square, 1e-12))
-    return f"{shards.name}: {n_frames:,} rows equal; pictures {noise:.1f} dB, 8 x 8 averages within {worst:.4f}"
+    noise = f"{10 * np.log10(n_frames / square):.1f} dB" if square else "equal"
+    return f"{shards.name}: {n_frames:,} rows equal; pictures {noise}, 8 x 8 averages within {worst:.4f}"
+
+
+def _off(mine: np.ndarray, theirs: np.ndarray, where: str) -> tuple[float, float]:
+    """The largest difference of their 8 x 8 averages, and the mean square of that of their pixels, both of [0, 1]."""
+    if mine.shape != theirs.shape:
+        raise SystemExit(f"{where}: pictures of another size, {mine.shape} beside {theirs.shape}")
+    off = (mine.astype(float) - theirs) / 255
+    height, width = off.shape[0] // 8, off.shape[1] // 8
+    blocks = off[: height * 8, : width * 8].reshape(8, height, 8, width, 3).mean(axis=(1, 3, 4))
+    return float(abs(blocks).max()), float((off**2).mean())
 
 
 def _row(episode: Demonstration) -> tuple[bytes, ...]:
