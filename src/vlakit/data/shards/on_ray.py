@@ -40,8 +40,8 @@ def _connected(ray: ModuleType) -> Iterator[Map]:
         try:
             _knock(address)
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-        except (OSError, ValueError, RuntimeError) as error:
-            what, where = f"no Ray cluster: {error}", address or "this machine"
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            what, where = f"no Ray cluster: {' '.join(str(error).split())[:300]}", address or "this machine"
             raise Unreachable(what, where=where, do="check RAY_ADDRESS, or unset it") from error
     try:
         remote = ray.remote(_run).options(num_cpus=1, max_retries=RETRIES)
