@@ -42,6 +42,7 @@ from vlakit.cli.kinds import (
     whole,
 )
 from vlakit.cli.request_keys import below
+from vlakit.data.shards.pool import ELSEWHERE
 
 SUITE = {  # suite.KEY=VALUE, of the suites that vlakit brings
     "embodiment": Text,
@@ -192,7 +193,7 @@ _FIXED: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("max_frames_per_shard", "max_bytes_per_shard"), whole(1)),
         "on_error": chosen("raise", "skip"),
         "max_errors": real(ge=0, le=1),
-        "workers": whole(1, 1024),
+        "workers": whole(1, 1024) | chosen(*ELSEWHERE),
         "format": FORMAT,
     },
     "replay": {

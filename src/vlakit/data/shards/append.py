@@ -33,7 +33,7 @@ def append(
     out: Path,
     spec: DatasetSpec,
     *,
-    workers: int = 1,
+    workers: int | str = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> ShardIndex:
     """Convert `source` with the options that `out` was made with; returns its new index.

@@ -30,7 +30,7 @@ from vlakit.data.shards.statistics import compute_statistics, default_mask, save
 from vlakit.data.shards.writer import ShardWriter
 from vlakit.data.source import Header, Source, open_source
 from vlakit.data.specs.spec import DatasetSpec, fingerprint
-from vlakit.errors import ConfigError, InvalidData
+from vlakit.errors import InvalidData
 from vlakit.files import atomic_writer, locked
 from vlakit.schema import DatasetStatistics, Int64
 
@@ -53,7 +53,7 @@ def convert(
     out: Path,
     spec: DatasetSpec,
     *,
-    workers: int = 1,
+    workers: int | str = 1,
     progress: Progress | None = None,
     wait: bool = False,
     first: Mapping[str, tuple[int, int]] | None = None,
@@ -61,13 +61,12 @@ def convert(
 ) -> ShardIndex:
     """Write train and val shards, statistics.json and, last, shardindex.json to `out`; returns that index.
 
-    The same call again continues with what is missing, or does nothing when all is done. workers: processes; the bytes
-    do not depend on it. progress is called with (episodes done, episodes in all). wait: until another conversion of
-    `out` ends. first: as `Recipe` has it, for `append`. Raises ConfigError when `out` holds a conversion with other
-    options, spec or source, or is being written; DiskFull; and what reading the source raises.
+    The same call again continues with what is missing, or does nothing when all is done. workers: processes, or "ray";
+    the bytes do not depend on it. progress is called with (episodes done, episodes in all). wait: until another
+    conversion of `out` ends. first: as `Recipe` has it, for `append`. Raises ConfigError when `out` holds a conversion
+    with other options, spec or source, or is being written; DiskFull; and what reading the source and `mapping` raise.
     """
-    if workers < 1:
-        raise ConfigError(f"workers is {workers}", where=f"dataset {spec.name}", do="give 1 or more")
+    executor = mapping(workers)
     recipe = replace(open_recipe(source, spec, **options), first=dict(first or {}))
     chosen = recipe.options
     settings = _settings(recipe)
@@ -79,7 +78,7 @@ def convert(
             return load_index(out)
         journal.start(settings)
         conversion = _Conversion(recipe, journal, plan_splits(recipe.source, chosen.val_fraction), progress)
-        with mapping(workers) as run:
+        with executor as run:
             sizes = {split: conversion.measure(split, run) for split in SPLITS}
             shards = conversion.make(sizes, run, watched=workers == 1)
         index = conversion.finish(sizes, shards, settings)
