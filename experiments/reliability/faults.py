@@ -216,7 +216,7 @@ def everything(words: argparse.Namespace, here: Here) -> dict[str, Callable[[], 
         "store": lambda: store_faults(here),
         "server": lambda: iter([gone_server(here, n)]),
         "clock": lambda: (clock_set_back(work, here) for work in (SHORT, ALL["conversion"], ALL["evaluation"])),
-        "writers": lambda: (two_writers(work, here, n) for work in WRITERS),
+        **{f"writers_{work.name}": lambda work=work: iter([two_writers(work, here, n)]) for work in WRITERS},
         "growth": lambda: grown(here, words.minutes),
     }
 
@@ -224,7 +224,9 @@ def everything(words: argparse.Namespace, here: Here) -> dict[str, Callable[[], 
 def main() -> None:
     """Write the table; exit status 1 where a fault was not survived."""
     asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("--only", default="", help="groups: checkpoint, disk_training, ..., store, server, growth")
+    asked.add_argument(
+        "--only", default="", help="checkpoint, disk_training, ..., store, server, clock, writers_score, ..., growth"
+    )
     asked.add_argument("--tries", type=int, default=3)
     asked.add_argument("--minutes", type=float, default=60, help="of training + evaluation + serving")
     asked.add_argument("--out", type=Path, default=HERE / "faults.csv")

@@ -45,7 +45,7 @@ client = OpenVLAClient(f"http://127.0.0.1:{port}/act", {"primary": "image"}, Non
 picture = np.zeros((64, 64, 3), np.uint8)
 print("answer", client.ask(Observation.of(picture, "lift the red cube", "tabletop_d0")).shape)
 server.send_signal(signal.SIGTERM)
-sys.exit(server.wait(60))
+sys.exit(server.wait(300))
 """
 COMMANDS = (
     ("python", "-c", NO_NETWORK),

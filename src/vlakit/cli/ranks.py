@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from subprocess import Popen
 from typing import TYPE_CHECKING
@@ -48,8 +48,8 @@ def end_together(trainer: Trainer) -> Iterator[None]:
         del os.environ[_FIRST]
 
 
-def _begin(watch: object, *words: object) -> None:
-    threading.Thread(target=watch, args=words, daemon=True).start()  # pyright: ignore[reportArgumentType]
+def _begin(watch: Callable[..., None], *words: object) -> None:
+    threading.Thread(target=watch, args=words, daemon=True).start()
 
 
 def _end_with_the_first(pid: int) -> None:
