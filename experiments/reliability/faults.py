@@ -235,10 +235,12 @@ def main() -> None:
         prepared(Path(folder), [ALL["evaluation"]])
         for module in IMPORTED:
             import_module(module)
-        here = beginning(Path(folder))
+        here = Here(Path(folder), {"runs_of_table": str(HERE.parent / "table1_finetuning" / "runs")})
         groups = everything(words, here)
+        chosen = words.only.split(",") if words.only else list(groups)
+        here.more.update(beginning(here, chosen))
         rows: list[Row] = []
-        for group in words.only.split(",") if words.only else groups:
+        for group in chosen:
             for row in groups[group]():
                 rows.append(row)
                 print(f"{row.fault}: {row.survived} of {row.tried}  {dict(row.seen)}", flush=True)
@@ -246,14 +248,13 @@ def main() -> None:
     sys.exit(any(row.survived < row.tried for row in rows))
 
 
-def beginning(folder: Path) -> Here:
-    """With a training and rollouts that other commands are about."""
-    paper = HERE.parents[0] / "table1_finetuning" / "runs"
-    more = {"alone": str(folder / "alone"), "rollouts": str(folder / "rollouts"), "runs_of_table": str(paper)}
-    here = Here(folder, more)
-    finished(here.begin(SHORT, folder / "alone"), LIMIT_S, here)
-    finished(here.begin(ALL["collection"], folder / "rollouts"), LIMIT_S, here)
-    return here
+def beginning(here: Here, chosen: list[str]) -> Iterator[tuple[str, str]]:
+    """A training and rollouts, where they are what commands are about: name and folder."""
+    needed = {"alone": {"checkpoint", "writers_score", "writers_passport"}, "rollouts": {"writers_pairs"}}
+    for name, work in {"alone": SHORT, "rollouts": ALL["collection"]}.items():
+        if needed[name] & {*chosen}:
+            finished(here.begin(work, here.folder / name), LIMIT_S, here)
+        yield name, str(here.folder / name)
 
 
 def write(file: Path, row: Row) -> None:
