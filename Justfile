@@ -41,6 +41,20 @@ test-all: setup
 chaos *args: setup
     @{{bin}}/python experiments/reliability/chaos.py {{args}}
 
+# Known holes in the pinned packages (asks PyPI about each; one that it cannot be asked about is an error)
+audit: _auditors
+    .venv/auditors/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
+# What a release consists of as CycloneDX JSON: every package of .venv, or of another environment's python
+sbom of=".venv/bin/python" out="runs/sbom.json": _auditors
+    @mkdir -p "$(dirname {{out}})"
+    .venv/auditors/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file {{out}} {{of}}
+
+[private]
+_auditors: setup
+    @[ -x .venv/auditors/bin/pip-audit ] || {{python}} -m venv .venv/auditors
+    @[ -x .venv/auditors/bin/pip-audit ] || .venv/auditors/bin/python -m pip install --quiet pip-audit cyclonedx-bom
+
 # Execute the notebooks from the first cell to the last; what they make goes into temporary folders (5 minutes)
 notebooks: setup
     {{bin}}/jupyter-execute --timeout=600 notebooks/*.ipynb

@@ -20,7 +20,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
@@ -117,13 +117,14 @@ class Place:
 
         return {"data": str(self.folder / "data"), "sample": str(SAMPLE), "pool": str(self.folder / "pool")}
 
-    def begin(self, work: Work, out: Path) -> ForkProcess:
+    def begin(self, work: Work, out: Path, before: Callable[[], object] = int) -> ForkProcess:
+        """The work in a process of its own; before: called in it first."""
         words = [word.format(out=out, **self.names) for word in work.words]
-        process = get_context("fork").Process(target=self._run, args=(work.verb, words))
+        process = get_context("fork").Process(target=self._run, args=(work.verb, words, before))
         process.start()
         return process
 
-    def _run(self, verb: str, words: list[str]) -> None:
+    def _run(self, verb: str, words: list[str], before: Callable[[], object]) -> None:
         from vlakit.cli.app import run_verb
         from vlakit.cli.errors import readable_errors
 
@@ -131,6 +132,7 @@ class Place:
         log = os.open(self.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        before()
         with readable_errors():
             run_verb(verb, words)
 

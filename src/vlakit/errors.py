@@ -82,6 +82,10 @@ class LossNotFinite(VlakitError):
     """Training met a NaN or infinite loss."""
 
 
+class RankLost(VlakitError):
+    """A process of a training on several devices is gone."""
+
+
 class PartMissing(VlakitError):
     """A part that this machine or this installation lacks."""
 

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -26,45 +26,65 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """A stream that becomes `path` when the block ends well, and nothing otherwise. Raises DiskFull."""
+    """A stream that becomes `path` when the block ends well, and nothing otherwise; a second writer of the same file
+    waits for the first. Raises DiskFull.
+    """
     partial = path.with_name(path.name + ".partial")
-    with disk_full_as_error(path):
+    with disk_full_as_error(path), _written_alone(partial) as stream:
         try:
-            with partial.open("wb") as stream:
-                yield stream
-                flush_to_disk(stream.fileno())
+            yield stream
+            stream.flush()
+            flush_to_disk(stream.fileno())
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
         publish(partial, path)
 
 
+def _written_alone(partial: Path) -> BinaryIO:
+    """The file, empty and held until it is closed."""
+    while True:
+        stream = os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "wb")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if partial.stat().st_ino == os.fstat(stream.fileno()).st_ino:
+                stream.truncate(0)
+                return stream
+        stream.close()  # the one before has renamed it meanwhile
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `folder` when the block ends well; flushed, and nothing of it otherwise.
 
-    Raises DiskFull, and ConfigError where it cannot be written or is there already.
+    Raises DiskFull, and ConfigError where it cannot be written, is there already, or is just being written.
     """
-    if folder.exists() or folder.is_symlink():
-        raise ConfigError("the target is there already", where=str(folder), do="choose another out=DIR, or remove it")
+    _check_absent(folder)
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        with disk_full_as_error(folder):
-            partial.mkdir(parents=True)
-            yield partial
-            for file in partial.rglob("*"):
-                if file.is_file():
-                    with file.open("rb") as stream:
-                        flush_to_disk(stream.fileno())
-            publish(partial, folder)
+        with locked(partial, who="another command"):
+            try:
+                _check_absent(folder)  # another one may just have finished it
+                for left in partial.iterdir():  # of one that was killed
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                with disk_full_as_error(folder):
+                    yield partial
+                    for file in partial.rglob("*"):
+                        if file.is_file():
+                            with file.open("rb") as stream:
+                                flush_to_disk(stream.fileno())
+                    publish(partial, folder)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         what = f"cannot be written: {error.strerror}"
         raise ConfigError(what, where=str(folder), do="choose another out=DIR") from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+
+
+def _check_absent(folder: Path) -> None:
+    if folder.exists() or folder.is_symlink():
+        raise ConfigError("the target is there already", where=str(folder), do="choose another out=DIR, or remove it")
 
 
 def content_hash(path: Path) -> str:

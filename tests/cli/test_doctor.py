@@ -75,6 +75,11 @@ def test_an_installation_without_a_checkout_is_read_from_its_metadata(monkeypatc
     assert "mujoco" not in {one.name for one in declared.of("")}
 
 
+def test_the_demos_command_is_one_that_is_there(tmp_path: Path) -> None:
+    assert doctor.demo(ROOT / "conf") == "just demo"
+    assert doctor.demo(tmp_path / "vlakit" / "conf").startswith("vlakit demonstrate suite=tabletop_target")
+
+
 def test_a_disk_that_is_too_full_and_a_store_that_is_broken_stop_the_demo(tmp_path: Path) -> None:
     nothing = Declared(">=3", [], [])
     (tmp_path / "mlflow.db").write_text("no database, but long enough to be taken for a header of one" * 9)

@@ -133,17 +133,28 @@ def test_a_policy_that_fails_fails_its_episode_and_the_next_one_runs() -> None:
     assert "not finite" in str(next(one.error for one in records if one.error))
 
 
-def test_a_server_that_dies_ends_the_episodes_that_ask_it_with_an_error() -> None:
-    suite = FakeSuite(limit=50)
+def test_a_server_that_dies_ends_the_rollouts_with_one_error_and_fails_no_episode() -> None:
+    suite = FakeSuite(limit=100_000)
     policy = Mean(1)
     server = running(lambda: service_of(PolicySubject(policy, Facts("mean", picture=(8, 8)))), drain_s=0.1)
     ports = server.__enter__()
     actor = remote_actor(URL["openpi"].format(ports["openpi"]), "openpi")
     threading.Timer(0.3, lambda: server.__exit__(None, None, None)).start()
-    slow = Options(1)
-    records = list(rollout(FakeSuite(limit=100_000), actor, states_of(suite, 1)[:1], slow))
+    with pytest.raises(RemoteFailed, match="the server is gone") as raised:
+        list(rollout(suite, actor, states_of(suite, 2), Options(2)))
     actor.close()
-    assert "the server" in str(records[0].error)
+    assert "the same command" in raised.value.do
+
+
+def test_a_connection_that_breaks_costs_its_episode_alone() -> None:
+    suite = FakeSuite(limit=3)
+    with running(lambda: service_of(PolicySubject(Mean(1), Facts("mean", picture=(8, 8))))) as ports:
+        actor = remote_actor(URL["openpi"].format(ports["openpi"]), "openpi")
+        cut, real = iter([actor._clients[0].close]), actor._ask
+        actor._ask = lambda slot, turn: (next(cut, int)(), real(slot, turn))[1]
+        records = list(rollout(suite, actor, states_of(suite, 2), Options(1)))
+        actor.close()
+    assert [one.error is None for one in records] == [False, True, True, True]
 
 
 def test_nobody_there_an_unknown_dialect_and_no_address_are_said() -> None:

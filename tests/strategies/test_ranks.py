@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing import get_context
@@ -12,7 +17,9 @@ from statistics import mean
 
 import pytest
 import torch
-from commands import run, train_here
+import torch.distributed as dist
+from commands import LIGHT, run, train_here
+from places import ROOT
 
 from vlakit.policy import TrainedPolicy
 
@@ -105,3 +112,71 @@ def test_a_training_goes_on_with_another_number_of_processes(
     whole = ("trainer.limit_val_batches=1.0", "ckpt_path=auto")
     in_ranks(numbers[before], before, tmp_path, bridge_shards, *whole, "steps=2", "validate_every=2")
     same(in_ranks(numbers[behind], behind, tmp_path, bridge_shards, *whole), alone)
+
+
+def waits_with_another(rank: int, port: int) -> None:
+    """Gives its own number and waits for the other one's, who is killed."""
+    from vlakit.cli.errors import readable_errors
+
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    with readable_errors():
+        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+        while True:
+            dist.all_reduce(torch.ones(1))
+            time.sleep(0.01)
+
+
+def test_a_collective_that_lost_its_partner_is_one_readable_error(capfd: pytest.CaptureFixture[str]) -> None:
+    context, port = get_context("fork"), next(PORTS)
+    two = [context.Process(target=waits_with_another, args=(rank, port)) for rank in range(2)]
+    for process in two:
+        process.start()
+    time.sleep(2)
+    two[1].kill()
+    two[0].join(30)
+    said = capfd.readouterr().err
+    assert (two[0].exitcode, said.count("RankLost"), "Traceback" in said) == (1, 1, False)
+    assert "ckpt_path=auto" in said
+
+
+def of(parent: int) -> Iterator[tuple[int, str]]:
+    """Number and command line of each process that `parent` has started."""
+    for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        yield int(number), Path(f"/proc/{number}/cmdline").read_text()
+
+
+def begun(folder: Path, shards: Path, *launcher: str) -> subprocess.Popen[str]:
+    """A training of two processes by the user's command, which would not end by itself."""
+    words = ["experiment=full", "logger=none", "validate_every=2", f"data.root={shards.parent}", *LIGHT]
+    words += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=2"]
+    own = {"VLAKIT_RUNS": str(folder), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, *launcher, "train.py", *words, "steps=1000000", f"hydra.run.dir={folder}"]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stderr=subprocess.PIPE, text=True)
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.mark.parametrize(("launcher", "killed"), [((), "further"), ((), "first"), (TORCHRUN, "further")], ids=str)
+def test_a_killed_process_ends_the_training_within_a_minute_and_it_goes_on_from_its_last_checkpoint(
+    launcher: tuple[str, ...], killed: str, tmp_path: Path, bridge_shards: Path
+) -> None:
+    whole = begun(tmp_path, bridge_shards, *launcher)
+    try:
+        deadline = time.monotonic() + 300
+        while not (tmp_path / "last.ckpt").is_file():
+            assert whole.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        further = [number for number, words in of(whole.pid) if launcher or "train_ddp_process_1" in words]
+        os.kill(whole.pid if killed == "first" else further[-1], signal.SIGKILL)
+        _, said = whole.communicate(timeout=60)  # to the end of all processes, which share its standard error
+    finally:
+        whole.kill()
+    assert whole.returncode == (-signal.SIGKILL if killed == "first" else 1)
+    assert launcher or (said.count("RankLost"), "Traceback" in said) == (1, False), said
+    step = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
+    further = (f"steps={step + 2}", "validate_every=2", f"data.root={bridge_shards.parent}", "logger=none")
+    goes_on = ("experiment=full", "batch_size=4", "ckpt_path=auto", f"paths.output={tmp_path}", *further)
+    train_here(tmp_path, *goes_on)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == step + 2

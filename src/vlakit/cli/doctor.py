@@ -37,6 +37,7 @@ from vlakit.errors import VlakitError
 from vlakit.tracking.store import REMEDIES, REMEDY, SQLITE
 
 SIMULATOR = "sim"  # the extra that the demo needs
+STEPS = "just demo", "vlakit demonstrate suite=tabletop_target is its first step; all of it needs a checkout"
 PROBE_S = 3
 
 
@@ -88,11 +89,16 @@ def main(overrides: Sequence[str]) -> None:
     check_format(cfg["format"])
     findings = list(examined(Declared.here(), Path(cfg["runs"]), cfg["tracking_uri"], cfg["disk_gb"]))
     lacking = [finding.name for finding in findings if finding.demo and not finding.ok]
-    verdict = f"the demo cannot run: {', '.join(lacking)}" if lacking else "the demo can run: just demo"
+    verdict = f"the demo cannot run: {', '.join(lacking)}" if lacking else f"the demo can run: {demo(conf_root())}"
     report = {"demo": not lacking, "findings": [asdict(finding) for finding in findings]}
     emit(report, "\n".join([*map(_line, findings), verdict]), cfg["format"])
     if lacking:
         sys.exit(1)
+
+
+def demo(conf: Path) -> str:
+    """How the demo is begun; conf: the folder, beside the Justfile in a checkout."""
+    return STEPS[not (conf.parent / "Justfile").is_file()]
 
 
 def examined(declared: Declared, runs: Path, tracking_uri: str, disk_gb: float) -> Iterator[Finding]:

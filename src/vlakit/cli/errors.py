@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vlakit.errors import ConfigError, DiskFull, PartMissing, VlakitError
+from vlakit.errors import ConfigError, DiskFull, PartMissing, RankLost, VlakitError
 from vlakit.files import FULL
 
 SIGNALLED = 128  # and the signal's number: what a shell expects of a program that one ended
@@ -46,7 +46,6 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
     from hydra.errors import InstantiationException
 
     from vlakit.cli.targets import unbuilt_part
-    from vlakit.tracking.mlflow import StoreUnreachable
 
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("vlakit"):
         package = str(error.name).partition(".")[0]
@@ -57,22 +56,39 @@ def as_vlakit_error(error: BaseException | None) -> VlakitError | None:
             return error
         if isinstance(error, InstantiationException):
             unbuilt = unbuilt or unbuilt_part(error)
-        if isinstance(error, OSError) and error.errno in FULL:
-            return DiskFull(
-                "no space left on the device", where=str(error.filename or "output"), do="free some space, then repeat"
-            )
-        if isinstance(error, OSError) and error.filename:  # read-only, absent, a file for a folder, no rights, too long
-            return ConfigError(
-                f"cannot use this path: {error.strerror}", where=str(error.filename), do="check the path and its rights"
-            )
-        if type(error).__name__ == "MlflowException":
-            return StoreUnreachable(
-                f"MLflow refused: {str(error).splitlines()[0][:200]}",
-                where="tracking_uri",
-                do="repeat; train.py runs without a record too: logger=none",
-            )
+        known = _of_a_library(error)
+        if known is not None:
+            return known
         error = error.__cause__ or error.__context__
     return unbuilt
+
+
+def _of_a_library(error: BaseException) -> VlakitError | None:
+    """What the system, MLflow or torch.distributed says, where a user can mend it."""
+    from vlakit.tracking.mlflow import StoreUnreachable
+
+    said = (str(error).splitlines() or [""])[0][:200]
+    if isinstance(error, OSError) and error.errno in FULL:
+        return DiskFull(
+            "no space left on the device", where=str(error.filename or "output"), do="free some space, then repeat"
+        )
+    if isinstance(error, OSError) and error.filename:  # read-only, absent, a file for a folder, no rights, too long
+        return ConfigError(
+            f"cannot use this path: {error.strerror}", where=str(error.filename), do="check the path and its rights"
+        )
+    if type(error).__name__ == "MlflowException":
+        return StoreUnreachable(
+            f"MLflow refused: {said}",
+            where="tracking_uri",
+            do="repeat; train.py runs without a record too: logger=none",
+        )
+    if isinstance(error, RuntimeError) and ("/gloo/" in said or type(error).__name__.startswith("Dist")):
+        return RankLost(
+            f"another process of this training has ended: {said}",
+            where=f"process {os.environ.get('RANK', os.environ.get('LOCAL_RANK', '0'))}",
+            do="what it said stands beside this; the same command with ckpt_path=auto goes on from the last checkpoint",
+        )
+    return None
 
 
 def _unread() -> bool:

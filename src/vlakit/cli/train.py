@@ -65,6 +65,7 @@ def trained(
     from vlakit.cli.closing import last_words
     from vlakit.cli.evaluate import check_ahead, check_units, evaluate_trained
     from vlakit.cli.policies import policy_of
+    from vlakit.cli.ranks import end_together
     from vlakit.cli.recording import Record
     from vlakit.cli.resuming import Resumed, settle
     from vlakit.processing.processor import build_processor
@@ -87,7 +88,7 @@ def trained(
     trainer = _trainer(cfg, record, requeued=requeued)
     if resumed is not None:
         resumed.check_devices(cfg, trainer)
-    with _stoppable(trainer):
+    with _stoppable(trainer), end_together(trainer):
         trainer.fit(policy, data, ckpt_path=None if resumed is None else resumed.file, weights_only=True)
     output = Path(cfg.paths.output)
     policy.answer_golden(data.golden_samples(N_FRAMES))

@@ -31,7 +31,8 @@ class RemoteActor:
     """See evaluation.actors.Actor. All slots that need an action ask at once, each on its own connection.
 
     A server of vlakit with rows=N gives each its row, in the order of the slots: so with N slots the batches, and with
-    them the episodes, are those of the same policy in this process. A connection that breaks costs its episode alone.
+    them the episodes, are those of the same policy in this process. A connection that breaks costs its episode alone;
+    a server that is gone ends the rollouts: no policy has failed, and the records so far are worth going on with.
     """
 
     def __init__(self, connect: Callable[[], Client], name: str) -> None:
@@ -56,10 +57,13 @@ class RemoteActor:
                 self._drop(slot)
 
     def act(self, turns: Mapping[int, Turn], worlds: Worlds) -> Answers:
-        """See Actor."""
+        """See Actor. Raises RemoteFailed where the server is gone."""
         with ThreadPoolExecutor(max(len(turns), 1)) as pool:
             asked = {slot: pool.submit(self._ask, slot, turn) for slot, turn in turns.items()}
-        return {slot: answer.result() for slot, answer in asked.items()}
+        answers = {slot: answer.result() for slot, answer in asked.items()}
+        for slot in sorted(turns.keys() - self._clients.keys()):
+            self._connect_again(slot)
+        return answers
 
     def close(self) -> None:
         """Hang up."""
@@ -74,6 +78,13 @@ class RemoteActor:
         except VlakitError as error:
             self._drop(slot)
             return Failure(f"the server: {error.what}")
+
+    def _connect_again(self, slot: int) -> None:
+        try:
+            self._clients[slot] = self.connect()
+        except RemoteFailed as error:
+            do = "start it again and give the same command: the episodes that were finished are kept"
+            raise RemoteFailed(f"the server is gone: {error.what}"[:300], where=self.name, do=do) from error
 
     def _drop(self, slot: int) -> None:
         client = self._clients.pop(slot, None)
