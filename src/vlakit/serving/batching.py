@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from vlakit.errors import VlakitError
 from vlakit.schema import Float32, Observation
+from vlakit.serving.clients.base import ENDING
 from vlakit.serving.questions import Busy
 from vlakit.serving.sessions import Session
 
@@ -71,7 +72,7 @@ class Batcher:
     async def submit(self, client: str, session: Session, observation: Observation) -> Float32:
         """The chunk (H, A) for one question. Raises Busy, and what the policy raised."""
         if self.draining:
-            raise Busy("the server is ending", where="server", do="ask another, or later")
+            raise Busy(ENDING, where="server", do="ask another, or later")
         if len(self._waiting) >= self.limits.queue:
             raise Busy(f"{len(self._waiting)} questions are waiting", where="queue", do="ask again in a moment")
         self._asked[client] = perf_counter()

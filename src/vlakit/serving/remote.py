@@ -12,7 +12,7 @@ from vlakit.evaluation.actors import Answers, Turn
 from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.worlds import Failure, Worlds
 from vlakit.registry import Registry
-from vlakit.serving.clients.base import Client, RemoteFailed
+from vlakit.serving.clients.base import ENDING, Client, RemoteFailed
 
 CLIENTS: Registry[Client] = Registry(
     "dialect of policy=remote",
@@ -77,14 +77,19 @@ class RemoteActor:
             return self._clients[slot].ask(turn.observation)
         except VlakitError as error:
             self._drop(slot)
+            if ENDING in error.what:
+                raise self._gone(error) from error
             return Failure(f"the server: {error.what}")
 
     def _connect_again(self, slot: int) -> None:
         try:
             self._clients[slot] = self.connect()
         except RemoteFailed as error:
-            do = "start it again and give the same command: the episodes that were finished are kept"
-            raise RemoteFailed(f"the server is gone: {error.what}"[:300], where=self.name, do=do) from error
+            raise self._gone(error) from error
+
+    def _gone(self, error: VlakitError) -> RemoteFailed:
+        do = "start it again and give the same command: the episodes that were finished are kept"
+        return RemoteFailed(f"the server is gone: {error.what}"[:300], where=self.name, do=do)
 
     def _drop(self, slot: int) -> None:
         client = self._clients.pop(slot, None)

@@ -14,6 +14,8 @@ from vlakit.errors import VlakitError
 from vlakit.schema import Float32, Observation
 from vlakit.serving.arrays import pack, unpack
 
+ENDING = "the server is ending"  # what a server of vlakit answers from SIGTERM on
+
 
 class RemoteFailed(VlakitError):
     """A server that cannot be reached, refuses, or answers with what is no action."""
