@@ -136,8 +136,9 @@ def command(*words: str) -> list[str]:
 
 
 def listening() -> None:
-    """A shell starts what it puts into the background with SIGINT ignored, and children inherit that."""
+    """A shell starts what it puts into the background with SIGINT ignored, nohup with SIGHUP; children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT], ids=str)
