@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from places import ROOT
 
 from vlakit.cli.configuration import whole
+from vlakit.cli.hydra_run import sweep_first
 from vlakit.cli.sweep import Job, SweepRun, closed_early, continued, parent_of, read_note, sign_lines, start_as_usual
 from vlakit.cli.train import _run_name
 from vlakit.errors import ConfigError, LossNotFinite
@@ -35,6 +36,11 @@ def test_a_folder_without_a_record_has_no_parent(tmp_path: Path) -> None:
     assert parent_of(tmp_path) is None
     (tmp_path / "mlflow_parent").write_text("abc\n")
     assert parent_of(tmp_path) == "abc"
+
+
+def test_the_option_for_a_sweep_may_stand_between_the_words() -> None:
+    words = ["experiment=full", "-m", "seed=0,1", "--config-dir", "conf"]
+    assert sweep_first(words) == ["-m", "experiment=full", "seed=0,1", "--config-dir", "conf"]
 
 
 def test_without_a_parent_a_failing_job_just_fails() -> None:

@@ -28,7 +28,7 @@ def run_hydra(job: Callable[[Any], Any], words: Sequence[str]) -> None:
         logging.getLogger().handlers.clear()  # Hydra prints by a handler of its own: with ours everything comes twice
     else:
         check_run("train", [word for word in words if not word.startswith("-")])
-    sys.argv = [sys.argv[0], *whole(as_text("train", words))]
+    sys.argv = [sys.argv[0], *sweep_first(whole(as_text("train", words)))]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints what it meets itself, with a traceback
     try:
         hydra.main(version_base="1.3", config_path=hydra_root(), config_name="train")(job)()
@@ -38,3 +38,8 @@ def run_hydra(job: Callable[[Any], Any], words: Sequence[str]) -> None:
         lines = str(error).splitlines() or [type(error).__name__]
         do = " ".join(lines[1:]) or "vlakit train --help shows what there is to choose from"
         raise ConfigError(lines[0], where="command line", do=do) from error
+
+
+def sweep_first(words: Sequence[str]) -> list[str]:
+    """`-m` in front: Hydra's parser takes no further key=value behind an option that stands between two of them."""
+    return sorted(words, key=lambda word: word not in ("-m", "--multirun"))
