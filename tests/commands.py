@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from vlakit.cli.app import run_verb
 from vlakit.cli.configuration import compose_config
@@ -63,3 +66,9 @@ def edited(file: Path, **changes: Any) -> Path:
     """A JSON file with other values."""
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     return file
+
+
+def script(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """What experiments/NAME says and how it ends, in a process of its own."""
+    command = [sys.executable, f"experiments/{name}", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -20,7 +20,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
@@ -259,16 +259,21 @@ def _state(file: Path) -> bytes:
 
 
 def write(file: Path, outcome: Outcome) -> None:
-    """Put this line in the place of the one before of the same work."""
-    rows: dict[str, dict[str, Any]] = {}
+    """Put this line in the place of the one before of the same work, in the order of ALL."""
+    put_row(file, asdict(outcome), list(ALL))
+
+
+def put_row(file: Path, row: dict[str, Any], order: Sequence[str] = ()) -> None:
+    """Put a row in the place of the one with the same first cell, else behind the others; `order`: of first cells."""
+    key, rows = next(iter(row)), dict[str, dict[str, Any]]()
     if file.is_file():
         with file.open(encoding="utf-8", newline="") as lines:
-            rows = {row["work"]: row for row in csv.DictReader(lines)}
-    rows[outcome.work] = asdict(outcome)
+            rows = {one[key]: one for one in csv.DictReader(lines)}
+    rows[row[key]] = row
     with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(asdict(outcome)), lineterminator="\n")
+        writer = csv.DictWriter(stream, list(row), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows[name] for name in ALL if name in rows)
+        writer.writerows(rows[name] for name in (order or rows) if name in rows)
 
 
 if __name__ == "__main__":

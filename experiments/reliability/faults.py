@@ -10,7 +10,6 @@ few kilobytes, which needs root or `unshare -rm`; a read-only place is made by c
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from importlib import import_module
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
-from chaos import ALL, POLICY, Work, finished, prepared
+from chaos import ALL, POLICY, Work, finished, prepared, put_row
 from growth import grown
 from store_faults import store_faults
 from trying import LIMIT_S, RECORDED, SHORT, TRAINING, Here, Row, fine, in_words, same
@@ -259,16 +258,8 @@ def beginning(here: Here, chosen: list[str]) -> Iterator[tuple[str, str]]:
 
 def write(file: Path, row: Row) -> None:
     """Put this line in the place of the one before of the same fault, else behind the others."""
-    rows: dict[str, dict[str, object]] = {}
-    if file.is_file():
-        with file.open(encoding="utf-8", newline="") as lines:
-            rows = {one["fault"]: dict(one) for one in csv.DictReader(lines)}
     seen = "; ".join(f"{what} ({count})" for what, count in row.seen.most_common())
-    rows[row.fault] = {"fault": row.fault, "tried": row.tried, "survived": row.survived, "seen": seen}
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[row.fault]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows.values())
+    put_row(file, {"fault": row.fault, "tried": row.tried, "survived": row.survived, "seen": seen})
 
 
 if __name__ == "__main__":

@@ -1,24 +1,16 @@
 """The short form of `just chaos`: a table of what was killed, and all of it survived."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from places import ROOT
+from commands import script
 
 
 @pytest.mark.slow
 def test_a_conversion_and_a_training_survive_two_kills_each(tmp_path: Path) -> None:
     words = ["--kills", "2", "--only", "conversion,training", "--out", str(tmp_path / "chaos.csv")]
-    done = subprocess.run(
-        [sys.executable, "experiments/reliability/chaos.py", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = script("reliability/chaos.py", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "chaos.csv").open(newline="") as lines:
         rows = {row["work"]: row for row in csv.DictReader(lines)}

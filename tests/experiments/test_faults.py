@@ -2,25 +2,17 @@
 
 import csv
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from places import ROOT
+from commands import script
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_an_export_to_a_disk_that_is_too_small_is_one_error_and_then_goes_well(tmp_path: Path) -> None:
     words = ["--tries", "1", "--only", "disk_export", "--out", str(tmp_path / "faults.csv")]
-    done = subprocess.run(
-        [sys.executable, "experiments/reliability/faults.py", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = script("reliability/faults.py", *words)
     if "mount: " in done.stderr:
         pytest.skip("this machine does not let root mount")
     assert done.returncode == 0, done.stdout + done.stderr
