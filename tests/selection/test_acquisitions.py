@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vlakit.errors import ConfigError, InvalidData, PartMissing
-from vlakit.selection.acquisitions import ACQUISITIONS, Acquisition, Outlook, highest, refuse_duplicates
+from vlakit.errors import ConfigError, PartMissing
+from vlakit.selection.acquisitions import ACQUISITIONS, Acquisition, Outlook, highest
 
 
 def test_there_are_eight() -> None:
@@ -43,9 +43,3 @@ def test_random_takes_all_with_the_same_chance() -> None:
         counts[Acquisition().choose(Outlook(), [2], 6, 2, np.random.default_rng(seed)).positions] += 1
     assert counts[2] == 0
     assert np.abs(np.delete(counts, 2) - 240).max() < 60
-
-
-def test_duplicate_demonstrations_are_refused() -> None:
-    refuse_duplicates([3, 1, 2])
-    with pytest.raises(InvalidData, match="such as 3"):
-        refuse_duplicates([3, 1, 3])

@@ -147,7 +147,8 @@ def leaves(node: Node | None, prefix: str = "") -> Iterator[str]:
 
 def check_run(name: str, overrides: Sequence[str]) -> None:
     """Compose every run that the overrides ask for; ConfigError for a key that does not exist, wherever it stands."""
-    for single in single_runs([o for o in whole(overrides) if not o.lstrip("+~").startswith("hydra")]):
+    words = [word for word in whole(overrides) if not word.lstrip("+~").startswith("hydra")]
+    for single in single_runs([*_searched(name, words), *words]):
         cfg, chosen = compose_chosen(name, single)
         plain, invented = _by_group(name, chosen, single)
         check_mappings(plain, single)
@@ -155,6 +156,20 @@ def check_run(name: str, overrides: Sequence[str]) -> None:
             known = set(leaves(cfg)) - {key for _, key in invented}
             where = shown(config_file(*file.split("/")))
             raise ConfigError(f"{key!r} is no key of the configuration", where=where, do=_nearest_key(key, known))
+
+
+def _searched(name: str, overrides: Sequence[str]) -> list[str]:
+    """What a chosen search file sweeps besides: keys of the command line may be those of its experiment alone."""
+    search = [line for line in overrides if line.startswith("hparams_search=")]
+    if not search:
+        return []
+    try:
+        with _composing():
+            swept = compose(name, search, return_hydra_config=True).hydra.sweeper.params or {}
+    except HydraException:
+        return []  # a file that does not exist is named when the runs are composed
+    given = {override.key_or_group for override in parse_overrides(overrides)}
+    return [f"{key}={value}" for key, value in swept.items() if key not in given]
 
 
 def check_mappings(plain: DictConfig, overrides: Sequence[str]) -> None:
@@ -174,20 +189,13 @@ def check_mappings(plain: DictConfig, overrides: Sequence[str]) -> None:
             )
 
 
-def invented_keys(name: str, overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """(file, key) of keys that a chosen experiment, scale or debug file adds though no group defines them.
-
-    Hydra merges such a file without a word, so a misspelt key would silently change nothing.
-    """
-    return _by_group(name, compose_chosen(name, overrides)[1], overrides)[1]
-
-
 def _by_group(
     name: str, chosen: Mapping[str, str], overrides: Sequence[str]
 ) -> tuple[DictConfig, list[tuple[str, str]]]:
     """The configuration of these choices without layered files and values, and what each layered file adds to it.
 
-    Of the overrides only Hydra's own are kept, which say where files are.
+    Hydra merges such a file without a word, so a misspelt key in it would silently change nothing. Of the overrides
+    only Hydra's own are kept, which say where files are.
     """
     layers = {group: choice for group, choice in chosen.items() if group in LAYERED}
     groups = [o for o in overrides if o.startswith("hydra.")]

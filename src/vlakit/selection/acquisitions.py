@@ -6,15 +6,14 @@ Only random and the core-sets look at the batch as a whole; the others take the 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from vlakit.errors import ConfigError, InvalidData, PartMissing, nearest
-from vlakit.schema import Float64, Int64
+from vlakit.errors import ConfigError, PartMissing, nearest
+from vlakit.schema import Float64
 from vlakit.selection.coreset import Amortised, Picks, check_size, k_center
 from vlakit.selection.uncertainty import MONTE_CARLO, SINGLE, check_passes, probabilities
 
@@ -99,17 +98,6 @@ def highest(scores: Float64, taken: Sequence[int], n: int, rng: np.random.Genera
     order = np.lexsort((rng.random(len(scores)), -scores))
     known = set(taken)
     return [int(position) for position in order if position not in known][:n]
-
-
-def refuse_duplicates(ids: Sequence[int] | Int64) -> None:
-    """Raise InvalidData where an id stands for two demonstrations."""
-    twice = sorted(one for one, count in Counter(int(one) for one in ids).items() if count > 1)
-    if twice:
-        raise InvalidData(
-            f"{len(twice)} ids stand for two demonstrations each, such as {twice[0]}",
-            where="pool",
-            do="give each demonstration an id of its own, and leave copies out",
-        )
 
 
 def _missing(acquisition: Acquisition) -> PartMissing:
