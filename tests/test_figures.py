@@ -10,7 +10,7 @@ from places import ROOT
 FIGURES = yaml.safe_load((ROOT / "experiments/figures.yaml").read_text(encoding="utf-8"))
 READINGS = {str(path.relative_to(ROOT)) for path in (ROOT / "experiments").glob("**/README.md")}
 LATER = {  # trained again just now: their readings are written anew, and then traced
-    f"experiments/{name}/README.md" for name in ("table9_openx", "table10_vision", "lora_rank")
+    f"experiments/{name}/README.md" for name in ("lora_rank",)
 }
 CARD, READER = "src/vlakit/assets/tiny.md", "experiments/speed/rlds_reader/README.md"
 PLAN, STATISTICS = "experiments/speed/plan/README.md", "experiments/statistics/README.md"
