@@ -65,7 +65,12 @@ ALL = {
             ("dataset=bridge_orig", "source={sample}", "out={out}", "max_frames_per_shard=40", "workers=2"),
             ("**/*",),
         ),
-        Work("evaluation", "evaluate", (*POLICY, "episodes=20", "slots=4", "out={out}"), ("episodes.jsonl",)),
+        Work(
+            "evaluation",
+            "evaluate",
+            (*POLICY, "episodes=20", "slots=2", "workers=2", "out={out}"),
+            ("episodes.jsonl",),
+        ),
         Work(
             "sweep",
             "train",
