@@ -33,14 +33,14 @@ def evaluate() -> dict[str, Any]:
     own = {"ckpt": maybe(Place), "suite": Text, "policy": maybe(Text), "out": maybe(Place), "root": Place}
     own |= {"url": maybe(Text), "dialect": Text, **CLIENT, "planner": maybe(Text)}
     own |= dict.fromkeys(("lm", "values"), maybe(Place))
-    return {**own, **CHECKPOINT, **QUANTIZE, "format": FORMAT, "tracking_uri": Text, **keys_of(Request)}
+    return {**own, **CHECKPOINT, **QUANTIZE, "format": FORMAT, "tracking_uri": maybe(Text), **keys_of(Request)}
 
 
 def score() -> dict[str, Any]:
     """Of `vlakit score`."""
     from vlakit.evaluation.scoring import ScoreRequest
 
-    own = {"ckpt": Place, "out": maybe(Place), "format": FORMAT, "tracking_uri": Text}
+    own = {"ckpt": Place, "out": maybe(Place), "format": FORMAT, "tracking_uri": maybe(Text)}
     return {**own, **CHECKPOINT, **QUANTIZE, **keys_of(ScoreRequest)}
 
 
