@@ -49,9 +49,9 @@ def test_the_table_holds_every_own_key_of_a_composed_verb(verb: str) -> None:
     assert [key for key in own if key not in known] == []
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "score"])
-def test_a_run_may_be_judged_without_a_word_on_its_record(verb: str) -> None:
-    assert verb_config(verb, ["ckpt=tiny", "tracking_uri=null"])["tracking_uri"] is None
+@pytest.mark.parametrize(("verb", "more"), [("evaluate", ["suite=tabletop_d0"]), ("score", [])])
+def test_a_run_may_be_judged_without_a_word_on_its_record(verb: str, more: list[str]) -> None:
+    assert verb_config(verb, ["ckpt=tiny", *more, "tracking_uri=null"])["tracking_uri"] is None
 
 
 @pytest.mark.parametrize("verb", VERBS)
