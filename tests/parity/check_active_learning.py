@@ -2,6 +2,7 @@
 
 DIR holds expected.npz. Token scores and joined scores within 1e-5, map statistics within 1e-6; selections exact: sets,
 core-sets in order and by their distances (by these alone where features repeat, for the original then takes any copy).
+Of scores that are equal, such as those of copies, the original takes any: there the scores are compared.
 Prints `array deviation ok|FAIL`; exits with 1 where one fails, or where nothing computes an array.
 """
 
@@ -20,6 +21,7 @@ from vlakit.selection.maps import DatasetMap, gold_terms
 from vlakit.selection.uncertainty import MONTE_CARLO, SINGLE, bald, entropy_of, max_prob, mc_entropy, probabilities
 
 TOLERANCE, MAP_TOLERANCE = 1e-5, 1e-6
+TIED = 1e-6  # scores that float32, in which the original computes, does not tell apart
 GIVEN = {"logits", "mc_logits", "ids", "labelled", "n_new", "map/logits", "map/gold"}
 SCORED = {"least-conf": "least_conf", "entropy": "entropy", "mc-entropy": "mc_entropy", "mc-bald": "bald"}
 Result = tuple[str, float, float]  # array, deviation, tolerance
@@ -49,14 +51,16 @@ def scores(given: Arrays) -> Iterator[Result]:
             yield name, deviation(value, given[name]), TOLERANCE
 
 
-def unequal(name: str, chosen: np.ndarray, expected: np.ndarray) -> Result:
-    """Share of the picks that the other set does not have; infinite where their number differs."""
-    if len(chosen) != len(expected) or len(set(chosen.tolist())) != len(chosen):
-        return name, float("inf"), 0.0
-    return name, 1 - len(set(chosen.tolist()) & set(expected.tolist())) / max(len(expected), 1), 0.0
+def unequal(chosen: list[int], theirs: list[int], values: np.ndarray, taken: list[int]) -> float:
+    """Share of the picks that the other set does not have, but for ties; infinite where one is no set of free items."""
+    free = (len({*picks, *taken}) == len(picks) + len(taken) for picks in (chosen, theirs))
+    if len(chosen) != len(theirs) or not all(free):
+        return float("inf")
+    ours, others = (np.sort(values[sorted(a - b)]) for a, b in ((set(chosen), set(theirs)), (set(theirs), set(chosen))))
+    return float((np.abs(ours - others) > TIED).sum()) / max(len(theirs), 1)
 
 
-def by_score(given: Arrays, taken: list[int]) -> Iterator[Result]:
+def by_score(given: Arrays, places: dict[int, int], taken: list[int]) -> Iterator[Result]:
     """Position 0 alone, as the original scores one softmax."""
     outlook = Outlook(given["logits"][:, :1], given["mc_logits"][:, :, :1])
     for strategy, name in SCORED.items():
@@ -64,7 +68,7 @@ def by_score(given: Arrays, taken: list[int]) -> Iterator[Result]:
         if expected is not None:
             values = Acquisition(name).scores(outlook)
             chosen = highest(values, taken, len(expected), np.random.default_rng(0))
-            yield unequal(f"select/{strategy}", given["ids"][chosen], expected)
+            yield f"select/{strategy}", unequal(chosen, [places[int(one)] for one in expected], values, taken), 0.0
 
 
 def at_random(given: Arrays, taken: list[int]) -> Iterator[Result]:
@@ -117,7 +121,7 @@ def check(folder: Path) -> tuple[list[str], bool]:
     given: Arrays = dict(np.load(folder / "expected.npz"))
     places = {int(one): place for place, one in enumerate(given["ids"])}
     taken = [places[int(one)] for one in given["labelled"]]
-    results = [*scores(given), *by_score(given, taken), *at_random(given, taken), *core_sets(given, taken)]
+    results = [*scores(given), *by_score(given, places, taken), *at_random(given, taken), *core_sets(given, taken)]
     results += dataset_map(given)
     lines = [f"{name} {error:.2e} {'ok' if error <= most else 'FAIL'}" for name, error, most in results]
     done = {name for name, _, _ in results}

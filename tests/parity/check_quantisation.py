@@ -81,11 +81,13 @@ def four_bits(expected: Expected) -> Iterator[Found]:
         yield f"{match[1]}_{size}_back", back, "formula"
 
 
-def nearest_codes(weight: Tensor, code: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """absmax (blocks,) and ids (n,) of the nearest values."""
+def nearest_codes(weight: Tensor, code: Tensor, size: int, steps: int = 0) -> tuple[Tensor, Tensor]:
+    """absmax (blocks,) and ids (n,) of the nearest values; steps: between -1 and 1, to which all is rounded before."""
     parts = blocks(weight.flatten(), size)
     absmax = parts.abs().amax(dim=1)
     scaled = parts * (1 / absmax.clamp(min=TINY))[:, None]
+    if steps:
+        scaled = ((scaled + 1) / 2 * steps + 0.5).floor() / steps * 2 - 1
     return absmax, (scaled[..., None] - code).abs().argmin(dim=-1).flatten()
 
 
@@ -95,12 +97,16 @@ def packed(ids: Tensor) -> Tensor:
 
 
 def double(expected: Expected) -> Iterator[Found]:
-    """absmax minus its mean, itself quantised in blocks of 256 to the nearest of 256 values between -1 and 1."""
+    """absmax minus its mean, itself quantised in blocks of 256 to one of 256 values between -1 and 1.
+
+    bitsandbytes on a CPU looks that up at the nearest of 65536 even steps, so that one in some hundred codes is not
+    the nearest one.
+    """
     if "nf4_double_absmax" not in expected:
         return
     absmax, ids = nearest_codes(expected["weight"], expected["nf4_code"], BLOCK)
     offset = absmax.mean()
-    again, codes = nearest_codes(absmax - offset, dynamic_code(), 256)
+    again, codes = nearest_codes(absmax - offset, dynamic_code(), 256, steps=65535)
     levels = (dynamic_code()[codes].view(-1, 256) * again[:, None]).flatten()[: len(absmax)] + offset
     back = (expected["nf4_code"][ids].view(-1, BLOCK) * levels[:, None]).flatten()[: expected["weight"].numel()]
     yield "nf4_double_offset", offset, "formula"
@@ -133,15 +139,17 @@ def torchao(expected: Expected) -> Iterator[Found]:
         least = torch.finfo(torch.float32).eps if match[1] == "int8" else torch.finfo(torch.float32).tiny
         scale = (parts.abs().amax(dim=-1) / (top - 0.5)).clamp(min=least)
         rows = (parts * (1 / scale)[..., None]).round().clamp(-top, top - 1)
-        back, asked = (rows * scale[..., None]).view_as(weight), expected["input"]
+        back, asked, step = (rows * scale[..., None]).view_as(weight), expected["input"], torch.ones(1)
         yield name, rows.view_as(weight).to(torch.int8), "formula"
         yield f"{kind}_scale", scale, "formula"
         yield f"{kind}_zero_point", torch.zeros_like(scale, dtype=torch.int8), "formula"
         yield f"{kind}_back", back, "formula"
         if match[2] == "dynamic":
             step = asked.abs().amax(dim=1, keepdim=True) / (top - 0.5)
-            asked = (asked * (1 / step)).round().clamp(-top, top - 1) * step
-        yield f"{kind}_out", F.linear(asked, back), "formula"
+            asked = (asked * (1 / step)).round().clamp(-top, top - 1)
+        # One scale a row is multiplied last: sums of loud columns would round otherwise.
+        product = F.linear(asked, back) if group else F.linear(asked, rows.view_as(weight)) * scale.T
+        yield f"{kind}_out", product * step, "formula"
 
 
 SECTIONS: list[Callable[[Expected], Iterator[Found]]] = [plain, own, four_bits, double, torchao]
@@ -161,7 +169,7 @@ def deviation(name: str, actual: Tensor, expected: Tensor) -> float:
         return float("inf")
     if not expected.dtype.is_floating_point:
         return float((actual != expected).double().mean())
-    spread = float(expected.std()) if "_out" in name else 1.0
+    spread = float(expected.std() if expected.numel() > 1 else expected.abs()) if "_out" in name else 1.0
     difference = (actual - expected).abs()
     if name.endswith("_back"):  # a tie moves a value by a whole step: those are counted with the packed values
         difference = difference.flatten().sort().values[: int(np.ceil(difference.numel() * (1 - TIES)))]

@@ -91,6 +91,22 @@ def test_other_sizes_seeds_and_settings_pass_too(tmp_path: Path, sizes: tuple[in
     assert passed, lines
 
 
+def test_of_copies_either_may_be_taken_and_nothing_else(tmp_path: Path) -> None:
+    arrays = other_folder(3, 30, 1, 9, 3, 20)
+    places = {int(one): place for place, one in enumerate(arrays["ids"])}
+    free = [place for one, place in places.items() if one not in arrays["labelled"]]
+    by_entropy = sorted(free, key=lambda place: -arrays["token/entropy"][place, 0])
+    last, copy = by_entropy[len(arrays["select/entropy"]) - 1], by_entropy[-1]
+    for name, axis in (("logits", 0), ("mc_logits", 1)):
+        np.moveaxis(arrays[name], axis, 0)[copy] = np.moveaxis(arrays[name], axis, 0)[last]
+    arrays = {name: value for name, value in arrays.items() if not name.startswith(("token/", "score/", "map/"))}
+    for bought, verdict in ((last, "ok"), (copy, "ok"), (by_entropy[-2], "FAIL")):
+        picks = [*by_entropy[: len(arrays["select/entropy"]) - 1], bought]
+        np.savez(tmp_path / "expected.npz", **arrays | {"select/entropy": arrays["ids"][picks]})  # pyright: ignore
+        (line,) = (line for line in check(tmp_path)[0] if line.startswith("select/entropy"))
+        assert line.endswith(verdict), line
+
+
 def test_what_is_off_or_not_computed_is_a_failure(tmp_path: Path) -> None:
     shutil.copyfile(FIXTURE / "expected.npz", tmp_path / "expected.npz")
     arrays = dict(np.load(tmp_path / "expected.npz"))

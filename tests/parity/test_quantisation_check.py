@@ -42,7 +42,7 @@ def test_every_array_of_both_libraries_is_reproduced() -> None:
     assert len(lines) == 37
 
 
-@pytest.mark.parametrize(("rows", "columns", "blocks"), [(20, 96, (32, 64)), (6, 100, (64, 256))])
+@pytest.mark.parametrize(("rows", "columns", "blocks"), [(20, 96, (32, 64)), (6, 100, (64, 256)), (96, 512, (64,))])
 def test_so_is_another_matrix(tmp_path: Path, rows: int, columns: int, blocks: tuple[int, ...]) -> None:
     lines, passed = check(twin(tmp_path / "twin", rows, columns, blocks))
     assert passed, lines
