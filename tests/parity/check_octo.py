@@ -173,7 +173,7 @@ def stems(fixture: Fixture) -> Pairs:
         pictures, expected = fixture.pictures(f"{part}/image"), fixture.expected[f"{part}/features"]
         stem = fixture.filled(Stem(pictures.shape[1], **stem_sizes(fixture.keys[part])), part)
         features = stem(pictures).view(*expected.shape[:3], -1)
-        yield f"{part}/features", features[..., :: features.shape[-1] // expected.shape[-1]]
+        yield f"{part}/features", features[..., :: -(-features.shape[-1] // expected.shape[-1])]
 
 
 def bins(fixture: Fixture) -> Pairs:

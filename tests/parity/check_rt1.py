@@ -175,6 +175,8 @@ def efficientnet_small(fixture: Fixture) -> Named:
 
 def efficientnet_b3(fixture: Fixture) -> Named:
     part = "efficientnet_b3"
+    if part not in fixture.keys:
+        return  # a small folder may leave out the published size
     small = next(value for name, value in fixture.expected.items() if re.fullmatch(rf"{part}/image_\d+", name))
     times = B3_PIXELS // small.shape[1]
     pixels = normalized(small.repeat(times, axis=1).repeat(times, axis=2) * np.float32(255))

@@ -34,6 +34,16 @@ def test_the_original_takes_a_large_number_for_the_smallest() -> None:
     assert Bins(256).encode(five).item() == 255
 
 
+@pytest.mark.parametrize(
+    ("n", "value", "token"), [(60, 0.75, 44), (120, 0.375, 44), (240, 0.9375, 224), (1000, 0.875, 874), (64, 0.75, 48)]
+)
+def test_a_value_on_an_edge_falls_where_the_original_lets_it_fall(n: int, value: float, token: int) -> None:
+    """Of the original's thresholds, computed by jax 0.4.20."""
+    bins = Bins(n, "uniform", 0.0, 1.0, clip=False)
+    assert bins.encode(torch.tensor([value])).item() == token
+    assert bins.edges[-1] == 1
+
+
 def test_a_kernel_that_is_scaled_and_shifted_is_the_same_kernel() -> None:
     torch.manual_seed(0)
     convolution, pictures = StandardConv(3, 32, 3, 2, 1), torch.randn(1, 3, 8, 8)

@@ -30,7 +30,10 @@ class Bins:
             )
         self.n, self.kind, self.low, self.high, self.clip = n, kind, low, high, clip
         if kind == "uniform":
-            edges = np.linspace(low, high, n + 1, dtype=np.float32)
+            # Counted times 1 / n in float32, as XLA divides by a constant: 45 / 60 ends above .75 there, and at 60,
+            # 120, 240, 500 or 1000 bins a value on an edge falls one bin lower than by exact edges.
+            shares = np.arange(n, dtype=np.float32) * (np.float32(1) / np.float32(n))
+            edges = np.append(np.float32(low) * (1 - shares) + np.float32(high) * shares, np.float32(high))
         else:
             shares = np.linspace(np.float32(EPSILON), np.float32(1 - EPSILON), n + 1, dtype=np.float32)
             edges = ndtri(shares.astype(np.float64)).astype(np.float32)
