@@ -166,12 +166,19 @@ def _configuration(fixture: Fixture, policy: str, kind: str) -> dict[str, Any]:
         target = "DiffusionUnetLowdimPolicy"
         return {"_target_": target, **common, **told, "model": unet, "oa_step_convention": convention}
     encoder = {
-        "rgb_model": {"name": "resnet18"}, "crop_shape": [config["crop"]] * 2, "random_crop": True,
+        "rgb_model": {"name": _resnet(shapes)}, "crop_shape": [config["crop"]] * 2, "random_crop": True,
         "use_group_norm": "group_norm_channels" in config, "share_rgb_model": config["share"],
         "imagenet_norm": config["imagenet_norm"],
     }  # fmt: skip
     target = "DiffusionUnetImagePolicy"
     return {"_target_": target, **common, **unet, "obs_encoder": encoder, "shape_meta": config["shape_meta"]}
+
+
+def _resnet(shapes: dict[str, Any]) -> str:
+    """Which one, by its third stage: 2 blocks, 6, or 6 of three convolutions."""
+    blocks = {name.partition(".layer3.")[2].split(".")[0] for name in shapes if ".layer3." in name}
+    deep = any(name.endswith("layer3.0.conv3.weight") for name in shapes)
+    return "resnet50" if deep else {2: "resnet18", 6: "resnet34"}[len(blocks)]
 
 
 def _executed_from(fixture: Fixture, policy: str, kind: str) -> int:
@@ -308,6 +315,8 @@ def images(fixture: Fixture) -> Section:
 @torch.no_grad()
 def droid(fixture: Fixture) -> Section:
     """DROID's copy of the U-Net."""
+    if "droid_unet" not in fixture.keys["models"]:
+        return
     state = fixture.state("droid_unet")
     settings = _unet_configuration(fixture.config, {f"model.{name}": tuple(x.shape) for name, x in state.items()})
     seen = state["mid_modules.0.cond_encoder.1.weight"].shape[1] - settings["diffusion_step_embed_dim"]
@@ -369,8 +378,8 @@ def _run(fixture: Fixture, policy: str, kind: str) -> Section:
     yield f"{name}_timesteps", network.sampler.scheduler.timesteps
     yield f"{name}_draws", len(draws)
     yield f"{name}_first_noise_pred", said[0]
-    steps, kept = len(after), len(fixture.expected[f"{name}_trajectory"])
-    yield f"{name}_trajectory", torch.stack(after)[:: steps // kept][:kept]
+    quarter, kept = max(1, len(after) // 4), len(fixture.expected[f"{name}_trajectory"])
+    yield f"{name}_trajectory", torch.stack(after)[::quarter][:kept]
     actions = after[-1][..., : network.action_size].numpy()
     nobody: list[str | None] = [None] * len(actions)
     yield f"{name}_action_pred", fixture.processor(policy).physical(actions, nobody)
@@ -380,6 +389,8 @@ def _run(fixture: Fixture, policy: str, kind: str) -> Section:
 
 def masks(fixture: Fixture) -> Section:
     """What steps see of each other and of the frames; which parameters do not decay."""
+    if "transformer" not in fixture.policies:
+        return
     network = fixture.network("transformer")
     for name in ("mask", "memory_mask"):
         mask = getattr(network.model, name)
