@@ -67,9 +67,10 @@ class Fixture:
     def seeded_state(self, prefix: str, shapes: dict[str, Any]) -> dict[str, Tensor]:
         scale = self.keys["scale"]
         return {
-            name: torch.from_numpy(
+            name: torch.tensor(  # a count of batch norm is a lone number
                 self.seeded.seeded_tensor(self.seed, f"{prefix}/{name}", tuple(shape))
-                * np.float32(scale.get(f"{prefix}/{name}", 1))
+                * np.float32(scale.get(f"{prefix}/{name}", 1)),
+                dtype=torch.float32,
             )
             for name, shape in shapes.items()
         }
@@ -370,7 +371,14 @@ def _run(fixture: Fixture, policy: str, kind: str) -> Section:
     network, name, seen = fixture.network(policy, kind), f"{policy}_{kind}", fixture.seen(policy)
     said: list[Tensor] = []
     hook = network.model.register_forward_hook(lambda _, __, out: said.append(out) if not said else None)
-    with drawn(fixture, f"sample/{name}") as draws:
+    scheduler, left = network.sampler.scheduler, list[Tensor]()
+
+    def step(*given: Any, **options: Any) -> Any:
+        out = type(scheduler).step(scheduler, *given, **options)
+        left.append(out.prev_sample)  # before what is known is put in again, the last one too
+        return out
+
+    with drawn(fixture, f"sample/{name}") as draws, patch.object(scheduler, "step", step):
         start = fixture.noise(f"sample/{name}/0", fixture.expected[f"{name}_trajectory"].shape[1:])
         draws.append(start)
         after = network.denoised(seen, start)
@@ -378,8 +386,8 @@ def _run(fixture: Fixture, policy: str, kind: str) -> Section:
     yield f"{name}_timesteps", network.sampler.scheduler.timesteps
     yield f"{name}_draws", len(draws)
     yield f"{name}_first_noise_pred", said[0]
-    quarter, kept = max(1, len(after) // 4), len(fixture.expected[f"{name}_trajectory"])
-    yield f"{name}_trajectory", torch.stack(after)[::quarter][:kept]
+    quarter, kept = max(1, len(left) // 4), len(fixture.expected[f"{name}_trajectory"])
+    yield f"{name}_trajectory", torch.stack(left)[::quarter][:kept]
     actions = after[-1][..., : network.action_size].numpy()
     nobody: list[str | None] = [None] * len(actions)
     yield f"{name}_action_pred", fixture.processor(policy).physical(actions, nobody)
