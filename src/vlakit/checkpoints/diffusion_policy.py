@@ -49,7 +49,7 @@ def tensors_of(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Ten
     """Those of the networks: no normalisers, constants, or encoder whose output the original never uses."""
     for name, tensor in tensors:
         if not name.endswith("_dummy_variable") and not name.startswith(_DROPPED):
-            yield name, tensor if tensor.is_floating_point() else tensor.float()  # batch norm counts in whole numbers
+            yield name, tensor.long() if name.endswith("num_batches_tracked") else tensor
 
 
 def card_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *, where: str) -> Card:
