@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from models.diffusion_policy.cases import batch, policy, processor
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from vlakit.checkpoints.diffusion_policy import SETTINGS
 from vlakit.errors import CheckpointMismatch
@@ -63,6 +63,22 @@ def test_a_converted_folder_is_a_policy_like_any_other(tmp_path: Path) -> None:
     expected = policy(of=of).eval().predict(given).detach()
     np.testing.assert_allclose(answers, ((expected - (scale - 1)) / scale).numpy(), atol=1e-4)
     assert list(loaded.processor.statistics) == ["pusht"]
+
+
+def test_a_column_keeps_the_scale_it_was_fitted_with_however_narrow_it_is(tmp_path: Path) -> None:
+    """The original stretches columns of 1e-4 and more, and those of its statistics from 1e-7 on."""
+    folder = converted(tmp_path / "dp")
+    tensors = load_file(folder / "model.safetensors")
+    for key in ("obs", "action"):
+        tensors[f"normalizer.params_dict.{key}.scale"][0] = 1e5
+    save_file(tensors, folder / "model.safetensors")
+    loaded = TrainedPolicy.from_checkpoint(folder)
+    offset = np.linspace(0.5, 2, 7) - 1
+    physical = loaded.processor.physical(np.full((1, 1, 7), 0.5, np.float32), [None])
+    assert physical[0, 0, 0] == pytest.approx((0.5 - offset[0]) / 1e5)
+    seen = loaded.processor.observe([Observation({}, "", proprio=np.full((2, 7), 2e-6, np.float32))]).proprio
+    assert seen is not None
+    np.testing.assert_allclose(seen[0, 0, 0], 0.2 + offset[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("convention", [True, False])

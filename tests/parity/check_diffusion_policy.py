@@ -67,9 +67,10 @@ class Fixture:
     def seeded_state(self, prefix: str, shapes: dict[str, Any]) -> dict[str, Tensor]:
         scale = self.keys["scale"]
         return {
-            name: torch.from_numpy(
+            name: torch.tensor(  # a count of batch norm is a lone number
                 self.seeded.seeded_tensor(self.seed, f"{prefix}/{name}", tuple(shape))
-                * np.float32(scale.get(f"{prefix}/{name}", 1))
+                * np.float32(scale.get(f"{prefix}/{name}", 1)),
+                dtype=torch.float32,
             )
             for name, shape in shapes.items()
         }
@@ -166,12 +167,19 @@ def _configuration(fixture: Fixture, policy: str, kind: str) -> dict[str, Any]:
         target = "DiffusionUnetLowdimPolicy"
         return {"_target_": target, **common, **told, "model": unet, "oa_step_convention": convention}
     encoder = {
-        "rgb_model": {"name": "resnet18"}, "crop_shape": [config["crop"]] * 2, "random_crop": True,
+        "rgb_model": {"name": _resnet(shapes)}, "crop_shape": [config["crop"]] * 2, "random_crop": True,
         "use_group_norm": "group_norm_channels" in config, "share_rgb_model": config["share"],
         "imagenet_norm": config["imagenet_norm"],
     }  # fmt: skip
     target = "DiffusionUnetImagePolicy"
     return {"_target_": target, **common, **unet, "obs_encoder": encoder, "shape_meta": config["shape_meta"]}
+
+
+def _resnet(shapes: dict[str, Any]) -> str:
+    """Which one, by its third stage: 2 blocks, 6, or 6 of three convolutions."""
+    blocks = {name.partition(".layer3.")[2].split(".")[0] for name in shapes if ".layer3." in name}
+    deep = any(name.endswith("layer3.0.conv3.weight") for name in shapes)
+    return "resnet50" if deep else {2: "resnet18", 6: "resnet34"}[len(blocks)]
 
 
 def _executed_from(fixture: Fixture, policy: str, kind: str) -> int:
@@ -308,6 +316,8 @@ def images(fixture: Fixture) -> Section:
 @torch.no_grad()
 def droid(fixture: Fixture) -> Section:
     """DROID's copy of the U-Net."""
+    if "droid_unet" not in fixture.keys["models"]:
+        return
     state = fixture.state("droid_unet")
     settings = _unet_configuration(fixture.config, {f"model.{name}": tuple(x.shape) for name, x in state.items()})
     seen = state["mid_modules.0.cond_encoder.1.weight"].shape[1] - settings["diffusion_step_embed_dim"]
@@ -361,7 +371,14 @@ def _run(fixture: Fixture, policy: str, kind: str) -> Section:
     network, name, seen = fixture.network(policy, kind), f"{policy}_{kind}", fixture.seen(policy)
     said: list[Tensor] = []
     hook = network.model.register_forward_hook(lambda _, __, out: said.append(out) if not said else None)
-    with drawn(fixture, f"sample/{name}") as draws:
+    scheduler, left = network.sampler.scheduler, list[Tensor]()
+
+    def step(*given: Any, **options: Any) -> Any:
+        out = type(scheduler).step(scheduler, *given, **options)
+        left.append(out.prev_sample)  # before what is known is put in again, the last one too
+        return out
+
+    with drawn(fixture, f"sample/{name}") as draws, patch.object(scheduler, "step", step):
         start = fixture.noise(f"sample/{name}/0", fixture.expected[f"{name}_trajectory"].shape[1:])
         draws.append(start)
         after = network.denoised(seen, start)
@@ -369,8 +386,8 @@ def _run(fixture: Fixture, policy: str, kind: str) -> Section:
     yield f"{name}_timesteps", network.sampler.scheduler.timesteps
     yield f"{name}_draws", len(draws)
     yield f"{name}_first_noise_pred", said[0]
-    steps, kept = len(after), len(fixture.expected[f"{name}_trajectory"])
-    yield f"{name}_trajectory", torch.stack(after)[:: steps // kept][:kept]
+    quarter, kept = max(1, len(left) // 4), len(fixture.expected[f"{name}_trajectory"])
+    yield f"{name}_trajectory", torch.stack(left)[::quarter][:kept]
     actions = after[-1][..., : network.action_size].numpy()
     nobody: list[str | None] = [None] * len(actions)
     yield f"{name}_action_pred", fixture.processor(policy).physical(actions, nobody)
@@ -380,6 +397,8 @@ def _run(fixture: Fixture, policy: str, kind: str) -> Section:
 
 def masks(fixture: Fixture) -> Section:
     """What steps see of each other and of the frames; which parameters do not decay."""
+    if "transformer" not in fixture.policies:
+        return
     network = fixture.network("transformer")
     for name in ("mask", "memory_mask"):
         mask = getattr(network.model, name)

@@ -16,7 +16,7 @@ from torch import Tensor
 from vlakit.checkpoints.card import Card
 from vlakit.data.shards.statistics import NAMES, statistics_to_json
 from vlakit.errors import CheckpointMismatch
-from vlakit.processing.normalizer import LIMITS
+from vlakit.processing.normalizer import TOLD_LIMITS
 from vlakit.schema import DatasetStatistics, Float64
 
 SETTINGS = "diffusion_policy.json"
@@ -49,7 +49,7 @@ def tensors_of(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Ten
     """Those of the networks: no normalisers, constants, or encoder whose output the original never uses."""
     for name, tensor in tensors:
         if not name.endswith("_dummy_variable") and not name.startswith(_DROPPED):
-            yield name, tensor if tensor.is_floating_point() else tensor.float()  # batch norm counts in whole numbers
+            yield name, tensor.long() if name.endswith("num_batches_tracked") else tensor
 
 
 def card_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *, where: str) -> Card:
@@ -79,7 +79,7 @@ def card_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *,
         **processor,
         **dict(zip(("window", "chunk", "horizon"), horizon, strict=True)),
         "proprio": len(proprio["min"]) if proprio else 0,
-        "normalization": LIMITS,
+        "normalization": TOLD_LIMITS,  # so that a column fitted between 1e-7 and 1e-4 keeps its scale
         "language": None,
     }
     dataset = str(config.get("task_name", "diffusion_policy"))

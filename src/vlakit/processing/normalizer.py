@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlakit.errors import InvalidData
-from vlakit.processing.linear import Linear
+from vlakit.processing.linear import NARROW, Linear
 from vlakit.schema import Bool, DatasetStatistics, Float32, Float64
 
 _KNOWN = ("q01", "q99", "min", "max", "mean", "std")
@@ -54,12 +54,15 @@ class Moments(Normalization):
         return np.where(numbers["min"] == numbers["max"], 0.0, _scaled(values, *self.bounds(numbers)))
 
 
+@dataclass(frozen=True)
 class Limits(Normalization):
-    """Diffusion Policy's: extremes, of the gripper too; nothing is clipped, and a narrow column is shifted alone."""
+    """Diffusion Policy's: extremes, of the gripper too; nothing is clipped, and a `narrow` column is shifted alone."""
+
+    narrow: float = NARROW
 
     def bounds(self, numbers: Mapping[str, Float64]) -> tuple[Float64, Float64]:
         """See Normalization."""
-        return Linear.of_range(numbers["min"], numbers["max"]).bounds
+        return self._linear(numbers).bounds
 
     def mask(self, statistics: DatasetStatistics) -> Bool:
         """See Normalization."""
@@ -67,16 +70,21 @@ class Limits(Normalization):
 
     def there(self, values: Float64, numbers: Mapping[str, Float64]) -> Float64:
         """See Normalization; what a narrow column is away from its lowest value."""
-        return Linear.of_range(numbers["min"], numbers["max"]).there(values).astype(np.float64)
+        return self._linear(numbers).there(values).astype(np.float64)
+
+    def _linear(self, numbers: Mapping[str, Float64]) -> Linear:
+        return Linear.of_range(numbers["min"], numbers["max"], narrow=self.narrow)
 
 
 LIMITS = "limits"
+TOLD_LIMITS = "told_limits"  # of the original's normalisers made from statistics, as its image policies have them
 NORMALIZATIONS = {
     "openvla": Normalization(),
     "bounds_q99": Normalization(back=1e-8),
     "bounds": Normalization("min", "max", back=1e-8),
     "normal": Moments(),
     LIMITS: Limits(),
+    TOLD_LIMITS: Limits(narrow=1e-7),
 }
 
 
