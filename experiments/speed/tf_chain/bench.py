@@ -32,7 +32,7 @@ COLUMNS = (
     "faster_than_theirs",
     "resident_mb",
     "of_theirs",
-    "growth",
+    "growth_percent",
 )
 RECORDS, STREAM, THEIRS = "vlakit, RLDS", "vlakit, shards", "tensorflow"
 SIZE = 224
@@ -85,7 +85,7 @@ def rows(sides: dict[str, Side]) -> list[list[str]]:
             f"{rates[name] / rates[THEIRS]:.2f}" if THEIRS in rates else "",
             f"{held[name]:.0f}",
             f"{held[name] / held[THEIRS]:.2f}" if THEIRS in held else "",
-            f"{held[name] / side.epochs[0][-1] - 1:+.1%}",
+            f"{100 * (held[name] / side.epochs[0][-1] - 1):.1f}",
         ]
         for name, side in sides.items()
     ]
