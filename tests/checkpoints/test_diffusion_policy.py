@@ -13,7 +13,7 @@ import torch
 from models.diffusion_policy.cases import batch, policy, processor
 from safetensors.torch import load_file, save_file
 
-from vlakit.checkpoints.diffusion_policy import SETTINGS
+from vlakit.checkpoints.diffusion_policy import SETTINGS, tensors_of
 from vlakit.errors import CheckpointMismatch
 from vlakit.policy import TrainedPolicy
 from vlakit.schema import Observation
@@ -63,6 +63,14 @@ def test_a_converted_folder_is_a_policy_like_any_other(tmp_path: Path) -> None:
     expected = policy(of=of).eval().predict(given).detach()
     np.testing.assert_allclose(answers, ((expected - (scale - 1)) / scale).numpy(), atol=1e-4)
     assert list(loaded.processor.statistics) == ["pusht"]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_what_batch_norm_counts_stays_a_whole_number(dtype: torch.dtype) -> None:
+    name = "obs_encoder.obs_nets.camera.bn1.num_batches_tracked"
+    ((kept, count),) = tensors_of([(name, torch.tensor(3, dtype=dtype)), ("_dummy_variable", torch.zeros(0))])
+    assert kept.endswith("bn1.num_batches_tracked")
+    assert (count.dtype, count.item()) == (torch.int64, 3)
 
 
 def test_a_column_keeps_the_scale_it_was_fitted_with_however_narrow_it_is(tmp_path: Path) -> None:

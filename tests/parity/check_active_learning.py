@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vlakit.selection.acquisitions import Acquisition, Outlook, highest
-from vlakit.selection.coreset import Amortised, Picks, distances_before, k_center
+from vlakit.selection.coreset import Amortised, Picks, k_center, squared_distances
 from vlakit.selection.maps import DatasetMap, gold_terms
 from vlakit.selection.uncertainty import MONTE_CARLO, SINGLE, bald, entropy_of, max_prob, mc_entropy, probabilities
 
@@ -30,6 +30,16 @@ Arrays = dict[str, np.ndarray]
 
 def is_given(name: str) -> bool:
     return name in GIVEN or name.startswith(("feature/", "amortised/"))
+
+
+def distances_before(features: np.ndarray, taken: Sequence[int], picks: Sequence[int]) -> np.ndarray:
+    """Squared distance of each pick to everything taken before it: (n,)."""
+    points, known = np.asarray(features, np.float64), list(taken)
+    found = []
+    for pick in picks:
+        found.append(squared_distances(points[[pick]], points[known])[0])
+        known.append(pick)
+    return np.array(found)
 
 
 def deviation(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -240,7 +240,7 @@ def normalizers(fixture: Fixture) -> Section:
 
 def averages(fixture: Fixture) -> Section:
     """Decays, and six updates of a toy whose first bias is frozen."""
-    kinds: dict[str, dict[str, float]] = {
+    kinds: dict[str, dict[str, Any]] = {
         "default": {}, "power075": {"power": 0.75}, "delayed": {"power": 0.75, "update_after": 5},
         "gamma2_min": {"power": 0.75, "inv_gamma": 2, "least": 0.2, "most": 0.99},
     }  # fmt: skip
@@ -346,9 +346,9 @@ def losses(fixture: Fixture) -> Section:
         yield f"{policy}_loss", loss.detach()
         if f"{policy}_grad_names" in fixture.expected:
             loss.backward()
-            of = {name: parameter.grad for name, parameter in network.named_parameters()}
-            names = fixture.expected[f"{policy}_grad_names"].tolist()
-            yield f"{policy}_grad_norms", torch.stack([of[name].double().norm() for name in names])
+            of = dict(network.named_parameters())
+            gradients = (of[name].grad for name in fixture.expected[f"{policy}_grad_names"].tolist())
+            yield f"{policy}_grad_norms", torch.stack([one.double().norm() for one in gradients if one is not None])
             network.zero_grad()
 
 

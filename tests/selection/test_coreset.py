@@ -4,9 +4,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from check_active_learning import distances_before
 
 from vlakit.errors import ConfigError, InvalidData
-from vlakit.selection.coreset import Amortised, distances_before, k_center, reduced
+from vlakit.selection.coreset import Amortised, k_center, reduced
 
 
 def radius(points: np.ndarray, centers: list[int]) -> float:

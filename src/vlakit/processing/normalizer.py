@@ -19,15 +19,16 @@ _KNOWN = ("q01", "q99", "min", "max", "mean", "std")
 
 @dataclass(frozen=True)
 class Normalization:
-    """Two statistics become -1 and +1, and what lies outside is clipped; columns without the mask stay as they are.
+    """Two statistics become -1 and +1; columns without the mask stay as they are.
 
-    back: what is added to their distance on the way back. On the way there all add 1e-8. OpenVLA's code comes back by
-    the quantiles alone; OpenVLA-OFT's adds it again, and takes extremes for some robots.
+    limit: values are clipped to it. back: added to the distance on the way back; on the way there all add 1e-8.
+    OpenVLA's code comes back by the quantiles alone; OpenVLA-OFT's adds it again, and takes extremes for some robots.
     """
 
     low: str = "q01"
     high: str = "q99"
     back: float = 0.0
+    limit: float = 1.0
 
     def bounds(self, numbers: Mapping[str, Float64]) -> tuple[Float64, Float64]:
         """The values (A,) that become -1 and +1."""
@@ -38,8 +39,10 @@ class Normalization:
         return statistics.mask
 
     def there(self, values: Float64, numbers: Mapping[str, Float64]) -> Float64:
-        """(..., A) in [-1, 1]; 0 in columns that never change."""
-        return np.where(numbers["min"] == numbers["max"], 0.0, _scaled(values, *self.bounds(numbers)).clip(-1.0, 1.0))
+        """(..., A) in [-1, 1], if that is the limit; 0 in columns that never change."""
+        low, high = self.bounds(numbers)
+        scaled = 2 * (values - low) / (high - low + 1e-8) - 1
+        return np.where(numbers["min"] == numbers["max"], 0.0, scaled.clip(-self.limit, self.limit))
 
 
 class Moments(Normalization):
@@ -48,10 +51,6 @@ class Moments(Normalization):
     def bounds(self, numbers: Mapping[str, Float64]) -> tuple[Float64, Float64]:
         """See Normalization."""
         return numbers["mean"] - numbers["std"], numbers["mean"] + numbers["std"]
-
-    def there(self, values: Float64, numbers: Mapping[str, Float64]) -> Float64:
-        """See Normalization."""
-        return np.where(numbers["min"] == numbers["max"], 0.0, _scaled(values, *self.bounds(numbers)))
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ NORMALIZATIONS = {
     "openvla": Normalization(),
     "bounds_q99": Normalization(back=1e-8),
     "bounds": Normalization("min", "max", back=1e-8),
-    "normal": Moments(),
+    "normal": Moments(limit=np.inf),
     LIMITS: Limits(),
     TOLD_LIMITS: Limits(narrow=1e-7),
 }
@@ -132,10 +131,6 @@ def unnormalize(normalized: npt.ArrayLike, statistics: DatasetStatistics, normal
 
 def _numbers(statistics: DatasetStatistics) -> dict[str, Float64]:
     return {name: getattr(statistics, name) for name in _KNOWN}
-
-
-def _scaled(values: Float64, low: Float64, high: Float64) -> Float64:
-    return 2 * (values - low) / (high - low + 1e-8) - 1
 
 
 def with_constants(actions: npt.NDArray[Any], statistics: DatasetStatistics) -> npt.NDArray[Any]:

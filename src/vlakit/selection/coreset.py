@@ -84,16 +84,6 @@ def squared_distances(points: Float64, centers: Float64) -> Float64:
     return nearest
 
 
-def distances_before(features: np.ndarray, taken: Sequence[int], picks: Sequence[int]) -> Float64:
-    """Squared distance of each pick to everything taken before it: (n,)."""
-    points, known = np.asarray(features, np.float64), list(taken)
-    found = []
-    for pick in picks:
-        found.append(squared_distances(points[[pick]], points[known])[0])
-        known.append(pick)
-    return np.array(found)
-
-
 def reduced(points: Float64, n_components: int) -> Float64:
     """(N, D) -> (N, n_components) principal components; as it is where it has no more dimensions than that."""
     if n_components >= min(points.shape):
