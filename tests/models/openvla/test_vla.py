@@ -88,6 +88,17 @@ def test_loss_is_the_shifted_cross_entropy_over_all_positions(tiny_vla: OpenVLA,
 
 
 @torch.no_grad()
+def test_the_log_probability_of_taught_tokens_is_minus_their_cross_entropy(
+    tiny_vla: OpenVLA, tiny_batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_vla, "constrain", False)
+    output = tiny_vla.answers(tiny_batch)
+    losses = F.cross_entropy(output.logits, output.targets, reduction="none").view(3, 8)
+    scored = tiny_vla.log_prob(tiny_batch, output.targets.view(3, 8))
+    torch.testing.assert_close(scored, -losses, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_padding_on_the_right_changes_nothing(tiny_vla: OpenVLA, tiny_batch: Batch) -> None:
     short, long = tiny_vla.answers(tiny_batch), tiny_vla.answers(padded(tiny_batch, 9))
     torch.testing.assert_close(long.logits, short.logits, atol=1e-5, rtol=1e-5)
