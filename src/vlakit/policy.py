@@ -17,7 +17,7 @@ from vlakit.checkpoints.contract import agreement, check_contract
 from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.errors import PartMissing, StatisticsMissing
 from vlakit.models.cpu import use_onednn
-from vlakit.models.network import Answering, HasFeatures, Likelihood, Network, capability, tensors_hash
+from vlakit.models.network import Answering, Graphed, HasFeatures, Likelihood, Network, capability, tensors_hash
 from vlakit.models.quantize import Quantization
 from vlakit.models.quantized_layers import NONE, check_kernel
 from vlakit.processing.pixels import observed_frames
@@ -128,6 +128,8 @@ class TrainedPolicy:
             keys = {"quantize": options.quantize, "quantize_also": list(options.quantize_also)} if asked else {}
             policy.quantization = Quantization.of(policy.network, card.quantized, near, keys)
             log.info("%s", policy.quantization)
+        if options.cuda_graphs:
+            capability(policy.network, Graphed, purpose="cuda_graphs").record()
         if acting and not asked:
             check_contract(card.contract, policy.network, policy.processor, where=str(path), strict=strict)
         return policy
@@ -185,7 +187,7 @@ class TrainedPolicy:
 
     def observed(self, observations: Sequence[Observation]) -> Inputs:
         """What the network sees, on its device; warns once where a camera's shape is not that of its training."""
-        inputs = self.processor.observe(observations, pad_to=self.pad_to).to(self.device)
+        inputs = self.processor.observe(observations, pad_to=self.pad_to).like(next(self.network.parameters()))
         if not self._shape_told:
             self._tell_shape(observations[0], inputs.datasets[0])
         return inputs

@@ -183,6 +183,14 @@ class Inputs:
         """Move every tensor, as `torch.Tensor.to`; Lightning calls this."""
         return _mapped(self, lambda tensor: tensor.to(*args, **kwargs))
 
+    def like(self, weight: Tensor) -> Self:
+        """On the device of a network's weight, floating point in its dtype."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(weight if tensor.is_floating_point() else weight.device)
+
+        return _mapped(self, moved)
+
     def pin_memory(self) -> Self:
         """Pin every tensor; the DataLoader calls this."""
         return _mapped(self, lambda tensor: tensor.pin_memory())

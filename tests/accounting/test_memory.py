@@ -167,8 +167,15 @@ def test_the_peak_lies_between_what_is_kept_and_the_sum_of_all() -> None:
         kept = sum(memory.activations.values())
         assert memory.peak >= memory.weights + memory.optimizer + max(memory.gradients, kept)
         assert memory.total == memory.peak + memory.overhead
-    assert counted.at(1).peak_in == "optimizer"
     assert counted.at(64).peak_in == "backward"
+
+
+def test_an_optimizer_that_is_not_fused_makes_tensors_of_its_own() -> None:
+    """The square roots of the second moments, all at once: without them no peak lies in the optimizer."""
+    fused, plain = (planned("full", replace(Setup(FLOAT32), fused=fused)).at(1) for fused in (True, False))
+    assert plain.peak_in == "optimizer"
+    assert plain.peak == plain.weights + plain.optimizer + plain.gradients + plain.optimizer // 2
+    assert fused.weights + fused.optimizer + fused.gradients <= fused.peak < plain.peak
 
 
 def test_the_largest_batch_fits_and_one_more_does_not() -> None:

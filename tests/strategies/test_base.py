@@ -1,10 +1,13 @@
 """What every strategy shares: building, stepping, refusing a bad loss, and saying what a checkpoint is."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning import Callback, LightningModule, Trainer
 from tiny_runs import TINY, built, data_of, module_of, saved, trainer_of
 
 from vlakit.checkpoints.card import CARD
@@ -40,6 +43,25 @@ def test_a_bad_loss_stops_the_run_before_the_weights_change(
     with pytest.raises(LossNotFinite):
         trainer_of(2).fit(module, data)
     assert torch.equal(module.model.language_model.lm_head.weight, before)
+
+
+class GradientNorm(Callback):
+    """The norm of the gradients with which the last step was made."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        self.norm = float(torch.nn.utils.get_total_norm(gradients))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_gradients_are_clipped_in_every_precision(
+    bridge_shards: Path, tiny_processor: TokenProcessor, precision: str
+) -> None:
+    """With the optimizer of conf/optimizer, which is fused: Lightning alone refuses to under bf16-mixed."""
+    data, seen = data_of(bridge_shards, tiny_processor), GradientNorm()
+    module = built(LastLayer, data.processor, optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True))
+    trainer_of(1, seen, precision=precision, gradient_clip_val=0.01).fit(module, data)
+    assert seen.norm == pytest.approx(0.01, rel=0.02)
 
 
 def test_the_network_is_built_once(tiny_processor: TokenProcessor) -> None:

@@ -153,3 +153,16 @@ def test_moments_are_numbered_in_a_file_as_those_of_one_process(
     strategy.load_optimizer_state_dict({"optimizer_states": [plain.state_dict()]})
     assert all(isinstance(one["exp_avg"], DTensor) for one in anew.state.values())
     torch.testing.assert_close(strategy.optimizer_state(anew)["state"], plain.state_dict()["state"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_learns_and_answers_in_bfloat16(
+    family: str, bridge_statistics: DatasetStatistics, samples: list[Sample]
+) -> None:
+    network, batch = FAMILIES[family](bridge_statistics, samples)
+    network.to(torch.bfloat16)
+    batch = batch.like(next(network.parameters()))
+    loss = network(batch).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert network.eval().predict(batch).isfinite().all()

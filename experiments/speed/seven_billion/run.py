@@ -1,7 +1,7 @@
 """A 7B model with random weights in the released layout: what loading, answering and training take, beside the plan.
 
 PYTHONPATH=src python experiments/speed/seven_billion/run.py DIR                    on a CPU: 15 GB of disk in DIR
-PYTHONPATH=src python experiments/speed/seven_billion/run.py DIR --device cuda      on a GPU, and Table 1's strategies
+PYTHONPATH=src python experiments/speed/seven_billion/run.py DIR --device cuda      on a GPU
 PYTHONPATH=src python experiments/speed/seven_billion/run.py DIR --layers 2         tried in small
 
 Each step is a process of its own, so that its peak is its own; steps.csv grows by a line a step. The weights are made
@@ -24,19 +24,11 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CPU = ("load", "act", "score", "lora", "int8", "int4", "serve")
-CUDA = ("load", "act", "compile", "graph", "int8", "int4", "oft", "score", "lora", "serve")
-STRATEGIES = {
-    "full": ("strategy=full",),
-    "last_layer": ("strategy=last_layer",),
-    "frozen_vision": ("strategy=frozen_vision",),
-    "sandwich": ("strategy=sandwich",),
-    "lora_r32": ("strategy=lora", "strategy.rank=32"),
-    "lora_r64": ("strategy=lora", "strategy.rank=64"),
-}
-BATCHES = (1, 16)
+GPU = ("load", "act", "graph", "compile", "int8", "int4", "int4_graph", "oft", "score", "lora", "serve")
 COLUMNS = (
     *("step", "device", "layers", "torch", "cores", "seconds", "load_s", "first_s", "act_s", "actions_per_s"),
-    *("before_bytes", "peak_own_bytes", "peak_bytes", "plan_bytes", "peak_over_plan", "load_average", "loss", "error"),
+    *("before_bytes", "peak_own_bytes", "peak_bytes", "plan_bytes", "peak_over_plan", "load_average", "loss"),
+    *("towers_s", "prompt_s", "same_as_eager", "error"),
 )
 BYTES_A_SHARD = 1_000_000_000
 
@@ -48,7 +40,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32, help="of the language model")
     parser.add_argument("--vision", default="siglip_so400m", help="or dinosiglip_so400m, the released model's towers")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", default="", help="names between commas; default: all of the device, or strategies")
+    parser.add_argument("--steps", default="", help="names between commas; default: all of the device")
     parser.add_argument("--out", type=Path, default=HERE / "steps.csv")
     parser.add_argument("--timeout", type=float, default=7200, help="seconds of a step")
     parser.add_argument("--keep", action="store_true")
@@ -59,12 +51,9 @@ def main() -> None:
         return
     if not (given.folder / "config.json").is_file():
         write_folder(given)
-    cuda = given.device.startswith("cuda")
-    names = given.steps.split(",") if given.steps else [*(CUDA if cuda else CPU), *(["strategies"] if cuda else [])]
-    for name in names:
-        rows = strategies(given) if name == "strategies" else [apart(given, name)]
-        for row in rows:
-            append(given.out, row)
+    default = GPU if given.device.startswith("cuda") else CPU
+    for name in given.steps.split(",") if given.steps else default:
+        append(given.out, apart(given, name))
     if not given.keep:
         shutil.rmtree(given.folder)
 
@@ -77,14 +66,11 @@ def one(given: argparse.Namespace) -> None:
 
 
 def apart(given: argparse.Namespace, name: str) -> dict[str, Any]:
-    """A step in a process of its own, as a row."""
-    words = [str(given.folder), "--layers", str(given.layers), "--device", given.device, "--step", name]
-    return told(given, name, [sys.executable, str(Path(__file__).resolve()), *words])
-
-
-def told(given: argparse.Namespace, name: str, command: list[str]) -> dict[str, Any]:
-    """Run a command whose last line of output is JSON; what went wrong is the row's error."""
+    """A step in a process of its own, as a row; what went wrong is the row's error."""
     import torch
+
+    words = [str(given.folder), "--layers", str(given.layers), "--device", given.device, "--step", name]
+    command = [sys.executable, str(Path(__file__).resolve()), *words]
 
     row: dict[str, Any] = {"step": name, "device": device_name(given.device), "layers": given.layers}
     row |= {"torch": torch.__version__, "cores": torch.get_num_threads()}
@@ -98,11 +84,7 @@ def told(given: argparse.Namespace, name: str, command: list[str]) -> dict[str, 
     if done.returncode:
         last = (done.stderr.strip() or "no output").splitlines()[-1]
         return {**row, "error": f"exit {done.returncode}: {last[:200]}"}
-    try:
-        facts = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        facts = json.loads(done.stdout)  # of a verb, over several lines
-    return {**row, **facts}
+    return {**row, **json.loads(done.stdout.strip().splitlines()[-1])}
 
 
 def device_name(device: str) -> str:
@@ -110,18 +92,6 @@ def device_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name() if device.startswith("cuda") else "cpu"
-
-
-def strategies(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Table 1's strategies at batch 1 and 16, in bfloat16: two real steps beside the plan, by `vlakit plan`."""
-    for name, words in STRATEGIES.items():
-        for rows in BATCHES:
-            verb = [sys.executable, "-m", "vlakit", "plan", "model=siglip_7b", *words, f"batch_size={rows}"]
-            row = told(given, f"{name} at {rows}", [*verb, "precision=bf16-true", "measure=true", "format=json"])
-            if "memory_bytes" in row:
-                planned, found = row.pop("memory_bytes"), row.pop("measured_bytes")
-                row |= {"plan_bytes": planned["peak"], "peak_bytes": found["allocated"]}
-            yield row
 
 
 def append(file: Path, row: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.evaluation.actors import Turn
 from vlakit.evaluation.suite import InitialState
 from vlakit.models.adapters import LoraNumbers, every_layer, inject_lora
-from vlakit.models.network import build_network
+from vlakit.models.network import Graphed, build_network, capability
+from vlakit.models.openvla.decoding import after_prompts
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.processor import Processor, build_processor
 from vlakit.schema import Observation
@@ -38,7 +40,8 @@ from vlakit.serving.remote import remote_actor
 from vlakit.strategies.lora import Lora
 from vlakit.strategies.optim import constant
 
-RANK, CALLS = 32, 1
+RANK = 32
+CALLS = {"cpu": (0, 1), "cuda": (4, 20)}  # answers that do not count, behind the first, and those that do
 PICTURE = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
 ASKED = "put the carrot on the plate"
 DATASET = "tabletop_d0"  # whose statistics turn answers into actions
@@ -84,6 +87,12 @@ def status_bytes(what: str, process: str = "self") -> int:
     return int(Path(f"/proc/{process}/status").read_text().partition(f"{what}:")[2].split()[0]) * 1024
 
 
+def card_bytes() -> int:
+    """In use on the GPU, by whomever."""
+    free, size = torch.cuda.mem_get_info()
+    return size - free
+
+
 def watch(ended: threading.Event, peaks: list[int], process: str = "self") -> None:
     """Keep the most of what is no file's."""
     while not ended.wait(0.02):
@@ -109,29 +118,56 @@ def empty(given: argparse.Namespace) -> tuple[Any, Processor]:
     return build_network({"kind": "openvla", **config["model"]}, processor, device="meta"), processor
 
 
-def answered(given: argparse.Namespace, scheme: str, change: Callable[[TrainedPolicy], object] | None = None) -> Facts:
-    """Loading, and the first and a later answer, by any variant of the policy."""
+def answered(
+    given: argparse.Namespace,
+    scheme: str,
+    change: Callable[[TrainedPolicy], Facts | None] = lambda _: None,
+    then: Callable[[TrainedPolicy], Facts] = lambda _: {},
+) -> Facts:
+    """Loading, and the first and a later answer, by any variant of the policy; then what else there is to measure."""
     facts: Facts = {"plan_bytes": planned(given, scheme)}
     with measured(given, facts):
         began = time.perf_counter()
         policy = policy_of(given, scheme)
         facts["load_s"] = time.perf_counter() - began
-        if change is not None:
-            change(policy)
+        facts |= change(policy) or {}
         facts |= times(policy)
-    return facts
+    return facts | then(policy)
 
 
 def times(policy: TrainedPolicy) -> Facts:
-    """Seconds of the first answer, and of the quickest of the next."""
+    """Seconds of the first answer, and the median of later ones."""
     shown = [Observation.of(PICTURE, ASKED, DATASET)]
-    seconds: list[float] = []
-    for _ in range(1 + CALLS):
-        began = time.perf_counter()
+    first = seconds_of(lambda: policy.act(shown))
+    unseen, counted = CALLS[policy.device.type]
+    for _ in range(unseen):
         policy.act(shown)
-        seconds.append(time.perf_counter() - began)
-    chunk = policy.processor.settings.chunk
-    return {"first_s": seconds[0], "act_s": min(seconds[1:]), "actions_per_s": chunk / min(seconds[1:])}
+    usual = median(seconds_of(lambda: policy.act(shown)) for _ in range(counted))
+    return {"first_s": first, "act_s": usual, "actions_per_s": policy.processor.settings.chunk / usual}
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """How long it takes, until a GPU has ended."""
+    began = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+@torch.inference_mode()
+def parts(policy: TrainedPolicy) -> Facts:
+    """Seconds of the towers with the projector, and of the prompt behind them; the rest of an answer decodes."""
+    network: Any = policy.network
+    inputs = policy.observed([Observation.of(PICTURE, ASKED, DATASET)])
+    prompts = inputs.text.prompts() if inputs.text else []
+    unseen, counted = CALLS[policy.device.type]
+    found: Facts = {}
+    patches = network.context(inputs)
+    works = {"towers_s": lambda: network.context(inputs), "prompt_s": lambda: after_prompts(network, patches, prompts)}
+    for name, work in works.items():
+        found[name] = median([seconds_of(work) for _ in range(unseen + counted)][unseen:])
+    return found
 
 
 @step
@@ -147,7 +183,7 @@ def load_(given: argparse.Namespace) -> Facts:
 @step
 def act(given: argparse.Namespace) -> Facts:
     """As it is stored, in bfloat16."""
-    return answered(given, "none")
+    return answered(given, "none", then=parts)
 
 
 @step
@@ -165,19 +201,40 @@ def int4(given: argparse.Namespace) -> Facts:
 @step
 def compile_(given: argparse.Namespace) -> Facts:
     """The language model compiled; lengths differ from token to token."""
-    return answered(given, "none", partial(compiled, mode="default"))
+    return answered(given, "none", compiled)
 
 
 @step
 def graph(given: argparse.Namespace) -> Facts:
-    """The same replayed as CUDA graphs."""
-    return answered(given, "none", partial(compiled, mode="reduce-overhead"))
+    """The whole answer as one CUDA graph."""
+    return answered(given, "none", graphed, then=as_eager)
 
 
-def compiled(policy: TrainedPolicy, mode: str) -> None:
+@step
+def int4_graph(given: argparse.Namespace) -> Facts:
+    """The same in 4 bits."""
+    return answered(given, "int4", graphed, then=as_eager)
+
+
+def graphed(policy: TrainedPolicy) -> None:
+    """Record what answers."""
+    capability(policy.network, Graphed, purpose="this step").record()
+
+
+def as_eager(policy: TrainedPolicy) -> Facts:
+    """Whether other pictures get the same actions without the graph."""
+    network: Any = policy.network
+    noise = np.random.default_rng(1).integers(0, 256, (8, *PICTURE.shape), dtype=np.uint8)
+    shown = [[Observation.of(picture, ASKED, DATASET)] for picture in noise]
+    replayed = [policy.act(one) for one in shown]
+    network.graphs = None
+    return {"same_as_eager": sum(bool((policy.act(o) == r).all()) for o, r in zip(shown, replayed, strict=True))}
+
+
+def compiled(policy: TrainedPolicy) -> None:
     """Let torch compile the language model at its first answer."""
     network: Any = policy.network
-    network.language_model.model.forward = torch.compile(network.language_model.model.forward, mode=mode, dynamic=True)
+    network.language_model.model.forward = torch.compile(network.language_model.model.forward, dynamic=True)
 
 
 @step
@@ -207,9 +264,8 @@ def score(given: argparse.Namespace) -> Facts:
         policy = policy_of(given, "none")
         batch = policy.processor.blank(1).to(torch.device(given.device))
         batch = replace(batch, pixels={name: torch.zeros_like(frames) for name, frames in batch.pixels.items()})
-        began = time.perf_counter()
-        float(policy.network(batch).loss)
-        facts["act_s"] = time.perf_counter() - began
+        facts["first_s"] = seconds_of(lambda: policy.network(batch).loss)
+        facts["act_s"] = median(seconds_of(lambda: policy.network(batch).loss) for _ in range(3))
     return facts
 
 
@@ -245,6 +301,9 @@ def serve(given: argparse.Namespace) -> Facts:
     """`vlakit serve` in a process of its own, whose peak counts, and one question."""
     facts: Facts = {"plan_bytes": planned(given)}
     words = [f"ckpt={given.folder}", "dialect=openvla", "port=0", f"device={given.device}", "timeout_s=3600"]
+    words += ["cuda_graphs=true"] if given.device.startswith("cuda") else []
+    cuda = given.device.startswith("cuda")
+    used = card_bytes() if cuda else 0
     began = time.perf_counter()
     facts["before_bytes"] = status_bytes("VmRSS")  # this process has imported what a server imports
     server = subprocess.Popen([sys.executable, "-m", "vlakit", "serve", *words], stdout=subprocess.PIPE, text=True)
@@ -254,14 +313,15 @@ def serve(given: argparse.Namespace) -> Facts:
     line = server.stdout.readline().strip() if server.stdout else ""
     facts["load_s"] = time.perf_counter() - began
     actor = remote_actor(f"http://127.0.0.1:{line.rpartition(':')[2]}", "openvla", timeout_s=3600)
-    began = time.perf_counter()
-    answer = actor.act({0: Turn(InitialState("", "", 0, ASKED), 0, Observation.of(PICTURE, ASKED, DATASET))}, NO_WORLDS)
-    facts |= {"act_s": time.perf_counter() - began, "answer": str(answer[0])}
+    turns = {0: Turn(InitialState("", "", 0, ASKED), 0, Observation.of(PICTURE, ASKED, DATASET))}
+    facts["first_s"] = seconds_of(lambda: actor.act(turns, NO_WORLDS))
+    facts["act_s"] = median(seconds_of(lambda: actor.act(turns, NO_WORLDS)) for _ in range(10 if cuda else 1))
     actor.close()
     ended.set()
     watching.join()
     facts["peak_own_bytes"] = peaks[0]
-    facts["peak_bytes"] = status_bytes("VmHWM", str(server.pid)) - facts["before_bytes"]
+    resident = status_bytes("VmHWM", str(server.pid)) - facts["before_bytes"]
+    facts["peak_bytes"] = card_bytes() - used if cuda else resident  # of a card: with CUDA's own, and what torch caches
     server.send_signal(signal.SIGTERM)
     server.wait(60)
     return facts

@@ -1,7 +1,7 @@
 """How much memory a training run takes, before it starts: counted by a dry step, plus four named overheads.
 
 A step peaks either in its backward pass, while activations are at their most, or in the optimizer, when all gradients
-are there and torch's AdamW makes one more tensor the size of a moment.
+are there and AdamW, unless it is fused, makes one more tensor the size of a moment.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ PRECISIONS = {
 }
 FSDP_MIXED = Numerics(torch.float32, torch.bfloat16, autocast=True)
 
-CUDA_CONTEXT = 500_000_000  # driver, kernels of torch and cuBLAS: 0.4 to 0.6 GB on A100 and H100 before any tensor
+CUDA_CONTEXT = (
+    800_000_000  # driver, kernels of torch and cuBLAS: 0.8 GB on an H200 with torch 2.11 (experiments/speed/plan)
+)
 LIBRARY_WORKSPACE = 100_000_000  # cuBLAS: 8 MiB (A100) or 32 MiB (H100) a handle; cuDNN's for the patch embedding
 NCCL_BUFFERS = 500_000_000  # 4 MiB a channel and direction, tens of channels; only with more than one GPU
 FRAGMENTATION = 0.05  # share of what comes and goes that the caching allocator holds in pieces it cannot use: assumed
@@ -43,16 +45,17 @@ class Setup:
     """How the run is laid out over GPUs: `gpus` share weights, gradients and moments (FSDP, full shard).
 
     fsdp: units are gathered in the layers' dtype even on one GPU. half_frozen_vision: towers that do not train rest in
-    the layers' dtype.
+    the layers' dtype. fused: the optimizer updates in one kernel (conf/optimizer), without tensors of its own.
     """
 
     numerics: Numerics
     gpus: int = 1
     fsdp: bool = False
     half_frozen_vision: bool = False
+    fused: bool = True
 
     @classmethod
-    def of(cls, precision: str, gpus: int = 1) -> Setup:
+    def of(cls, precision: str, gpus: int = 1, *, fused: bool = True) -> Setup:
         """The layout for a precision by name; ConfigError for an unknown one or for no GPU."""
         if precision not in PRECISIONS:
             raise ConfigError(
@@ -61,7 +64,7 @@ class Setup:
         if gpus < 1:
             raise ConfigError(f"sharding={gpus} is no number of GPUs", where="sharding", do="1 or more")
         mixed = gpus > 1 and precision == "bf16-mixed"
-        return cls(FSDP_MIXED if mixed else PRECISIONS[precision], gpus, fsdp=gpus > 1)
+        return cls(FSDP_MIXED if mixed else PRECISIONS[precision], gpus, fsdp=gpus > 1, fused=fused)
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ class Estimate:
         """Memory with `batch_size` samples on each GPU."""
         element = self.setup.numerics.stored.itemsize / self.setup.gpus
         backward = self.step.peak(batch_size, element) + self.unsharded
-        update = self.gradients + self.optimizer // 2  # the square roots of the second moments (foreach AdamW)
+        roots = 0 if self.setup.fused else self.optimizer // 2  # of the second moments, all at once (foreach AdamW)
+        update = self.gradients + roots
         moving = max(backward, update)
         peak_in = "backward" if backward >= update else "optimizer"
         overhead = CUDA_CONTEXT + LIBRARY_WORKSPACE + int(FRAGMENTATION * moving)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlakit import __version__
 from vlakit.errors import CheckpointMismatch, InvalidData, PartMissing, StatisticsMissing, VlakitError
 from vlakit.models.network import Network
 from vlakit.processing.images import decode_jpeg
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 CONTRACT_FILE = "contract.json"
 N_FRAMES = 8
 TOLERANCE = 2 / 255 + 1e-4  # one bin of 256, normalised: another machine's arithmetic may move an answer so far
-_LIBRARIES = ("vlakit", "torch", "timm", "transformers", "peft", "numpy", "simplejpeg")
+_LIBRARIES = ("torch", "timm", "transformers", "peft", "numpy", "simplejpeg")
 _CONVENTION = "end-effector deltas a control step: metres, radians; gripper 0 closed to 1 open"
 
 
@@ -233,7 +234,7 @@ def _answers(network: Network, processor: Processor, observations: Sequence[Obse
     was_training = network.training
     network.eval()
     try:
-        inputs = processor.observe(observations).to(next(network.parameters()).device)
+        inputs = processor.observe(observations).like(next(network.parameters()))
         return network.predict(inputs).float().cpu().numpy()
     finally:
         network.train(was_training)
@@ -246,4 +247,4 @@ def _fingerprint(statistics: DatasetStatistics, normalization: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _LIBRARIES}
+    return {"vlakit": __version__, **{name: version(name) for name in _LIBRARIES}}

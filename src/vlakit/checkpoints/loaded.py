@@ -34,6 +34,7 @@ class LoadOptions:
 
     trusted: packages, modules or names (`package.module:thing`) outside vlakit that a checkpoint may choose. quantize:
     a scheme of models.quantize for the weights of linear layers; quantize_also: vision and lm_head, which it spares.
+    cuda_graphs: replay answers on a GPU.
     """
 
     dtype: torch.dtype | None = None
@@ -41,6 +42,7 @@ class LoadOptions:
     trusted: tuple[str, ...] = ()
     quantize: str = NONE
     quantize_also: tuple[str, ...] = ()
+    cuda_graphs: bool = False
 
     @property
     def under(self) -> LoadOptions:

@@ -20,15 +20,15 @@ def last_words(metrics: Mapping[str, float], data: VLADataModule, output: Path, 
     """
     from vlakit.evaluation.baselines import baselines
 
-    settings = data.processor.settings
-    for name, folder in data.shards.items():
+    settings, shards = data.processor.settings, getattr(data, "shards", {})  # a recipe's own data may be in none
+    for name, folder in shards.items():
         l1 = metrics.get(f"val/l1/{name}")
         found = None if l1 is None else baselines(folder, chunk=settings.ahead, by=settings.normalization)
         if l1 is not None and found is not None:
             yield f"held-out frames of {name}: {found.beside(l1)}"
     place = shlex.quote(str(output))
     known = suite_names()  # reads the files of conf/suite
-    fitting = [name for name in data.shards if name in known]
+    fitting = [name for name in shards if name in known]
     if suite is not None:
         yield f"next: vlakit passport run={place}"
     elif fitting:

@@ -58,6 +58,7 @@ SERVE = {
     "timeout_s": real(ge=1, lt=1e12),
     **CHECKPOINT,
     **QUANTIZE,
+    "cuda_graphs": Flag,
 }
 LOOKS = {
     **dict.fromkeys(("init", "show", "out"), maybe(Place)),

@@ -65,7 +65,8 @@ def plan(cfg: DictConfig, name: str | None = None) -> dict[str, Any]:
     from vlakit.accounting.memory import CARDS, Setup, estimate
     from vlakit.accounting.meta import prepared
 
-    setup = Setup.of(cfg.precision, cfg.sharding)
+    fused = bool(to_plain(cfg.strategy).get("optimizer", {}).get("fused"))
+    setup = Setup.of(cfg.precision, cfg.sharding, fused=fused)
     workload = Workload(cfg.prompt_tokens, cfg.answer_tokens, cfg.logits == "all", cfg.checkpointing)
     if cfg.measure:
         _check_measurable(cfg)
@@ -176,8 +177,9 @@ def original(name: str, gpus: int) -> tuple[Setup, Workload]:
     from vlakit.accounting.memory import FSDP_MIXED, Setup
 
     if name.startswith("lora"):
-        return Setup(Numerics(torch.bfloat16, torch.bfloat16, autocast=True)), Workload(all_logits=True)
-    setup = Setup(FSDP_MIXED, gpus, fsdp=True, half_frozen_vision=True)
+        half = Numerics(torch.bfloat16, torch.bfloat16, autocast=True)
+        return Setup(half, fused=False), Workload(all_logits=True)
+    setup = Setup(FSDP_MIXED, gpus, fsdp=True, half_frozen_vision=True, fused=False)
     return setup, Workload(all_logits=True, checkpointing=True)
 
 

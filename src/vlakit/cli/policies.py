@@ -35,6 +35,7 @@ def load_policy(cfg: Mapping[str, Any], dtype: torch.dtype | None = None, *, act
             trusted=tuple(cfg["trusted"]),
             quantize=cfg.get("quantize", "none"),
             quantize_also=tuple(cfg.get("quantize_also", ())),
+            cuda_graphs=cfg.get("cuda_graphs", False),
         ),
     )
 

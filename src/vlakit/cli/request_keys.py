@@ -32,7 +32,7 @@ def evaluate() -> dict[str, Any]:
 
     own = {"ckpt": maybe(Place), "suite": Text, "policy": maybe(Text), "out": maybe(Place), "root": Place}
     own |= {"url": maybe(Text), "dialect": Text, **CLIENT, "planner": maybe(Text)}
-    own |= dict.fromkeys(("lm", "values"), maybe(Place))
+    own |= dict.fromkeys(("lm", "values"), maybe(Place)) | {"cuda_graphs": Flag}
     return {**own, **CHECKPOINT, **QUANTIZE, "format": FORMAT, "tracking_uri": maybe(Text), **keys_of(Request)}
 
 

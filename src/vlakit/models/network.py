@@ -117,6 +117,15 @@ class Likelihood(Protocol):
 
 
 @runtime_checkable
+class Graphed(Protocol):
+    """A network that can record what it does on a GPU, and replay it in one launch."""
+
+    def record(self) -> None:
+        """Do so from now on, where the answer is the same to the bit. Raises PartMissing where it cannot."""
+        ...
+
+
+@runtime_checkable
 class Answering(Protocol):
     """A network that answers in words too."""
 

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
@@ -197,11 +198,17 @@ class Int4Linear(QuantizedLinear):
 
     def _state(self, shape: torch.Size, dtype: torch.dtype) -> Any:
         functional = bitsandbytes(self.scheme).functional
-        code = functional.get_4bit_type("nf4", device=self.weight.device)
-        return functional.QuantState(self.absmax, shape, code, BLOCK, "nf4", dtype)
+        return functional.QuantState(self.absmax, shape, nf4_values(self.weight.device), BLOCK, "nf4", dtype)
 
 
 SCHEMES: dict[str, type[QuantizedLinear]] = {kind.scheme: kind for kind in (Int8Linear, Int4Linear)}
+
+
+@cache
+def nf4_values(device: torch.device) -> Tensor:
+    """The 16 values of nf4. Kept, as bitsandbytes copies them to the device at each call."""
+    with torch.inference_mode(mode=False):  # training may ask for it later
+        return bitsandbytes("int4").functional.get_4bit_type("nf4", device=device)
 
 
 def computed(input: Tensor) -> torch.dtype:  # noqa: A002

@@ -61,9 +61,22 @@ def generate(
     where each row has given it.
     """
     sequence, mask = left_padded(model, patches, prompt_ids, pad_to)
-    cache = DynamicCache()
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    seen = whole_mask(mask)
+    return decode_on(model, sequence, positions, whole_mask(mask), n_tokens, choice, stop=stop)
+
+
+def decode_on(
+    model: OpenVLA,
+    sequence: Tensor,
+    positions: Tensor,
+    seen: Tensor | None,
+    n_tokens: int,
+    choice: Choice,
+    *,
+    stop: int | None = None,
+) -> Decoded:
+    """The same behind embeddings (B, L, D) at positions (B, L) that see `seen`; without `stop` no GPU is waited for."""
+    cache = DynamicCache()
     ids: list[Tensor] = []
     log_probs: list[Tensor] = []
     for _ in range(n_tokens):

@@ -26,6 +26,7 @@ from vlakit.models.openvla.decoding import (
     answer_log_probs,
     generate,
 )
+from vlakit.models.openvla.graphs import Graphs
 from vlakit.models.openvla.heads import Answers, TokenHead, with_head
 from vlakit.models.openvla.trunk import Senses, Trunk, check_ids, text_of
 from vlakit.models.openvla.vision import VisionBackbone
@@ -73,10 +74,12 @@ class VLASettings:
 class OpenVLA(Trunk):
     """Answers one id after the other. Source: Kim et al. 2024, Section 3.
 
-    constrain: decode action ids only (default); False leaves all ids open, as the released code does.
+    constrain: decode action ids only (default); False leaves all ids open, as the released code does. graphs: see
+    `record`.
     """
 
     constrain = True
+    graphs: Graphs | None = None
 
     def __init__(
         self,
@@ -117,6 +120,10 @@ class OpenVLA(Trunk):
         """Actions drawn at random; the recorded log-probabilities are those that `log_prob` computes again."""
         decoded = self._decoded(inputs, Choice(self.allowed, temperature, generator))
         return Drawn(self._actions(decoded.ids, inputs), decoded.ids, decoded.log_probs)
+
+    def record(self) -> None:
+        """Greedy answers, one CUDA graph a length of prompt, from now on. Raises PartMissing off a GPU and in int8."""
+        self.graphs = Graphs.of(self)
 
     @torch.inference_mode()
     def answer(self, inputs: Inputs, *, stop: int, longest: int) -> Tensor:
@@ -159,7 +166,10 @@ class OpenVLA(Trunk):
     @torch.inference_mode()
     def _decoded(self, inputs: Inputs, choice: Choice) -> Decoded:
         text, (chunk, size) = text_of(inputs), inputs.action_shape
-        return generate(self, self.context(inputs), text.prompts(), chunk * size, choice, pad_to=text.ids.shape[1])
+        prompts, pad_to = text.prompts(), text.ids.shape[1]
+        if self.graphs is not None and choice.temperature == 0 and self.graphs.fits(inputs, prompts, pad_to):
+            return self.graphs(self, inputs, chunk * size, choice)
+        return generate(self, self.context(inputs), prompts, chunk * size, choice, pad_to=pad_to)
 
     def _actions(self, ids: Tensor, inputs: Inputs) -> Tensor:
         centers = self.tokens.decode(ids.cpu().numpy(), strict=self.constrain)

@@ -68,7 +68,7 @@ class RT1(Network):
                 do=f"set model.network.action_size={batch.actions.shape[-1]}",
             )
         logits, (steps, there) = self.window_logits(batch), window_actions(batch)  # (B, W, n, V), (B, W, A)
-        ids = torch.as_tensor(self.processor.actions.encode(steps.cpu().numpy())).to(logits.device)  # (B, W, n)
+        ids = torch.as_tensor(self.processor.actions.encode(steps.float().cpu().numpy())).to(logits.device)  # (B, W, n)
         losses = F.cross_entropy(logits.flatten(0, 2), ids.flatten(), reduction="none").view(ids.shape).mean(dim=2)
         weight = there.to(losses.dtype)  # (B, W)
         chosen = logits[:, -1].argmax(dim=-1)
