@@ -71,6 +71,7 @@ class TrainedPolicy:
         self.network, self.processor, self.constrain = network.eval(), processor, constrain
         self.card = card or Card(network.description, processor.description, {})
         self.quantization: Quantization | None = None  # what became smaller, and how near its answers are
+        self.cuda_graphs = False
         self.pad_to = 0  # ids that prompts are padded to at least: the same for all batches keeps answers to the bit
         self._shape_told = False
         use_onednn(network)
@@ -128,10 +129,11 @@ class TrainedPolicy:
             keys = {"quantize": options.quantize, "quantize_also": list(options.quantize_also)} if asked else {}
             policy.quantization = Quantization.of(policy.network, card.quantized, near, keys)
             log.info("%s", policy.quantization)
-        if options.cuda_graphs:
-            capability(policy.network, Graphed, purpose="cuda_graphs").record()
         if acting and not asked:
             check_contract(card.contract, policy.network, policy.processor, where=str(path), strict=strict)
+        if options.cuda_graphs:
+            capability(policy.network, Graphed, purpose="cuda_graphs").record()
+            policy.cuda_graphs = True
         return policy
 
     @property

@@ -184,12 +184,10 @@ class Inputs:
         return _mapped(self, lambda tensor: tensor.to(*args, **kwargs))
 
     def like(self, weight: Tensor) -> Self:
-        """On the device of a network's weight, floating point in its dtype."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(weight if tensor.is_floating_point() else weight.device)
-
-        return _mapped(self, moved)
+        """On the device of a network's weight, pictures and features in its dtype; what is a measure keeps its own."""
+        there = self.to(weight.device)
+        features = None if there.features is None else there.features.to(weight.dtype)
+        return replace(there, features=features, pixels={name: x.to(weight.dtype) for name, x in there.pixels.items()})
 
     def pin_memory(self) -> Self:
         """Pin every tensor; the DataLoader calls this."""

@@ -64,6 +64,8 @@ def main(asked: list[str]) -> None:
     if asked == ["plan"]:
         planned_again()
         return
+    if not asked:
+        OUT.unlink(missing_ok=True)
     names = asked or [f"{setting}:{name}" for setting in ("vlakit", "original") for name in ROWS]
     for name in names:
         command = [sys.executable, str(Path(__file__).resolve()), "--one", name]
@@ -86,7 +88,7 @@ def planned_again() -> None:
     write(HERE / "results.csv", list(rows[0]), rows)
     with OUT.open(newline="") as stream:
         known: list[Row] = list(csv.DictReader(stream))
-    for row in known:
+    for row in (row for row in known if row["peak_bytes"]):
         workload = Workload(checkpointing=row["checkpointing"] == "True")
         setup = Setup.of("bf16-true")
         if row["setting"] == "original":

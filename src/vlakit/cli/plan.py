@@ -65,7 +65,7 @@ def plan(cfg: DictConfig, name: str | None = None) -> dict[str, Any]:
     from vlakit.accounting.memory import CARDS, Setup, estimate
     from vlakit.accounting.meta import prepared
 
-    fused = bool(to_plain(cfg.strategy).get("optimizer", {}).get("fused"))
+    fused = bool((to_plain(cfg.strategy).get("optimizer") or {}).get("fused"))
     setup = Setup.of(cfg.precision, cfg.sharding, fused=fused)
     workload = Workload(cfg.prompt_tokens, cfg.answer_tokens, cfg.logits == "all", cfg.checkpointing)
     if cfg.measure:

@@ -78,6 +78,7 @@ def checkpoint(
         "device": policy.device.type,
         "overridden": overridden,
         **(policy.quantization.asked if policy.quantization else {}),
+        **({"cuda_graphs": True} if policy.cuda_graphs else {}),
     }
     return Subject(name, policy, facts, action_bounds(suite, statistics, states), policy)
 

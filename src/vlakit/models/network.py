@@ -121,7 +121,7 @@ class Graphed(Protocol):
     """A network that can record what it does on a GPU, and replay it in one launch."""
 
     def record(self) -> None:
-        """Do so from now on, where the answer is the same to the bit. Raises PartMissing where it cannot."""
+        """Do so from now on, with the same kernels. Raises PartMissing where it cannot."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
 from torch.optim import Optimizer
@@ -125,8 +125,9 @@ class PolicyModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """As Lightning, but under bf16-mixed too, where it refuses a fused optimizer for a scaler that is not there."""
-        plugin: Any = self.trainer.precision_plugin
-        clip = plugin.clip_gradients if getattr(plugin, "scaler", None) else partial(Precision.clip_gradients, plugin)
+        plugin = self.trainer.precision_plugin
+        unscaled = isinstance(plugin, MixedPrecision) and plugin.scaler is None
+        clip = partial(Precision.clip_gradients, plugin) if unscaled else plugin.clip_gradients
         clip(optimizer, gradient_clip_val or 0.0, GradClipAlgorithmType(gradient_clip_algorithm or "norm"))
 
     def on_fit_start(self) -> None:

@@ -147,7 +147,7 @@ class DiffusionPolicy(Network):
         if inputs.pixels:
             features.append(self.obs_encoder(inputs.pixels))
         if inputs.proprio is not None:
-            features.append(inputs.proprio)
+            features.append(inputs.proprio.to(next(self.parameters()).dtype))
         if self.language is not None:
             if inputs.text is None:
                 raise InvalidData("no instruction", where="inputs.text", do="observe through the policy's processor")

@@ -92,7 +92,7 @@ class Placed(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         place = self.place.bias
-        return self.projection(tokens) + (place if place.ndim == 2 else place[: tokens.shape[1]])
+        return self.projection(tokens.to(place.dtype)) + (place if place.ndim == 2 else place[: tokens.shape[1]])
 
 
 class Trunk(nn.Module):

@@ -99,14 +99,15 @@ def decode_on(
 def whole_mask(mask: Tensor) -> Tensor | None:
     """Who sees whom (B, 1, L, L) bool from a mask (B, L) of real positions; None, which is causal, without padding.
 
-    Made once, where transformers would make it at every step: at one row a third of a decoding step. Padding sees
-    itself, because a softmax over nothing is NaN.
+    Made once, where transformers would make it at every step: at one row a third of a decoding step.
     """
     real = mask.bool()
-    if bool(real.all()):
-        return None
-    length = mask.shape[1]
-    square = torch.ones(length, length, dtype=torch.bool, device=mask.device)
+    return None if bool(real.all()) else seeing(real)
+
+
+def seeing(real: Tensor) -> Tensor:
+    """The same (B, 1, L, L) of any real (B, L) bool. Padding sees itself, because a softmax over nothing is NaN."""
+    square = torch.ones(real.shape[1], real.shape[1], dtype=torch.bool, device=real.device)
     return ((square.tril() & real[:, None]) | square.diag().diag())[:, None]
 
 

@@ -5,10 +5,10 @@ Module names are those of the released checkpoints, so state dicts need no trans
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from vlakit.models.openvla.decoding import (
     answer_log_probs,
     generate,
 )
-from vlakit.models.openvla.graphs import Graphs
+from vlakit.models.openvla.graphs import Graphs, Read
 from vlakit.models.openvla.heads import Answers, TokenHead, with_head
 from vlakit.models.openvla.trunk import Senses, Trunk, check_ids, text_of
 from vlakit.models.openvla.vision import VisionBackbone
@@ -122,7 +122,7 @@ class OpenVLA(Trunk):
         return Drawn(self._actions(decoded.ids, inputs), decoded.ids, decoded.log_probs)
 
     def record(self) -> None:
-        """Greedy answers, one CUDA graph a length of prompt, from now on. Raises PartMissing off a GPU and in int8."""
+        """Greedy answers, one CUDA graph a shape of batch, until the network is moved. Raises PartMissing off a GPU."""
         self.graphs = Graphs.of(self)
 
     @torch.inference_mode()
@@ -166,10 +166,16 @@ class OpenVLA(Trunk):
     @torch.inference_mode()
     def _decoded(self, inputs: Inputs, choice: Choice) -> Decoded:
         text, (chunk, size) = text_of(inputs), inputs.action_shape
-        prompts, pad_to = text.prompts(), text.ids.shape[1]
-        if self.graphs is not None and choice.temperature == 0 and self.graphs.fits(inputs, prompts, pad_to):
-            return self.graphs(self, inputs, chunk * size, choice)
-        return generate(self, self.context(inputs), prompts, chunk * size, choice, pad_to=pad_to)
+        prompts, pad_to, n_tokens = text.prompts(), text.ids.shape[1], chunk * size
+        if self.graphs is not None and choice.temperature == 0:
+            replayed = self.graphs(self, Read.of(inputs, prompts, pad_to), n_tokens, choice)
+            if replayed is not None:
+                return replayed
+        return generate(self, self.context(inputs), prompts, n_tokens, choice, pad_to=pad_to)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.graphs = None  # they read the weights where those were
+        return super()._apply(fn, recurse)
 
     def _actions(self, ids: Tensor, inputs: Inputs) -> Tensor:
         centers = self.tokens.decode(ids.cpu().numpy(), strict=self.constrain)
