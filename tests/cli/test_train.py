@@ -118,6 +118,21 @@ def test_random_base_weights_are_pointed_out(
     assert not (tmp_path / "runs/mlflow.db").exists()
 
 
+@pytest.mark.parametrize("experiment", ["pretrain", "full", "lora_r32"])
+def test_the_papers_scale_takes_a_step_where_model_and_device_alone_are_small(
+    experiment: str, tmp_path: Path, bridge_shards: Path
+) -> None:
+    """Its precision, clipping and optimizer as they are: together they once ended every run at its first step."""
+    small = ["model=tiny", "data=bridge_sample", "trainer=gpu", "trainer.accelerator=cpu", "batch_size=2"]
+    short = ["steps=1", "validate_every=1", "trainer.limit_val_batches=1", "num_workers=0", "logger=none"]
+    root = f"data.root={bridge_shards.parent}"
+    metrics = train_here(tmp_path, f"experiment={experiment}", "scale=paper", *small, *short, root)
+    assert metrics["train/loss"] > 0
+    stored = torch.load(tmp_path / "runs/run/last.ckpt", weights_only=True)["state_dict"].values()
+    half = experiment == "lora_r32"  # bf16-true
+    assert {tensor.dtype for tensor in stored} == {torch.bfloat16 if half else torch.float32}
+
+
 def command(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
     environment = {**os.environ, "VLAKIT_RUNS": str(folder / "runs"), "VLAKIT_DATA": str(folder / "data")}
     return [sys.executable, "train.py", *LIGHT, *words], environment
