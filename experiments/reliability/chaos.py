@@ -80,7 +80,7 @@ ALL = {
         Work(
             "collection",
             "collect",
-            (*POLICY, "starts=10", "rollouts_per_start=4", "slots=2", "out={out}"),
+            (*POLICY, "starts=4", "rollouts_per_start=2", "slots=2", "out={out}"),
             ("episodes_*.jsonl",),
         ),
         Work(
