@@ -46,6 +46,18 @@ def test_a_start_is_seen_as_it_is_when_each_skill_begins() -> None:
         assert len(np.unique(seen, axis=0)) >= 2
 
 
+def test_a_skill_under_way_is_looked_at_again_and_ends_alike() -> None:
+    once, often = (explored(Expert(), SUITE, pixels, episodes=6, slots=3, every=every) for every in (None, 3))
+    assert once.then is None
+    assert often.then is not None
+    assert np.array_equal(often.begun.features, once.features)
+    assert np.array_equal(often.begun.success, once.success)
+    goes_on = often.then >= 0
+    assert goes_on.sum() > 20
+    assert np.array_equal(often.success[often.then[goes_on]], often.success[goes_on])
+    assert np.array_equal(often.skill[often.then[goes_on]], often.skill[goes_on])
+
+
 def test_tries_repeat_and_no_start_is_evaluated() -> None:
     first, again = (explored(Expert(), SUITE, pixels, episodes=6, slots=3) for _ in range(2))
     assert np.array_equal(first.skill, again.skill)

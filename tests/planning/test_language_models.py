@@ -52,6 +52,16 @@ def test_a_model_that_takes_no_tree_is_scored_in_batches() -> None:
     assert np.allclose(said.log_probs, naive(scorer.model, scorer.rows(PROMPT, OPTIONS)).numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_side_on_which_a_tokenizer_pads_changes_nothing(side: str) -> None:
+    words, whole = tokenizer(), tokenizer()
+    words.padding_side = side
+    for make in (llama, bloom):
+        one, other = (CausalScorer(make(len(words)), each) for each in (words, whole))
+        said, alone = one.score(PROMPT, OPTIONS).log_probs, other.score(PROMPT, OPTIONS[:1]).log_probs
+        assert np.allclose(said[:1], alone, atol=1e-4)
+
+
 @pytest.mark.parametrize("how", ["sum", "mean", "pmi"])
 def test_length_norms_are_their_formulas(how: str) -> None:
     words = tokenizer()

@@ -58,6 +58,42 @@ def test_all_skills_at_once_are_each_alone_and_the_same_seed_the_same_network() 
     assert values.shape == (3, len(SKILLS))
 
 
+def walks(n_walks: int) -> Tries:
+    """Random walks over five states in a row; success is to leave on the right: from state i, with chance i / 6."""
+    rng, rows, then = np.random.default_rng(0), [], []
+    for start in range(n_walks):
+        path = [int(rng.integers(1, 6))]
+        while 0 < path[-1] < 6:
+            path.append(path[-1] + int(rng.choice([-1, 1])))
+        rows += [(np.eye(5, dtype=np.float32)[[state - 1]], 0, path[-1] == 6, start) for state in path[:-1]]
+        then += [*range(len(then) + 1, len(rows)), -1]
+    features, skill, success, starts = zip(*rows, strict=True)
+    return Tries(np.stack(features), np.array(skill), np.array(success, bool), np.array(starts), then=np.array(then))
+
+
+def test_td_and_monte_carlo_agree_on_a_chain_whose_chances_are_known() -> None:
+    chain, known = np.eye(5, dtype=np.float32)[:, None], np.arange(1, 6) / 6
+    tries = walks(800)
+    monte_carlo, td = (
+        Fit(epochs=40, learning_rate=2e-3, bootstrap=bootstrap)(tries, SKILLS).network.values(chain)[:, 0]
+        for bootstrap in (False, True)
+    )
+    assert np.abs(td - monte_carlo).max() < 0.05
+    assert np.abs(td - known).max() < 0.08
+    assert np.abs(monte_carlo - known).max() < 0.08
+
+
+def test_a_part_of_tries_keeps_what_follows_what() -> None:
+    tries = walks(20)
+    assert tries.then is not None
+    part = tries.of(tries.start % 2 == 0)
+    assert part.then is not None
+    goes_on = part.then >= 0
+    assert (part.start[part.then[goes_on]] == part.start[goes_on]).all()
+    assert len(part.begun) == 10 == (~goes_on).sum()
+    assert set(part.begun.start) == set(range(0, 20, 2))
+
+
 def test_a_split_shares_no_start() -> None:
     first, second = made_tries(10, 3).split(0.3, seed=0)
     assert not set(first.start) & set(second.start)

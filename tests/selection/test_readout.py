@@ -52,7 +52,7 @@ def test_the_map_of_a_training_finds_what_cannot_be_learnt_and_so_does_its_usabl
     learner = Readout(pool, pool, ReadoutSettings(hidden=64, bins=8))
     known = learner.mapped(range(60), epochs=30)
     flags = np.arange(60) < 20
-    assert auroc(-rank_of(known, "confidence"), flags) > 0.9
+    assert all(auroc(-rank_of(known, by), flags) > 0.9 for by in ("confidence", "variability", "conf_x_var"))
     half = list(range(0, 60, 2))
     part = learner.mapped(half, epochs=30)
     assert part.ids.tolist() == half

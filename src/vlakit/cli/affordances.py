@@ -12,6 +12,7 @@ from vlakit.cli.here import check_device, check_writable
 from vlakit.cli.output import check_format, emit
 from vlakit.cli.policies import home_of, load_policy
 from vlakit.cli.suites import split_words, suite_settings
+from vlakit.errors import ConfigError
 
 if TYPE_CHECKING:
     from vlakit.planning.values import Calibration
@@ -22,6 +23,8 @@ def main(overrides: Sequence[str]) -> None:
     words, suite_words = split_words(overrides)
     cfg = verb_config("affordances", words)
     check_format(cfg["format"])
+    if cfg["learn"] == "td0" and cfg["every"] is None:
+        raise ConfigError("td0 learns from one look to the next", where="learn=td0", do="every=10, or learn=mc")
     check_device(cfg["device"])
     from vlakit.evaluation.building import build_suite
     from vlakit.evaluation.subject import checkpoint
@@ -38,8 +41,9 @@ def main(overrides: Sequence[str]) -> None:
     checkpoint(policy, str(cfg["ckpt"]), suite, states, strict=cfg["strict"] is not False)
     policy.pad_to = policy.processor.text_width(skills.options)
     slots = min(cfg["slots"], cfg["episodes"])
-    tries = explored(policy, suite, policy.features, episodes=cfg["episodes"], slots=slots, seed=cfg["seed"])
-    fitted = Fit(epochs=cfg["epochs"], seed=cfg["seed"])(tries, skills)
+    lots = {"episodes": cfg["episodes"], "slots": slots, "seed": cfg["seed"], "every": cfg["every"]}
+    tries = explored(policy, suite, policy.features, **lots)
+    fitted = Fit(epochs=cfg["epochs"], seed=cfg["seed"], bootstrap=cfg["learn"] == "td0")(tries, skills)
     save_values(out, fitted, skills, policy.content_hash())
     report = {"out": str(out), "tries": len(tries), "skills": len(skills), **asdict(fitted.held_out)}
     report["done"] = None if fitted.ended is None else asdict(fitted.ended)

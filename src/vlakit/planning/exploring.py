@@ -35,13 +35,15 @@ class _Slot:
     rng: np.random.Generator
     n_tried: int = 0
     under_way: int | None = None
-    features: Float32 | None = None
+    looks: list[Float32] = field(default_factory=list[Float32])  # features (P, D) since the skill began
+    n_steps: int = 0
 
 
 @dataclass
 class Explorer:
     """Attempts skills by lot; tries: (features, skill, success, start) of each, as they end; ended: the same of
-    what was seen before and after, and whether the skill had come about then.
+    what was seen before and after, and whether the skill had come about then. every: steps from one look at a skill
+    under way to the next, which is a row of its own (then: see Tries); None: each is looked at when it begins.
     """
 
     policy: Policy | Actor
@@ -49,7 +51,9 @@ class Explorer:
     see: See
     slots: int = 8
     seed: int = 0
+    every: int | None = None
     tries: list[Try] = field(default_factory=list[Try])
+    then: list[int] = field(default_factory=list[int])
     ended: list[Try] = field(default_factory=list[Try])
 
     def __post_init__(self) -> None:
@@ -81,15 +85,26 @@ class Explorer:
             found = worlds.call(method, dict.fromkeys(slots, ()))
             answers |= {s: a if isinstance(a, Failure) else a[None] for s, a in found.items() if a is not None}
         acting = {slot: self._told(slot, turn) for slot, turn in turns.items() if slot not in answers}
+        self._look({slot: turns[slot] for slot in acting if slot not in seen})
         return answers | (self.inner.act(acting, worlds) if acting else {})
+
+    def _look(self, going: Mapping[int, Turn]) -> None:
+        """At the skills under way for which it is time."""
+        for slot in going:
+            self._slots[slot].n_steps += 1
+        due = [slot for slot in going if self.every is not None and self._slots[slot].n_steps % self.every == 0]
+        if due:
+            for slot, features in zip(due, self.see([going[slot].observation for slot in due]), strict=True):
+                self._slots[slot].looks.append(features)
 
     def _end(self, seen: Mapping[int, Float32], worlds: Worlds) -> None:
         """Take down how the skills under way ended."""
         for slot, won in worlds.call("achieved", dict.fromkeys(seen, ())).items():
             now = self._slots[slot]
-            if now.under_way is not None and now.features is not None and not isinstance(won, Failure):
-                self.tries.append((now.features, now.under_way, bool(won), now.start))
-                self.ended.append((now.features, now.under_way, False, now.start))
+            if now.under_way is not None and not isinstance(won, Failure):
+                self.tries += [(look, now.under_way, bool(won), now.start) for look in now.looks]
+                self.then += [*range(len(self.then) + 1, len(self.tries)), -1]
+                self.ended.append((now.looks[0], now.under_way, False, now.start))
                 self.ended.append((seen[slot], now.under_way, bool(won), now.start))
             now.under_way = None
 
@@ -105,7 +120,8 @@ class Explorer:
             now, can, features = self._slots[slot], possible[slot][:-1] > 0, seen[slot]
             for skill in now.rng.choice(np.flatnonzero(~can), min(IMPOSSIBLE, int((~can).sum())), replace=False):
                 self.tries.append((features, int(skill), False, now.start))
-            now.under_way, now.features = int(now.rng.choice(np.flatnonzero(can))), features
+                self.then.append(-1)
+            now.under_way, now.looks, now.n_steps = int(now.rng.choice(np.flatnonzero(can))), [features], 0
             now.n_tried += 1
             begun[slot] = (self._texts[now.under_way],)
         worlds.call("attempt", begun)
@@ -117,16 +133,28 @@ class Explorer:
         return replace(turn, observation=replace(turn.observation, instruction=text))
 
 
-def explored(policy: Policy | Actor, suite: Suite, see: See, *, episodes: int, slots: int = 8, seed: int = 0) -> Tries:
-    """Tries from starts of demonstrations, which no evaluation has. Raises InvalidData where all episodes broke."""
+def explored(
+    policy: Policy | Actor,
+    suite: Suite,
+    see: See,
+    *,
+    episodes: int,
+    slots: int = 8,
+    seed: int = 0,
+    every: int | None = None,
+) -> Tries:
+    """Tries from starts of demonstrations, which no evaluation has; every: see Explorer.
+
+    Raises InvalidData where all episodes broke.
+    """
     shares = [len(part) for part in np.array_split(np.arange(episodes), len(suite.tasks))]
     states = [s for task, n in zip(suite.tasks, shares, strict=True) for s in suite.training_states(task, n, seed)]
-    explorer = Explorer(policy, skills_of(suite), see, slots, seed)
+    explorer = Explorer(policy, skills_of(suite), see, slots, seed, every)
     records = list(rollout(suite, explorer, states, Options(slots=slots)))
     if not explorer.tries:
         raise InvalidData("no skill was tried", where=f"{len(records)} episodes", do=str(records[0].error))
     ended = _stacked(explorer.ended) if explorer.ended else None
-    return replace(_stacked(explorer.tries), ended=ended)
+    return replace(_stacked(explorer.tries), ended=ended, then=None if every is None else np.array(explorer.then))
 
 
 def _stacked(tries: Sequence[Try]) -> Tries:

@@ -1,4 +1,4 @@
-"""V(observation, skill) learnt by Monte Carlo: did the skill that was begun here succeed? Source: SayCan, Section 4.
+"""V(observation, skill): does the skill succeed from here? By Monte Carlo or by TD(0). Source: SayCan, Section 4.
 
 The features of a frozen encoder are computed once for an observation; each skill looks at them with its own words as
 the query, so that N skills cost one picture. The sigmoid is calibrated (Platt) on starts that were not trained on.
@@ -21,9 +21,10 @@ from vlakit.schema import Float32, Float64
 
 @dataclass(frozen=True)
 class Tries:
-    """M skills that were begun: features (M, P, D) float32 of what was seen then, skill (M,) its place in the library,
-    success (M,) bool, start (M,) the number of the start. ended: the same of what was seen once a skill was over, and
-    success whether it has come about; with it what was seen before, when it had not.
+    """M looks at skills: features (M, P, D) float32 of what was seen, skill (M,) its place in the library, success (M,)
+    bool, start (M,) the number of the start. then (M,): the row of the next look of the same try, -1 for its last;
+    None: each try was looked at when it began, and not again. ended: the same of what was seen once a skill was over,
+    and success whether it has come about; with it what was seen before, when it had not.
     """
 
     features: Float32
@@ -31,13 +32,24 @@ class Tries:
     success: np.ndarray
     start: np.ndarray
     ended: Tries | None = None
+    then: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.skill)
 
     def of(self, rows: np.ndarray) -> Tries:
-        """These rows, by number or mask."""
-        return Tries(self.features[rows], self.skill[rows], self.success[rows], self.start[rows])
+        """These rows, by number or mask; a try whose next look is not among them ends."""
+        then = None
+        if self.then is not None:
+            chosen, place = np.arange(len(self))[rows], np.full(len(self) + 1, -1)
+            place[chosen] = np.arange(len(chosen))
+            then = place[self.then[chosen]]
+        return Tries(self.features[rows], self.skill[rows], self.success[rows], self.start[rows], then=then)
+
+    @property
+    def begun(self) -> Tries:
+        """The first look of each try, from which a planner asks."""
+        return self if self.then is None else self.of(~np.isin(np.arange(len(self)), self.then))
 
     def split(self, share: float, seed: int) -> tuple[Tries, Tries]:
         """Two parts that share no start, the second with about `share` of the starts. Raises InvalidData."""
@@ -130,7 +142,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Fit:
-    """How V is trained."""
+    """How V is trained. bootstrap: TD(0), towards what V says at the try's next look, not towards how the try ended."""
 
     epochs: int = 60
     batch_size: int = 128
@@ -138,6 +150,7 @@ class Fit:
     weight_decay: float = 1e-2
     held_out: float = 0.2  # of the starts, once to calibrate on and once to judge by
     seed: int = 0
+    bootstrap: bool = False
 
     def __call__(self, tries: Tries, skills: Library) -> Fitted:
         """Train, calibrate, judge, on starts of their own each; then the same of how skills ended, where that is known.
@@ -162,6 +175,7 @@ class Fit:
             network = ValueNetwork(codes(skills), tries.features.shape[2])
             self._train(network, trained)
         network.eval()
+        calibrated, judged = calibrated.begun, judged.begun
         network.platt = platt(_logits(network, calibrated), calibrated.success)
         values = 1 / (1 + np.exp(-(network.platt[0].item() * _logits(network, judged) + network.platt[1].item())))
         return Fitted(network, Calibration.of(values, judged.success))
@@ -169,11 +183,18 @@ class Fit:
     def _train(self, network: ValueNetwork, tries: Tries) -> None:
         features, skill = torch.as_tensor(tries.features), torch.as_tensor(tries.skill)
         success = torch.as_tensor(tries.success, dtype=torch.float32)
+        then = torch.as_tensor(tries.then) if self.bootstrap and tries.then is not None else None
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         for _ in range(self.epochs):
             for rows in torch.randperm(len(tries)).split(self.batch_size):
+                target = success[rows]
+                if then is not None:
+                    on = then[rows] >= 0  # the try goes on
+                    with torch.no_grad():
+                        ahead = network(features[then[rows][on]], skill[rows][on]).sigmoid()
+                    target = target.masked_scatter(on, ahead)
                 logits = network(features[rows], skill[rows])
-                loss = nn.functional.binary_cross_entropy_with_logits(logits, success[rows])
+                loss = nn.functional.binary_cross_entropy_with_logits(logits, target)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

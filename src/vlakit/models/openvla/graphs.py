@@ -148,9 +148,7 @@ class Graphs:
         return next((known.graph.pool() for known in self.recorded.values() if known is not None), None)
 
 
-def record(
-    model: OpenVLA, read: Read, n_tokens: int, choice: Choice, stream: torch.cuda.Stream, pool: Any
-) -> Recorded:
+def record(model: OpenVLA, read: Read, n_tokens: int, choice: Choice, stream: torch.cuda.Stream, pool: Any) -> Recorded:
     """Answer a few times, then once more into a graph."""
     held = read.held()
     stream.wait_stream(torch.cuda.current_stream())
