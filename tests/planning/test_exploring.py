@@ -22,7 +22,7 @@ from vlakit.schema import Float32, Observation
 SUITE = TabletopPlansSuite(image_size=32)
 
 
-def pixels(observations: Sequence[Observation]) -> Float32:
+def pixels(observations: Sequence[Observation], _: Sequence[int] | None) -> Float32:
     return np.stack([one.image.reshape(-1, 3) / np.float32(255) for one in observations])
 
 
@@ -75,17 +75,17 @@ def test_values_come_back_from_their_file_and_serve_a_planner(tmp_path: Path) ->
     tries = explored(Expert(), SUITE, pixels, episodes=6, slots=3)
     fitted = Fit(epochs=1)(tries, SUITE.skills)
     file = tmp_path / "values.pt"
-    save_values(file, fitted, SUITE.skills, "a policy")
-    learned = Learned(load_values(file, SUITE.skills, "a policy"), pixels, SUITE.skills)
+    save_values(file, fitted, SUITE.skills, "a policy", "patches")
+    learned = Learned(load_values(file, SUITE.skills, "a policy")[0], pixels, SUITE.skills)
     states = SUITE.initial_states("single", 2)
     seen = [SUITE.environment().reset(state) for state in states]
     turns = {slot: Turn(state, 0, one) for slot, (state, one) in enumerate(zip(states, seen, strict=True))}
     values = learned.values(turns, LocalWorlds(SUITE))
-    assert np.allclose(np.stack([values[0], values[1]])[:, :-1], fitted.network.values(pixels(seen)), atol=1e-6)
+    assert np.allclose(np.stack([values[0], values[1]])[:, :-1], fitted.network.values(pixels(seen, None)), atol=1e-6)
     assert values[0][-1] == 1
     skills, ended = [SUITE.skills.options[3], SUITE.skills.options[40]], fitted.network.ended
     assert ended is not None
-    come_about = ended.values(pixels(seen))
+    come_about = ended.values(pixels(seen, None))
     done = learned.values(turns, LocalWorlds(SUITE), {0: skills, 1: []})
     assert np.isclose(done[0][-1], come_about[0, 3] * come_about[0, 40])
     assert done[1][-1] == 1

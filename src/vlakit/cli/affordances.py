@@ -29,6 +29,7 @@ def main(overrides: Sequence[str]) -> None:
     from vlakit.evaluation.building import build_suite
     from vlakit.evaluation.subject import checkpoint
     from vlakit.planning.exploring import explored
+    from vlakit.planning.looks import look_of
     from vlakit.planning.skills import skills_of
     from vlakit.planning.value_files import save_values
     from vlakit.planning.values import Fit
@@ -42,9 +43,9 @@ def main(overrides: Sequence[str]) -> None:
     policy.pad_to = policy.processor.text_width(skills.options)
     slots = min(cfg["slots"], cfg["episodes"])
     lots = {"episodes": cfg["episodes"], "slots": slots, "seed": cfg["seed"], "every": cfg["every"]}
-    tries = explored(policy, suite, policy.features, **lots)
+    tries = explored(policy, suite, look_of(cfg["look"], policy, skills), **lots)
     fitted = Fit(epochs=cfg["epochs"], seed=cfg["seed"], bootstrap=cfg["learn"] == "td0")(tries, skills)
-    save_values(out, fitted, skills, policy.content_hash())
+    save_values(out, fitted, skills, policy.content_hash(), cfg["look"])
     report = {"out": str(out), "tries": len(tries), "skills": len(skills), **asdict(fitted.held_out)}
     report["done"] = None if fitted.ended is None else asdict(fitted.ended)
     lines = [f"{len(tries)} tries; of {fitted.held_out.n} from starts held out:", text(fitted.held_out)]

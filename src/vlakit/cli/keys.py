@@ -219,7 +219,14 @@ _FIXED: dict[str, dict[str, Any]] = {
         "suite": Text,
         "out": maybe(Place),
         **dict.fromkeys(("episodes", "epochs"), Some),
-        **{"slots": Rows, "seed": Seed, "format": FORMAT, "learn": chosen("mc", "td0"), "every": maybe(Some)},
+        **{
+            "slots": Rows,
+            "seed": Seed,
+            "format": FORMAT,
+            "look": Text,
+            "learn": chosen("mc", "td0"),
+            "every": maybe(Some),
+        },
     },
     "compare": {
         **STORE,

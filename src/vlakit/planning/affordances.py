@@ -14,7 +14,7 @@ from vlakit.evaluation.actors import Turn
 from vlakit.evaluation.worlds import Failure, Worlds
 from vlakit.models.network import tensors_hash
 from vlakit.planning.choosing import presence
-from vlakit.planning.exploring import See
+from vlakit.planning.looks import See, look_of
 from vlakit.planning.skills import DONE, Library
 from vlakit.planning.value_files import load_values
 from vlakit.planning.values import ValueNetwork
@@ -89,7 +89,7 @@ class Detected:
 
 
 class Learned:
-    """What a network says of what the camera shows; see: observations -> the features (B, P, D) that it reads."""
+    """What a network says of what the camera shows; see: what it looks at."""
 
     def __init__(self, network: ValueNetwork, see: See, skills: Library) -> None:
         self.network, self.see = network, see
@@ -100,7 +100,7 @@ class Learned:
         """See Affordances; done: how likely all that was said so far has come about."""
         if not turns:
             return {}
-        features = self.see([turn.observation for turn in turns.values()])
+        features = self.see([turn.observation for turn in turns.values()], None)
         values, ended = self.network.values(features), self.network.ended
         came = np.ones_like(values) if ended is None else ended.values(features)
         plans = [[self.places[text] for text in (said or {}).get(slot, ())] for slot in turns]
@@ -136,6 +136,5 @@ def _learned(given: Given) -> Affordances:
             where="planner",
             do="give ckpt=CKPT values=FILE, which vlakit affordances ckpt=CKPT writes",
         )
-    return Learned(
-        load_values(given.file, given.skills, given.policy.content_hash()), given.policy.features, given.skills
-    )
+    network, look = load_values(given.file, given.skills, given.policy.content_hash())
+    return Learned(network, look_of(look, given.policy, given.skills), given.skills)

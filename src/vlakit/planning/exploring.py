@@ -5,7 +5,7 @@ What cannot begin (a thing that is not there, a plate that is taken, what is so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,15 +17,16 @@ from vlakit.evaluation.actors import Actor, Answers, Turn, actor_of, window_of
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.suite import InitialState, Suite
 from vlakit.evaluation.worlds import Failure, Worlds
+from vlakit.planning.looks import See
 from vlakit.planning.skills import Library, skills_of
 from vlakit.planning.values import Tries
-from vlakit.schema import Float32, Observation
+from vlakit.schema import Float32
 
 if TYPE_CHECKING:
     from vlakit.policy import Policy
 
-See: TypeAlias = Callable[[Sequence[Observation]], Float32]  # observations -> features (B, P, D)
 Try: TypeAlias = tuple[Float32, int, bool, int]  # features (P, D), skill, success, start
+AT_ONCE = 64  # rows that are looked at
 PER_EPISODE, IMPOSSIBLE = 4, 2  # skills attempted in an episode; of those that cannot begin, how many beside each
 
 
@@ -75,9 +76,9 @@ class Explorer:
         over = worlds.call("over", dict.fromkeys(turns, ()))
         answers: Answers = {slot: one for slot, one in over.items() if isinstance(one, Failure)}
         free = [slot for slot, one in over.items() if slot not in answers and one]
-        seen = dict(zip(free, self.see([turns[slot].observation for slot in free]), strict=True)) if free else {}
-        self._end(seen, worlds)
-        self._begin_next({slot: turns[slot] for slot in free}, seen, worlds)
+        ending = {slot: skill for slot in free if (skill := self._slots[slot].under_way) is not None}
+        self._end(self._seen([(turns[slot], skill) for slot, skill in ending.items()]), list(ending), worlds)
+        self._begin_next({slot: turns[slot] for slot in free}, worlds)
         finished = [slot for slot in free if self._slots[slot].under_way is None]
         worlds.call("declare", dict.fromkeys(finished, ()))
         asked = {"hold": finished, "retreat": [s for s in turns if s not in answers and s not in finished]}
@@ -85,7 +86,7 @@ class Explorer:
             found = worlds.call(method, dict.fromkeys(slots, ()))
             answers |= {s: a if isinstance(a, Failure) else a[None] for s, a in found.items() if a is not None}
         acting = {slot: self._told(slot, turn) for slot, turn in turns.items() if slot not in answers}
-        self._look({slot: turns[slot] for slot in acting if slot not in seen})
+        self._look({slot: turns[slot] for slot in acting if slot not in free})
         return answers | (self.inner.act(acting, worlds) if acting else {})
 
     def _look(self, going: Mapping[int, Turn]) -> None:
@@ -93,22 +94,29 @@ class Explorer:
         for slot in going:
             self._slots[slot].n_steps += 1
         due = [slot for slot in going if self.every is not None and self._slots[slot].n_steps % self.every == 0]
-        if due:
-            for slot, features in zip(due, self.see([going[slot].observation for slot in due]), strict=True):
-                self._slots[slot].looks.append(features)
+        seen = self._seen([(going[slot], skill) for slot in due if (skill := self._slots[slot].under_way) is not None])
+        for slot, features in zip(due, seen, strict=True):
+            self._slots[slot].looks.append(features)
 
-    def _end(self, seen: Mapping[int, Float32], worlds: Worlds) -> None:
-        """Take down how the skills under way ended."""
-        for slot, won in worlds.call("achieved", dict.fromkeys(seen, ())).items():
+    def _seen(self, asked: Sequence[tuple[Turn, int]]) -> list[Float32]:
+        """Features (P, D) of each turn as far as its skill is concerned."""
+        parts = [asked[first : first + AT_ONCE] for first in range(0, len(asked), AT_ONCE)]
+        looks = [self.see([turn.observation for turn, _ in part], [skill for _, skill in part]) for part in parts]
+        return [features for look in looks for features in look]
+
+    def _end(self, seen: Sequence[Float32], slots: Sequence[int], worlds: Worlds) -> None:
+        """Take down how the skills under way in these slots ended, which look so now."""
+        now_seen = dict(zip(slots, seen, strict=True))
+        for slot, won in worlds.call("achieved", dict.fromkeys(slots, ())).items():
             now = self._slots[slot]
             if now.under_way is not None and not isinstance(won, Failure):
                 self.tries += [(look, now.under_way, bool(won), now.start) for look in now.looks]
                 self.then += [*range(len(self.then) + 1, len(self.tries)), -1]
                 self.ended.append((now.looks[0], now.under_way, False, now.start))
-                self.ended.append((seen[slot], now.under_way, bool(won), now.start))
+                self.ended.append((now_seen[slot], now.under_way, bool(won), now.start))
             now.under_way = None
 
-    def _begin_next(self, free: Mapping[int, Turn], seen: Mapping[int, Float32], worlds: Worlds) -> None:
+    def _begin_next(self, free: Mapping[int, Turn], worlds: Worlds) -> None:
         """Draw a skill that can begin; those that cannot are failures at once."""
         going = [slot for slot in free if self._slots[slot].n_tried < PER_EPISODE]
         possible: dict[int, Any] = worlds.call("possible", dict.fromkeys(going, ()))
@@ -116,14 +124,21 @@ class Explorer:
         if not going:
             return
         begun: dict[int, tuple[str]] = {}
+        hopeless: list[tuple[int, int]] = []
         for slot in going:
-            now, can, features = self._slots[slot], possible[slot][:-1] > 0, seen[slot]
-            for skill in now.rng.choice(np.flatnonzero(~can), min(IMPOSSIBLE, int((~can).sum())), replace=False):
-                self.tries.append((features, int(skill), False, now.start))
-                self.then.append(-1)
-            now.under_way, now.looks, now.n_steps = int(now.rng.choice(np.flatnonzero(can))), [features], 0
+            now, can = self._slots[slot], possible[slot][:-1] > 0
+            drawn = now.rng.choice(np.flatnonzero(~can), min(IMPOSSIBLE, int((~can).sum())), replace=False)
+            hopeless += [(slot, int(skill)) for skill in drawn]
+            now.under_way, now.looks, now.n_steps = int(now.rng.choice(np.flatnonzero(can))), [], 0
             now.n_tried += 1
             begun[slot] = (self._texts[now.under_way],)
+        asked = [*hopeless, *((slot, skill) for slot in begun if (skill := self._slots[slot].under_way) is not None)]
+        for (slot, skill), features in zip(asked, self._seen([(free[s], skill) for s, skill in asked]), strict=True):
+            if (slot, skill) in hopeless:
+                self.tries.append((features, skill, False, self._slots[slot].start))
+                self.then.append(-1)
+            else:
+                self._slots[slot].looks.append(features)
         worlds.call("attempt", begun)
         self.inner.begin({slot: free[slot].state for slot in begun})
 

@@ -17,13 +17,14 @@ from vlakit.planning.skills import Library
 from vlakit.planning.values import Fitted, ValueNetwork, codes
 
 
-def save_values(file: Path, fitted: Fitted, skills: Library, policy: str) -> None:
-    """policy: the content hash of the policy whose rollouts and features these are."""
+def save_values(file: Path, fitted: Fitted, skills: Library, policy: str, look: str) -> None:
+    """policy: the content hash of the policy whose rollouts and features these are; look: see planning.looks."""
     content = {
         "network": fitted.network.state_dict(),
         "n_features": fitted.network.key.in_features,
         "skills": skills.options[:-1],
         "policy": policy,
+        "look": look,
         "held_out": asdict(fitted.held_out),
     }
     stream = BytesIO()
@@ -32,8 +33,11 @@ def save_values(file: Path, fitted: Fitted, skills: Library, policy: str) -> Non
     write_atomically(file, stream.getvalue())
 
 
-def load_values(file: Path, skills: Library, policy: str) -> ValueNetwork:
-    """The network. Raises CorruptRecord, or CheckpointMismatch for values of other skills or another policy."""
+def load_values(file: Path, skills: Library, policy: str) -> tuple[ValueNetwork, str]:
+    """The network, and what it looks at.
+
+    Raises CorruptRecord, or CheckpointMismatch for values of other skills or another policy.
+    """
     try:
         content: Mapping[str, Any] = torch.load(file, weights_only=True)
         theirs, whose = list(content["skills"]), str(content["policy"])
@@ -51,4 +55,4 @@ def load_values(file: Path, skills: Library, policy: str) -> ValueNetwork:
     if any(name.startswith("ended.") for name in content["network"]):
         network.ended = ValueNetwork(codes(skills), int(content["n_features"]))
     network.load_state_dict(content["network"])
-    return network.eval()
+    return network.eval(), str(content.get("look", "patches"))

@@ -99,9 +99,15 @@ class ValueNetwork(nn.Module):
 
     @torch.inference_mode()
     def values(self, features: Float32) -> Float64:
-        """(B, N) calibrated probabilities of success."""
+        """(B, N) calibrated probabilities of success; features (B, P, D), or (B, N, P, D) of each skill's own look."""
         slope, shift = self.platt  # pyright: ignore
-        return torch.sigmoid(slope * self(torch.as_tensor(features)) + shift).double().numpy()
+        seen = torch.as_tensor(features)
+        if seen.ndim == 4:
+            skills = torch.arange(seen.shape[1]).repeat(len(seen))
+            logits = self(seen.flatten(0, 1), skills).view(seen.shape[:2])
+        else:
+            logits = self(seen)
+        return torch.sigmoid(slope * logits + shift).double().numpy()
 
 
 @dataclass(frozen=True)

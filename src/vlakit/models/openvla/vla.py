@@ -5,7 +5,7 @@ Module names are those of the released checkpoints, so state dicts need no trans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from vlakit.errors import CheckpointMismatch
+from vlakit.errors import CheckpointMismatch, PartMissing
 from vlakit.models.network import Drawn, Output
 from vlakit.models.openvla.backbones import LANGUAGE, VISION
 from vlakit.models.openvla.decoding import (
@@ -28,6 +28,7 @@ from vlakit.models.openvla.decoding import (
 )
 from vlakit.models.openvla.graphs import Graphs, Read
 from vlakit.models.openvla.heads import Answers, TokenHead, with_head
+from vlakit.models.openvla.told import states_behind
 from vlakit.models.openvla.trunk import Senses, Trunk, check_ids, text_of
 from vlakit.models.openvla.vision import VisionBackbone
 from vlakit.processing.action_tokenizer import ActionTokenizer
@@ -146,6 +147,13 @@ class OpenVLA(Trunk):
         context, text = self.context(inputs), text_of(inputs)
         fused = after_prompts(self, context, text.prompts())[:, -1]
         return {"vision": context[:, : self.n_patches].mean(dim=1), "language": self.heard(text), "fused": fused}
+
+    def told(self, inputs: Inputs, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """(B, N, D): `fused` of each prompt, at the cost of one picture. Raises PartMissing under FiLM."""
+        if self.senses.film:
+            what = "towers under FiLM see another picture for each prompt"
+            raise PartMissing(what, where="network openvla", do="look at patches, or take a network without FiLM")
+        return states_behind(self, self.context(inputs), prompts)
 
     @property
     def allowed(self) -> tuple[int, int] | None:
