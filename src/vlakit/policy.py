@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from vlakit.checkpoints.contract import agreement, check_contract
 from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.errors import PartMissing, StatisticsMissing
 from vlakit.models.cpu import use_onednn
-from vlakit.models.network import Answering, Graphed, HasFeatures, Likelihood, Network, Told, capability, tensors_hash
+from vlakit.models.network import Answering, Graphed, HasFeatures, Likelihood, Network, capability, tensors_hash
 from vlakit.models.quantize import Quantization
 from vlakit.models.quantized_layers import NONE, check_kernel
 from vlakit.processing.pixels import observed_frames
@@ -183,23 +183,6 @@ class TrainedPolicy:
         """(B, N, D) features of the network's encoder. Raises PartMissing where it has none."""
         network = capability(self.network, HasFeatures, purpose="features")
         return network.features(self.observed(observations)).float().cpu().numpy()
-
-    @torch.inference_mode()
-    def told(self, observations: Sequence[Observation], instructions: Sequence[str]) -> Float32:
-        """(B, N, D) state behind each instruction in place of the observation's own; a picture is read once.
-
-        Raises PartMissing for a network that cannot be asked so.
-        """
-        network = capability(self.network, Told, purpose="a look at many instructions")
-        prompts = [token_processor(self.processor, purpose="instructions").prompt_ids(text) for text in instructions]
-        return network.told(self.observed(observations), prompts).float().cpu().numpy()
-
-    @torch.inference_mode()
-    def told_each(self, observations: Sequence[Observation], instructions: Sequence[str]) -> Float32:
-        """(B, D) state of each observation behind its own one of B instructions; rows are not padded to `pad_to`."""
-        network = capability(self.network, Told, purpose="a look at an instruction")
-        shown = [replace(one, instruction=text) for one, text in zip(observations, instructions, strict=True)]
-        return network.representations(self.observed(shown))["fused"].float().cpu().numpy()
 
     def reset(self, slots: Sequence[int]) -> None:
         """Nothing is remembered between observations."""

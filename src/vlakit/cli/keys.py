@@ -215,18 +215,8 @@ _FIXED: dict[str, dict[str, Any]] = {
     "select": {**SELECT, "format": FORMAT},
     "affordances": {
         **CHECKPOINT,
-        "ckpt": Place,
-        "suite": Text,
-        "out": maybe(Place),
-        **dict.fromkeys(("episodes", "epochs"), Some),
-        **{
-            "slots": Rows,
-            "seed": Seed,
-            "format": FORMAT,
-            "look": Text,
-            "learn": chosen("mc", "td0"),
-            "every": maybe(Some),
-        },
+        **{"ckpt": Place, "suite": Text, "out": maybe(Place), "look": Text, "learn": chosen("mc", "td0")},
+        **{"episodes": Some, "epochs": Some, "every": maybe(Some), "slots": Rows, "seed": Seed, "format": FORMAT},
     },
     "compare": {
         **STORE,

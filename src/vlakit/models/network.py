@@ -156,15 +156,6 @@ class Represents(Protocol):
 
 
 @runtime_checkable
-class Told(Represents, Protocol):
-    """A network whose state can be looked at after many prompts about one picture."""
-
-    def told(self, inputs: Inputs, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """(B, N, D): what it makes of each prompt's ids, instead of the text of the inputs."""
-        ...
-
-
-@runtime_checkable
 class HasFeatures(Protocol):
     """A network with an encoder that can be frozen, and whose features can then be kept."""
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor
 
 from vlakit.errors import UnknownName, nearest
+from vlakit.models.network import Represents, capability
 from vlakit.planning.skills import Library
-from vlakit.schema import Float32, Observation
+from vlakit.processing.tokens import token_processor
+from vlakit.schema import Float32, Inputs, Observation
 
 if TYPE_CHECKING:
     from vlakit.policy import TrainedPolicy
@@ -17,19 +23,34 @@ if TYPE_CHECKING:
 See: TypeAlias = Callable[[Sequence[Observation], Sequence[int] | None], Float32]
 
 
+@runtime_checkable
+class Told(Represents, Protocol):
+    """A network whose state can be looked at after many prompts about one picture."""
+
+    def told(self, inputs: Inputs, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """(B, N, D): `fused` of each prompt's ids in place of the text of the inputs."""
+        ...
+
+
 def patches(policy: TrainedPolicy, skills: Library) -> See:
     """The features of the encoder, whatever the skill."""
     return lambda observations, _: policy.features(observations)
 
 
 def state(policy: TrainedPolicy, skills: Library) -> See:
-    """One state: that of the last id of the prompt whose instruction is the skill."""
+    """One state: that of the last id of the prompt whose instruction is the skill. PartMissing where there is none."""
+    network = capability(policy.network, Told, purpose="look=state")
     texts = skills.options[:-1]
+    prompts = [token_processor(policy.processor, purpose="look=state").prompt_ids(text) for text in texts]
 
+    @torch.inference_mode()
     def see(observations: Sequence[Observation], asked: Sequence[int] | None) -> Float32:
         if asked is None:
-            return policy.told(observations, texts)[:, :, None]
-        return policy.told_each(observations, [texts[skill] for skill in asked])[:, None]
+            states = network.told(policy.observed(observations), prompts)  # (B, N, D)
+        else:
+            shown = [replace(one, instruction=texts[skill]) for one, skill in zip(observations, asked, strict=True)]
+            states = network.representations(policy.observed(shown))["fused"]  # (B, D)
+        return states[..., None, :].float().cpu().numpy()
 
     return see
 
@@ -38,7 +59,7 @@ LOOKS: dict[str, Callable[[TrainedPolicy, Library], See]] = {"state": state, "pa
 
 
 def look_of(name: str, policy: TrainedPolicy, skills: Library) -> See:
-    """By its name. Raises UnknownName; PartMissing for a policy that has no such features, when it is asked."""
+    """By its name. Raises UnknownName, and PartMissing for a policy that has no such features."""
     if name not in LOOKS:
         raise UnknownName(f"values cannot look at {name!r}", where="look", do=nearest(name, LOOKS))
     return LOOKS[name](policy, skills)
