@@ -14,6 +14,12 @@ bitsandbytes = pytest.importorskip("bitsandbytes")
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "quantisation"
 
 
+@pytest.fixture(autouse=True)
+def denormals() -> None:
+    """A training in the same process has set them to 0 from then on, which the arrays of the originals have not."""
+    torch.set_flush_denormal(False)
+
+
 def twin(folder: Path, rows: int, columns: int, blocks: tuple[int, ...]) -> Path:
     """What bitsandbytes makes of another matrix, in the fixture's names."""
     functional, made = bitsandbytes.functional, torch.Generator().manual_seed(rows)
