@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,7 +64,7 @@ def test_values_of_all_skills_are_each_by_its_own_look() -> None:
         assert np.allclose(values[:, skill], network.values(looks[:, skill])[:, skill], atol=1e-6)
 
 
-def test_what_cannot_be_looked_at_is_refused(tiny: TrainedPolicy, tmp_path: Path) -> None:
+def test_what_cannot_be_looked_at_is_refused(tiny: TrainedPolicy) -> None:
     with pytest.raises(UnknownName, match="patches"):
         look_of("patch", tiny, SKILLS)
     network = tiny.network

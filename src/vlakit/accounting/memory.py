@@ -27,9 +27,7 @@ PRECISIONS = {
 }
 FSDP_MIXED = Numerics(torch.float32, torch.bfloat16, autocast=True)
 
-CUDA_CONTEXT = (
-    800_000_000  # driver, kernels of torch and cuBLAS: 0.8 GB on an H200 with torch 2.11 (experiments/speed/plan)
-)
+CUDA_CONTEXT = 800_000_000  # driver, kernels of torch and cuBLAS: an H200 with torch 2.11 (experiments/speed/plan)
 LIBRARY_WORKSPACE = 100_000_000  # cuBLAS: 8 MiB (A100) or 32 MiB (H100) a handle; cuDNN's for the patch embedding
 NCCL_BUFFERS = 500_000_000  # 4 MiB a channel and direction, tens of channels; only with more than one GPU
 FRAGMENTATION = 0.05  # share of what comes and goes that the caching allocator holds in pieces it cannot use: assumed

@@ -133,12 +133,12 @@ class Explorer:
             now.n_tried += 1
             begun[slot] = (self._texts[now.under_way],)
         asked = [*hopeless, *((slot, skill) for slot in begun if (skill := self._slots[slot].under_way) is not None)]
-        for (slot, skill), features in zip(asked, self._seen([(free[s], skill) for s, skill in asked]), strict=True):
-            if (slot, skill) in hopeless:
-                self.tries.append((features, skill, False, self._slots[slot].start))
-                self.then.append(-1)
-            else:
-                self._slots[slot].looks.append(features)
+        seen = self._seen([(free[slot], skill) for slot, skill in asked])
+        for (slot, skill), features in zip(hopeless, seen[: len(hopeless)], strict=True):
+            self.tries.append((features, skill, False, self._slots[slot].start))
+            self.then.append(-1)
+        for slot, features in zip(begun, seen[len(hopeless) :], strict=True):
+            self._slots[slot].looks.append(features)
         worlds.call("attempt", begun)
         self.inner.begin({slot: free[slot].state for slot in begun})
 

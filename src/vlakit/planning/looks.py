@@ -55,6 +55,7 @@ def state(policy: TrainedPolicy, skills: Library) -> See:
     return see
 
 
+# No Registry: a file of values names one of these, and must not name code elsewhere.
 LOOKS: dict[str, Callable[[TrainedPolicy, Library], See]] = {"state": state, "patches": patches}
 
 
