@@ -43,6 +43,21 @@ def test_outputs_and_gradients_are_those_of_nn_linear(bias: bool) -> None:
         torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
 
 
+def test_bfloat16_is_widened_where_the_processor_has_no_product_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    plain, changed = pair(bias=True)
+    rows = torch.randn(2, 96, SIZES[0]).bfloat16()
+    assert runs_on_onednn(rows, changed.bfloat16().weight)
+    exact = gradients(plain.bfloat16().float(), rows.float())  # the same numbers, in float32
+    for found, expected in zip(gradients(changed, rows), exact, strict=True):
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), expected, atol=0.02 * float(expected.abs().max()), rtol=0)
+    with torch.no_grad():  # rounded once, at its end: no further from float32 than bfloat16 itself is
+        torch.testing.assert_close(changed(rows), plain(rows.float()).bfloat16(), atol=0, rtol=2**-7)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert not runs_on_onednn(rows, changed.weight)
+
+
 def test_frozen_weights_get_no_gradient_and_pass_one_on() -> None:
     _, changed = pair(bias=True)
     changed.requires_grad_(False)
@@ -57,7 +72,9 @@ def test_one_row_other_kinds_and_a_switched_off_backend_go_torchs_way() -> None:
     weight = torch.randn(4096, 4096)
     rows = torch.randn(64, 4096)
     assert not runs_on_onednn(rows[:1], weight)
-    assert not runs_on_onednn(rows.bfloat16(), weight.bfloat16())
+    assert not runs_on_onednn(rows.half(), weight.half())
+    assert not runs_on_onednn(rows.bfloat16()[:32], weight.bfloat16())  # to widen the weight would take longer
+    assert not runs_on_onednn(rows.bfloat16(), weight)
     assert not runs_on_onednn(rows.to("meta"), weight.to("meta"))
     with torch.autocast("cpu", torch.bfloat16):
         assert not runs_on_onednn(rows, weight)

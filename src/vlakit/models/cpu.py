@@ -1,4 +1,4 @@
-"""Linear layers that run on oneDNN: on AMD's AVX-512 cores MKL, torch's own choice for float32, is half as fast."""
+"""Linear layers on oneDNN: on AMD faster than MKL, torch's choice; bfloat16 without AVX-512 is widened, 4 to 7 x."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LEAST_ROWS = 16  # fewer rows read the weight once for little arithmetic: nothing to gain
+LEAST_ROWS = {torch.float32: 16, torch.bfloat16: 48}  # fewer read (or widen) the weight for little arithmetic
 LEAST_PRODUCTS = 2**23  # smaller matrix products are over before oneDNN has begun
 
 
 class Linear(nn.Linear):
-    """nn.Linear with the same parameters; large float32 products on a CPU take oneDNN, all others torch's way."""
+    """nn.Linear with the same parameters; large products on a CPU take oneDNN, all others torch's way."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  nn.Linear's name for it
         """(..., in) -> (..., out)."""
@@ -40,25 +40,28 @@ def runs_on_onednn(input: Tensor, weight: Tensor) -> bool:  # noqa: A002
     """
     rows = input.numel() // max(input.shape[-1], 1)
     return (
-        rows >= LEAST_ROWS
+        input.dtype == weight.dtype
+        and input.dtype in LEAST_ROWS
+        and rows >= LEAST_ROWS[input.dtype]
         and rows * weight.numel() >= LEAST_PRODUCTS
         and type(input) in (Tensor, nn.Parameter)
         and input.device.type == weight.device.type == "cpu"
-        and input.dtype == weight.dtype == torch.float32
-        and _machine_has_it()
+        and _machine_gains(input.dtype)
         and not torch.compiler.is_compiling()  # the compiler packs weights itself
         and not torch.is_autocast_enabled("cpu")
     )
 
 
-def _machine_has_it() -> bool:
+def _machine_gains(dtype: torch.dtype) -> bool:
     available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     flag = torch._C._get_mkldnn_enabled()  # what torch.backends.mkldnn.flags sets
-    return available and flag and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    gain = {"AVX512": (torch.float32,), "AVX2": (torch.float32, torch.bfloat16)}
+    return available and flag and dtype in gain.get(torch.backends.cpu.get_cpu_capability(), ())
 
 
 def _product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
-    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    wide = input.float(), weight.float(), None if bias is None else bias.float()  # float32 stays as it is, uncopied
+    return torch.ops.mkldnn._linear_pointwise(*wide, "none", [], "").to(input.dtype)
 
 
 class _OneDnnLinear(torch.autograd.Function):
