@@ -1,7 +1,11 @@
 """What was consumed is what a checkpoint remembers, however far the workers have run ahead."""
 
+import signal
+import subprocess
+import sys
 from itertools import islice
 
+import psutil
 import pytest
 from places import BRIDGE
 from torch.utils.data import DataLoader
@@ -88,3 +92,34 @@ def test_state_of_other_data_is_refused(folders: dict[str, ShardFolder]) -> None
 def test_unknown_dataset_is_named(folders: dict[str, ShardFolder]) -> None:
     with pytest.raises(UnknownName):
         SampleDataset(folders, named)[SampleRef("bridge_oric", 0, 0)]
+
+
+ENDING = """
+import sys, time
+from torch.utils.data import DataLoader
+from vlakit.data.stream.loading import deaf
+drawn = iter(DataLoader(range(100), num_workers=2, worker_init_fn=deaf))
+next(drawn), next(drawn)  # one of each: both have begun
+print(*(worker.pid for worker in drawn._workers), flush=True)
+drawn.itself = drawn  # as what a trainer leaves behind when its own clearing up fails: nothing collects it
+sys.exit(3)
+"""
+WAITING = ENDING.replace("sys.exit(3)", "time.sleep(60)")
+
+
+def test_a_process_that_ends_by_an_error_does_not_wait_for_its_workers() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3, done.stderr
+    assert not any(psutil.pid_exists(int(pid)) for pid in done.stdout.split())
+
+
+def test_workers_leave_signals_of_others_to_their_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        for worker in workers:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                worker.send_signal(number)
+        assert psutil.wait_procs(workers, timeout=1)[0] == []
+        parent.kill()
+        assert psutil.wait_procs(workers, timeout=30)[1] == []  # nobody is left for good

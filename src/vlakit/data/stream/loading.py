@@ -5,10 +5,12 @@ Workers run ahead, so the state to save is not that of the sampler but that afte
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import Thread
 from typing import Any, Generic, TypeVar
 
 from torch.utils.data import Dataset, Sampler
@@ -63,10 +65,21 @@ class MixtureSampler(Sampler[list[SampleRef]]):
 def deaf(_: int) -> None:
     """In a worker: leave it to the parent to answer signals, which a terminal or SLURM sends to the whole group.
 
-    The parent saves a checkpoint behind its step, for which it may need another batch; then it ends its workers.
+    The parent saves a checkpoint behind its step, for which it may need another batch; then it ends its workers. Its
+    own SIGTERM is heeded: it is all that a process which ends by an error sends, and it waits until they are gone.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an ignored signal is dropped before anybody can wait for it
+        Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 @dataclass(frozen=True)
