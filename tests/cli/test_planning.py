@@ -26,6 +26,13 @@ def test_a_local_language_model_plans_for_the_expert(tmp_path: Path, capsys: pyt
     assert report(capsys, "evaluate", *words) == said  # the same again: nothing is rolled out twice
 
 
+def test_the_shipped_language_model_is_a_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("suite=tabletop_plans", "tasks=[single]", "episodes=2", "policy=expert", f"out={tmp_path / 'out'}")
+    said = report(capsys, "evaluate", *words, "planner=saycan_tiny")
+    assert "tiny_lm (" in said["plans"]["planner"]
+    assert said["plans"]["families"][-1]["plan_success"] == 1
+
+
 @pytest.mark.slow
 def test_learnt_values_are_of_one_policy_and_of_one_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = tmp_path / "values.pt"
@@ -42,7 +49,7 @@ def test_learnt_values_are_of_one_policy_and_of_one_library(tmp_path: Path, caps
 
 def test_what_cannot_be_planned_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expert = (*EPISODES, "policy=expert", f"out={tmp_path / 'out'}")
-    says(complaint(capsys, "evaluate", *expert), "no language model", "lm=DIR")
+    says(complaint(capsys, "evaluate", *expert), "no language model", "lm=DIR", "lm=tiny")
     says(complaint(capsys, "evaluate", *expert, "planner=saycan_hv"), "saycan_hf")
     says(complaint(capsys, "evaluate", *expert, "suite=tabletop", "tasks=[]"), "has no skills", "tabletop_plans")
     mute = folder(tmp_path / "mute", tokenized=False)

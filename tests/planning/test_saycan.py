@@ -147,7 +147,7 @@ def test_the_language_model_is_blamed_where_true_values_would_not_have_helped(tm
 class Reversed:
     """Values that say the opposite of what is so."""
 
-    def values(self, turns: Mapping[int, Turn], worlds: Any) -> dict[int, Any]:
+    def values(self, turns: Mapping[int, Turn], worlds: Any, said: Any = None) -> dict[int, Any]:
         return {slot: 1 - one for slot, one in Possible(SUITE.skills).values(turns, worlds).items()}
 
 
@@ -183,7 +183,7 @@ def test_a_plan_has_the_most_skills_and_then_is_done(tmp_path: Path) -> None:
 class Nowhere:
     """Nothing is possible."""
 
-    def values(self, turns: Mapping[int, Turn], worlds: Any) -> dict[int, Any]:
+    def values(self, turns: Mapping[int, Turn], worlds: Any, said: Any = None) -> dict[int, Any]:
         return {slot: np.zeros(len(SUITE.skills) + 1) for slot in turns}
 
 

@@ -38,26 +38,14 @@ class Scorer(Protocol):
         ...
 
 
-def _product(log_p: Float64, values: Float64, alpha: float) -> Float64:
-    return log_p + np.log(values)
-
-
-def _log_linear(log_p: Float64, values: Float64, alpha: float) -> Float64:
-    return log_p + alpha * np.log(values)
-
-
 COMBINE: dict[str, Rule] = {
-    "product": _product,
-    "log_linear": _log_linear,
+    "product": lambda log_p, values, alpha: log_p + np.log(values),
+    "log_linear": lambda log_p, values, alpha: log_p + alpha * np.log(values),
     "lm_only": lambda log_p, values, alpha: log_p,
     "v_only": lambda log_p, values, alpha: np.log(values),
 }
-CHOICES = {
-    "combine": tuple(COMBINE),
-    "length_norm": get_args(LengthNorm),
-    "done": get_args(Done),
-    "mode": get_args(Mode),
-}
+NORMS, DONES, MODES = get_args(LengthNorm), get_args(Done), get_args(Mode)
+CHOICES = {"combine": tuple(COMBINE), "length_norm": NORMS, "done": DONES, "mode": MODES}
 
 
 @dataclass(frozen=True)
@@ -84,11 +72,9 @@ class Choosing:
             if (name := getattr(self, key)) not in known:
                 raise UnknownName(f"no {key} called {name!r}", where=key, do=nearest(str(name), known))
         if not (0 <= self.floor < 1 and 0 <= self.c_done <= 1 and np.isfinite(self.alpha) and self.most > 0):
-            raise ConfigError(
-                f"floor={self.floor} c_done={self.c_done} alpha={self.alpha} most={self.most}",
-                where="planner",
-                do="give values between 0 and 1, a finite alpha, and 1 skill or more",
-            )
+            what = f"floor={self.floor} c_done={self.c_done} alpha={self.alpha} most={self.most}"
+            do = "give values between 0 and 1, a finite alpha, and 1 skill or more"
+            raise ConfigError(what, where="planner", do=do)
         if self.done == "learned" and self.mode == "open_loop":
             what = "nothing has come about before the first skill, and an open loop asks no more"
             raise ConfigError(what, where="done=learned mode=open_loop", do="give done: constant, or mode: closed_loop")

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 
 from vlakit.errors import InvalidData, PartMissing
+from vlakit.files import ASSETS
 from vlakit.models.network import tensors_hash
 from vlakit.planning.choosing import Likelihoods
 from vlakit.planning.likelihoods import Rows, TrieScorer, naive
 
 log = logging.getLogger(__name__)
 AGREES = 1e-3  # nats between the trie and plain forwards; rounding is a hundredth of it
+SHIPPED = {"tiny": ASSETS / "tiny_lm"}  # name -> folder; about a million parameters, no world knowledge: its README.md
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 
 
@@ -36,11 +38,11 @@ class CausalScorer:
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, gguf: str | None = None, end: str = "\n") -> CausalScorer:
-        """The model of a local folder in float32; gguf: the name of a GGUF file in it, which the package gguf reads.
+        """The model of a local folder, or "tiny", in float32; gguf: the name of a GGUF file in it, for that package.
 
         Nothing is downloaded. Raises PartMissing for a folder without a model or a tokenizer, or where gguf is lacking.
         """
-        place = Path(folder).expanduser()
+        place = SHIPPED.get(str(folder)) or Path(folder).expanduser()
         _check_files(place, gguf)
         from transformers import AutoModelForCausalLM, AutoTokenizer
 

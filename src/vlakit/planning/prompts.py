@@ -21,11 +21,12 @@ EXAMPLES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def written(instruction: str, history: Sequence[str]) -> str:
     """A prompt that ends where the next skill begins; skills are numbered lines, done the last."""
-    blocks = [_block(asked, [*skills, DONE]) + "\n" for asked, skills in EXAMPLES]
-    lines = _block(instruction, history)
+    blocks = [block(asked, [*skills, DONE]) + "\n" for asked, skills in EXAMPLES]
+    lines = block(instruction, history)
     return "".join(blocks) + (f"{lines}\n{len(history) + 1}. " if history else f"{lines}1. ")
 
 
-def _block(instruction: str, skills: Sequence[str]) -> str:
+def block(instruction: str, skills: Sequence[str]) -> str:
+    """An instruction and the skills said so far, without an end of line."""
     lines = "\n".join(f"{number}. {skill}" for number, skill in enumerate(skills, start=1))
     return f"Human: {instruction}.\nRobot: {lines}"

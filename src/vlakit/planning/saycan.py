@@ -115,9 +115,8 @@ class SayCan:
         chosen: dict[int, str] = {}
         true = self._called("possible", free, worlds, answers)
         right = self._called("right", true, worlds, answers)
-        asked = {slot: free[slot] for slot in right}, worlds  # of done nothing is asked where it is constant
         said = {slot: self._plans[slot].history for slot in right} if self.how.done == "learned" else None
-        values = self.affordances.values(*asked) if said is None else self.affordances.values(*asked, said)
+        values = self.affordances.values({slot: free[slot] for slot in right}, worlds, said)
         for slot, one in values.items():
             try:
                 chosen[slot] = self._choose(self._plans[slot], one, true[slot], right[slot])

@@ -20,9 +20,9 @@ from vlakit.planning.skills import skills_of
 
 @dataclass(frozen=True)
 class PlannerSettings:
-    """A file of conf/planner. lm: hf, the model of the folder that is given, or uniform. end: what closes a skill."""
+    """A file of conf/planner. lm: hf, of a folder; tiny, the shipped one or of a folder; uniform. end: of a skill."""
 
-    lm: Literal["hf", "uniform"] = "hf"
+    lm: Literal["hf", "tiny", "uniform"] = "hf"
     gguf: Text | None = None
     end: str = "\n"
     affordances: Text = "detected"
@@ -52,8 +52,9 @@ def scorer_of(settings: PlannerSettings, folder: str | Path | None) -> Scorer:
         if folder is not None:
             raise ConfigError("this planner asks no language model", where=f"lm={folder}", do="leave lm out")
         return Uniform()
+    folder = folder or ("tiny" if settings.lm == "tiny" else None)
     if folder is None:
-        raise ConfigError("no language model", where="planner", do="add lm=DIR, a local Hugging Face folder")
+        raise ConfigError("no language model", where="planner", do="add lm=DIR, a Hugging Face folder, or lm=tiny")
     return CausalScorer.from_folder(folder, gguf=settings.gguf, end=settings.end)
 
 
@@ -75,7 +76,6 @@ def planner_of(
     skills = skills_of(suite)
     affordances = AFFORDANCES.build(settings.affordances, given=Given(skills, subject.trained, values))
     scorer = scorer_of(settings, folder)
-    trained = subject.trained
-    if trained is not None:  # one width keeps answers to the bit
+    if (trained := subject.trained) is not None:  # one width keeps answers to the bit
         trained.pad_to = trained.processor.text_width(skills.options)
     return SayCan(subject, skills, scorer, affordances, settings.choosing, slots=slots, out=out)
