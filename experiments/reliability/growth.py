@@ -14,13 +14,13 @@ EVERY_S, FLAT = 2.0, 0.02
 PORT = 18_761
 ENDLESS = {
     "training": Work("t", "train", (*SMALL, *TRAINING, "steps=100000000", "scheduler@strategy.scheduler=constant"), ()),
-    "evaluation": Work("e", "evaluate", (*POLICY, "episodes=1000000", "slots=4", "gate=false", "out={out}"), ()),
+    "evaluation": Work("e", "evaluate", (*POLICY, "episodes=50000", "slots=4", "gate=false", "out={out}"), ()),
     "server": Work("s", "serve", ("ckpt=tiny", "dataset=tabletop_d0", f"port={PORT}", "rows=4"), ()),
     "client": Work(
         "c",
         "evaluate",
         (
-            *("suite=tabletop_target", "policy=remote", f"url=ws://127.0.0.1:{PORT}", "episodes=1000000", "slots=4"),
+            *("suite=tabletop_target", "policy=remote", f"url=ws://127.0.0.1:{PORT}", "episodes=50000", "slots=4"),
             *("gate=false", "out={out}"),
         ),
         (),

@@ -60,6 +60,7 @@ def client(tracking_uri: str) -> MlflowClient:
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT as TIMEOUT
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it raises it prints with a trace, too
     with answering(tracking_uri):
         store = MlflowClient(tracking_uri=ready(tracking_uri))
         patient = RETRIES.get_raw(), TIMEOUT.get_raw()

@@ -62,11 +62,8 @@ class Mix:
 
     def __post_init__(self) -> None:
         if not 0 <= self.robot <= 1 or self.loss not in LOSSES:
-            raise ConfigError(
-                f"robot {self.robot}, loss {self.loss!r}",
-                where="data.mix",
-                do=f"robot is from 0 to 1, loss one of {', '.join(LOSSES)}",
-            )
+            do = f"robot is from 0 to 1, loss one of {', '.join(LOSSES)}"
+            raise ConfigError(f"robot {self.robot}, loss {self.loss!r}", where="data.mix", do=do)
 
 
 class VLADataModule(LightningDataModule):
@@ -105,11 +102,8 @@ class VLADataModule(LightningDataModule):
         self.mix = Mix(**self.options.mix)
         self.questions = {name: self._asked(name, place) for name, place in (self.options.questions or {}).items()}
         if self.mix.robot < 1 and not self.questions:
-            raise ConfigError(
-                f"data.mix.robot is {self.mix.robot}, and there are no questions to mix in",
-                where="data.questions",
-                do="data.questions={NAME: DIR}, or data.mix.robot=1",
-            )
+            what = f"data.mix.robot is {self.mix.robot}, and there are no questions to mix in"
+            raise ConfigError(what, where="data.questions", do="data.questions={NAME: DIR}, or data.mix.robot=1")
         self._sampler: MixtureSampler | None = None
         self._restored: dict[str, Any] | None = None
         self._first_step = 0
@@ -244,11 +238,9 @@ class VLADataModule(LightningDataModule):
         shards = ShardFolder.open(folder)
         held_out = shards.index.plan.get("options", {}).get("val_fraction", fraction)
         if dataset in sources and held_out != fraction:
-            raise ConfigError(
-                f"data.val_fraction is {fraction}, the shards that are there were made with {held_out}",
-                where=str(folder),
-                do=f"set data.val_fraction={held_out}, or paths.data to another folder",
-            )
+            what = f"data.val_fraction is {fraction}, the shards that are there were made with {held_out}"
+            do = f"set data.val_fraction={held_out}, or paths.data to another folder"
+            raise ConfigError(what, where=str(folder), do=do)
         return self._checked(shards, dataset, cameras)
 
     def _open_remote(self, url: Path) -> ShardFolder:

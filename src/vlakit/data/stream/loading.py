@@ -50,10 +50,8 @@ class MixtureSampler(Sampler[list[SampleRef]]):
             self._states.popleft()
         number, state = self._states[0]
         if number != n_consumed_batches:
-            raise ConfigError(
-                f"no state after batch {n_consumed_batches}: known are {number} to {self._states[-1][0]}",
-                do="report consumed batches in rising order",
-            )
+            what = f"no state after batch {n_consumed_batches}: known are {number} to {self._states[-1][0]}"
+            raise ConfigError(what, do="report consumed batches in rising order")
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
