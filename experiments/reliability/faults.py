@@ -33,6 +33,9 @@ IMPORTED = (  # once, for all forks
     *("vlakit.cli.export", "vlakit.cli.serve", "vlakit.serving.server", "vlakit.serving.remote", "vlakit.policy"),
     *("vlakit.strategies.full", "vlakit.strategies.lora", "vlakit.evaluation.suites.tabletop.suite", "transformers"),
 )
+ROLLOUTS = Work(  # enough of them that some starts are won and lost, which pairs are made of
+    "rollouts", "collect", (*POLICY, "starts=10", "rollouts_per_start=4", "slots=8", "out={out}"), ()
+)
 EXPORT = Work("export", "export", ("ckpt=tiny", "out={out}"), ("**/*",))
 DISKS = {
     "training": Work(
@@ -250,7 +253,7 @@ def main() -> None:
 def beginning(here: Here, chosen: list[str]) -> Iterator[tuple[str, str]]:
     """A training and rollouts, where they are what commands are about: name and folder."""
     needed = {"alone": {"checkpoint", "writers_score", "writers_passport"}, "rollouts": {"writers_pairs"}}
-    for name, work in {"alone": SHORT, "rollouts": ALL["collection"]}.items():
+    for name, work in {"alone": SHORT, "rollouts": ROLLOUTS}.items():
         if needed[name] & {*chosen}:
             finished(here.begin(work, here.folder / name), LIMIT_S, here)
         yield name, str(here.folder / name)
