@@ -80,8 +80,12 @@ def test_the_same_command_trains_goes_on_and_files_what_is_done(
     trained: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    for steps in (2, 4, 4):
-        train_here(tmp_path, *trained.words, f"steps={steps}", "ckpt_path=auto", "logger=none")
+    words = *trained.words, "ckpt_path=auto", "logger=none"
+    _, ended, again = (train_here(tmp_path, *words, f"steps={steps}") for steps in (2, 4, 4))
+    assert "val/loss" in ended  # and what a process that did no step says of it, as after a kill behind the last one
+    assert {name: value for name, value in again.items() if name.startswith("val/")} == {
+        name: value for name, value in ended.items() if name.startswith("val/")
+    }
     said = [record.getMessage() for record in caplog.records if "ckpt_path=auto" in record.getMessage()]
     file = tmp_path / "runs/run/last.ckpt"
     assert said == [

@@ -22,11 +22,9 @@ def with_own_data(words: Sequence[str]) -> list[str]:
         return rest
     dataset = values.get("dataset", "")
     if not dataset or "," in dataset:
-        raise ConfigError(
-            "source=DIR names no dataset" if not dataset else f"{dataset} are several datasets",
-            where="command line",
-            do="dataset=NAME or dataset=FILE.yaml; several at once: data.mixture={A: 1, B: 2}",
-        )
+        what = "source=DIR names no dataset" if not dataset else f"{dataset} are several datasets"
+        do = "dataset=NAME or dataset=FILE.yaml; several at once: data.mixture={A: 1, B: 2}"
+        raise ConfigError(what, where="command line", do=do)
     chosen = any(word.startswith("data=") for word in rest)
     return [*rest, *([] if chosen else ["data=own"]), *_keys(dataset, values.get("source"))]
 

@@ -107,11 +107,8 @@ def _check_measurable(cfg: DictConfig) -> None:
     if not torch.cuda.is_available():
         raise PartMissing("measure=true needs a CUDA GPU", where="measure", do="leave measure out: the plan needs none")
     if cfg.sharding > 1 or cfg.logits == "all":
-        raise ConfigError(
-            "only vlakit's own step on one GPU can be measured",
-            where="measure",
-            do="add sharding=1 logits=labelled, or leave measure out",
-        )
+        what = "only vlakit's own step on one GPU can be measured"
+        raise ConfigError(what, where="measure", do="add sharding=1 logits=labelled, or leave measure out")
 
 
 def measured(cfg: DictConfig, policy: PolicyModule, setup: Setup, workload: Workload) -> dict[str, int]:

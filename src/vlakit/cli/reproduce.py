@@ -158,11 +158,8 @@ def _stored(cfg: Mapping[str, Any], evaluation: Mapping[str, Any], file: Path) -
         raise CheckpointMismatch(f"{name} is not here", where=", ".join(map(str, places)), do="ckpt=FILE says where")
     sha256 = content_hash(place)
     if sha256 != recorded["sha256"]:
-        raise CheckpointMismatch(
-            f"not the checkpoint of the passport: sha256 {sha256[:12]}, recorded {recorded['sha256'][:12]}",
-            where=str(place),
-            do="ckpt=FILE, the one that was evaluated",
-        )
+        what = f"not the checkpoint of the passport: sha256 {sha256[:12]}, recorded {recorded['sha256'][:12]}"
+        raise CheckpointMismatch(what, where=str(place), do="ckpt=FILE, the one that was evaluated")
     return name if is_shipped(name) and not cfg["ckpt"] else place
 
 

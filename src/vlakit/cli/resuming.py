@@ -84,11 +84,9 @@ class Resumed:
         differing = [(key, *pair) for key, pair in changes(before, now).items() if key != BATCH]
         if differing:
             told = "; ".join(f"{key}: {was} in the run, {value} here" for key, was, value in differing[:5])
-            raise ConfigError(
-                f"a run goes on as it began, and this differs: {told}",
-                where=str(self.file),
-                do="give the run's own values; to train on with others: model.weights=CKPT in place of ckpt_path",
-            )
+            what = f"a run goes on as it began, and this differs: {told}"
+            do = "give the run's own values; to train on with others: model.weights=CKPT in place of ckpt_path"
+            raise ConfigError(what, where=str(self.file), do=do)
 
     def check_devices(self, cfg: DictConfig, trainer: Trainer) -> None:
         """Refuse another number of samples in a step, which is batch_size on each device. Raises ConfigError."""
@@ -149,11 +147,9 @@ def check_folder_stays(cfg: DictConfig, hydra: HydraConf) -> None:
     folder = str(_unresolved(hydra.sweep if many else hydra.run)["dir"])
     output = str(_unresolved(cfg.paths)["output"])
     if cfg.ckpt_path == AUTO and "${now:" in folder and (many or "${hydra:" in output):
-        raise ConfigError(
-            f"ckpt_path={AUTO} looks in the run's own folder, and this command makes a new one each time",
-            where="command line",
-            do=f"name the folder: hydra.{'sweep' if many else 'run'}.dir=DIR",
-        )
+        what = f"ckpt_path={AUTO} looks in the run's own folder, and this command makes a new one each time"
+        do = f"name the folder: hydra.{'sweep' if many else 'run'}.dir=DIR"
+        raise ConfigError(what, where="command line", do=do)
 
 
 def compared(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def trained(
     from vlakit.cli.resuming import Resumed, settle
     from vlakit.processing.processor import build_processor
     from vlakit.seeding import seed_everything
+    from vlakit.strategies.saving import measured
 
     quiet_libraries()  # behind the import of lightning, whose loggers must exist
     tested = check_ahead(cfg)
@@ -95,14 +96,13 @@ def trained(
     trainer.save_checkpoint(output / "last.ckpt")
     log.info("checkpoint: %s", output / "last.ckpt")
     record.keep(output)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = measured(trainer)
     _check_stopped(trainer)
     if cfg.evaluate.suite is not None and trainer.is_global_zero:
         metrics |= evaluate_trained(to_plain(cfg.evaluate), output, cfg.logger.get("tracking_uri"))
     record.close(metrics)
-    if trainer.is_global_zero:
-        for line in last_words(metrics, data, output, cfg.evaluate.suite):
-            log.info("%s", line)
+    for line in last_words(metrics, data, output, cfg.evaluate.suite) if trainer.is_global_zero else ():
+        log.info("%s", line)
     return metrics
 
 

@@ -25,7 +25,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """The newest state, every so many steps, behind the validation of its step: its points are on record by then."""
+    """The newest state, every so many steps, behind the validation of its step: its points are on record by then.
+
+    metrics: what that validation measured; a run that was killed behind its last step has them from its checkpoint.
+    """
+
+    metrics: dict[str, float] = {}  # noqa: RUF012  replaced, never changed
 
     @property
     def state_key(self) -> str:
@@ -39,7 +44,24 @@ class LastCheckpoint(ModelCheckpoint):
         if not trainer.enable_validation:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def state_dict(self) -> dict[str, Any]:
+        """See ModelCheckpoint."""
+        return {**super().state_dict(), "metrics": self.metrics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See ModelCheckpoint."""
+        self.metrics = dict(state_dict.get("metrics", {}))
+        super().load_state_dict(state_dict)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, unless it was validated at a step of its own."""
+        self.metrics = measured(trainer)
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+def measured(trainer: Trainer) -> dict[str, float]:
+    """The newest value of each metric: of this process, or of the checkpoint that it went on from."""
+    kept = [one.metrics for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)]
+    new = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {name: value for metrics in [*kept, new] for name, value in metrics.items()}
