@@ -54,7 +54,7 @@ WRITERS = (
     Work("demonstrate", "demonstrate", ("suite=tabletop_target", "episodes=2", "out={out}"), ("**/*.tfrecord*",)),
     Work("score", "score", ("ckpt={alone}", "max_frames=20", "out={out}"), ("*.json",)),
     Work("pairs", "pairs", ("rollouts={rollouts}", "out={out}"), ("**/*",)),
-    Work("passport", "passport", ("run={alone}", "out={out}"), ("passport.json",)),
+    Work("passport", "passport", ("run={evaluated}", "out={out}"), ("passport.json",)),
     Work("table", "table", ("name=table1", "from={runs_of_table}", "save={out}"), ("*.csv",)),
     Work("data", "data", ("init={sample}", "out={out}/spec.yaml"), ("*.yaml",)),
 )
@@ -251,9 +251,13 @@ def main() -> None:
 
 
 def beginning(here: Here, chosen: list[str]) -> Iterator[tuple[str, str]]:
-    """A training and rollouts, where they are what commands are about: name and folder."""
-    needed = {"alone": {"checkpoint", "writers_score", "writers_passport"}, "rollouts": {"writers_pairs"}}
-    for name, work in {"alone": SHORT, "rollouts": ROLLOUTS}.items():
+    """A training, rollouts, an evaluation, where they are what commands are about: name and folder."""
+    needed = {
+        "alone": {"checkpoint", "writers_score"},
+        "rollouts": {"writers_pairs"},
+        "evaluated": {"writers_passport"},
+    }
+    for name, work in {"alone": SHORT, "rollouts": ROLLOUTS, "evaluated": ALL["evaluation"]}.items():
         if needed[name] & {*chosen}:
             finished(here.begin(work, here.folder / name), LIMIT_S, here)
         yield name, str(here.folder / name)
