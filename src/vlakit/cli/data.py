@@ -68,7 +68,7 @@ def show(cfg: Mapping[str, Any]) -> None:
     from vlakit.reports.page.data_page import write_data_page
 
     folder, out = ShardFolder.open(Path(cfg["show"]).expanduser()), Path(cfg["out"] or PAGE).expanduser()
-    check_writable(out.parent)
+    check_writable(out.parent).mkdir(parents=True, exist_ok=True)
     options = {"model": cfg["model"], "n_frames": cfg["frames"]}
     page = write_data_page(out, folder, build_processor(model["processor"]), augmentation(cfg["augment"]), **options)
     found = page.summary
@@ -114,4 +114,4 @@ def _check_new(out: Path) -> None:
         raise ConfigError("the spec is a YAML file", where=f"out={out}", do="out=my_robot.yaml")
     if out.exists():
         raise ConfigError("the file is there already", where=f"out={out}", do="name another file, or remove it")
-    check_writable(out.parent)
+    check_writable(out.parent).mkdir(parents=True, exist_ok=True)
