@@ -53,7 +53,7 @@ def recorded(folder: Path, gripper: Callable[[np.ndarray], np.ndarray], absolute
 
 @pytest.mark.parametrize("case", SOURCES)
 def test_a_draft_is_refused_until_decided_and_then_converted(case: str, tmp_path: Path, capsys: Capture) -> None:
-    source, spec, out = SOURCES[case](tmp_path / "source"), tmp_path / "mine.yaml", tmp_path / "shards"
+    source, spec, out = SOURCES[case](tmp_path / "source"), tmp_path / "specs/mine.yaml", tmp_path / "shards"
     found = report(capsys, "data", "init", source, f"out={spec}")
     marked = [one["word"] for one in found["undecided"]]
     assert {"frame", "delta", "rate"} <= set(marked)
