@@ -84,6 +84,7 @@ CLAIMS = (  # (what is measured, better, worse): said before the study was run
 OUTCOME = ("arm", "state", "family", "plan_success", "exec_success", "infeasible", "false_done", "blame", "plan")
 RESULT = ("arm", "family", "n", "plan", "exec", "exec_given_plan", "choices", "infeasible", "false_done", "blame")
 VERDICT = ("measure", "a", "b", "n", "a_rate", "b_rate", "difference", "low", "high", "p", "p_holm", "says")
+SAME = 0.05  # an interval inside of it shows equality
 SECOND = {name for name in ARMS if "another language model" in name}
 
 
@@ -174,7 +175,8 @@ def verdicts(found: Mapping[str, Sequence[Outcome]]) -> Iterator[tuple[Any, ...]
     for (what, a, b), one, p, adjusted in zip(asked, counts, plain, holm(plain), strict=True):
         low, high = newcombe_paired(one)
         rates = ((one.both + one.only_a) / one.n, (one.both + one.only_b) / one.n)
-        says = "cannot be told" if adjusted >= 0.05 else "better" if one.difference > 0 else "worse"
+        unshown = "the same within 5 points" if max(-low, high) <= SAME else "cannot be told"
+        says = unshown if adjusted >= 0.05 else "better" if one.difference > 0 else "worse"
         numbers = [f"{value:.4f}" for value in (*rates, one.difference, low, high)]
         yield what, a, b, one.n, *numbers, f"{p:.3g}", f"{adjusted:.3g}", says
 
