@@ -2,7 +2,7 @@
 
 python experiments/selection/study.py pools DIR            (demonstrations and their features)
 python experiments/selection/study.py run DIR              (goes on where it was)
-python experiments/selection/study.py report DIR           (results.csv, map.json and a page for each pool)
+python experiments/selection/study.py report DIR           (outcomes, results, verdicts, map.json; pages in DIR)
 
 A learner is a readout over the frozen shipped model's features (vlakit.selection.readout); `small` behind DIR runs two
 rounds of everything, which takes minutes and says nothing.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from vlakit.data.rlds.source import RldsSource
 from vlakit.data.specs.spec import load_spec
+from vlakit.evaluation.records import read_episodes
 from vlakit.evaluation.run import Request, evaluate
 from vlakit.evaluation.suites.tabletop.suite import TabletopSuite
 from vlakit.policy import TrainedPolicy
@@ -32,10 +33,28 @@ from vlakit.selection.page import write_page
 from vlakit.selection.pool import Pool
 from vlakit.selection.readout import Frames, Readout, ReadoutPolicy, ReadoutSettings, extended, frames_of
 from vlakit.selection.rounds import Plan, Round, read_rounds, run
+from vlakit.stats.multiple import holm
+from vlakit.stats.seeds import compare_seeds
 
 SHARES = (0.0, 0.25, 0.4)
 ROBOT, UNITS = "target", "tabletop_d0"  # a robot that the model has not seen, in the units of one that it has
-COLUMNS = ("share", "dropped", "acquisition", "labelled", "mean", "lead", "low", "high", "outliers_bought", "to_reach")
+OUTCOME = ("share", "dropped", "acquisition", "round", "success")
+CURVE = (
+    "share",
+    "dropped",
+    "metric",
+    "acquisition",
+    "labelled",
+    "mean",
+    "lead",
+    "low",
+    "high",
+    "outliers_bought",
+    "to_reach",
+)
+VERDICT = ("claim", "share", "pool", "labelled", "a", "b", "difference", "low", "high", "p", "p_holm", "says")
+HERE = Path(__file__).parent
+SAME = 0.05  # of success: an interval inside of it shows equality
 REACHED = 0.9  # of random's last value: how many demonstrations does it take?
 
 
@@ -47,8 +66,9 @@ class Study:
     held_out: int = 100
     first: int = 40
     batch: int = 40
-    rounds: int = 6
+    rounds: int = 5
     seeds: int = 8
+    judged: tuple[int, ...] = (0, 2, 4)  # rounds whose readout acts: all learn, but acting takes most of the time
     episodes: int = 50
     steps: int = 400
     epochs: int = 15
@@ -62,26 +82,35 @@ class Study:
                         yield share, dropped, name, seed
 
 
-SMALL = Study(n=24, held_out=6, first=6, batch=4, rounds=2, seeds=2, episodes=2, steps=20, epochs=3)
+SMALL = Study(n=24, held_out=6, first=6, batch=4, rounds=2, seeds=2, judged=(0, 1), episodes=3, steps=20, epochs=3)
 
 
 @dataclass
 class Judged(Readout):
-    """A readout that is judged in closed loop too."""
+    """A readout that acts in some rounds too, always on the same starts.
+
+    shared: where the first round is judged, in which all acquisitions of a seed have the same demonstrations.
+    """
 
     base: TrainedPolicy | None = None
     folder: Path = Path()
-    episodes: int = 0
+    shared: Path = Path()
+    study: Study = SMALL
 
     def fit(self, number: int, ids: list[int]) -> dict[str, float]:
         metrics = super().fit(number, ids)
-        if self.base is None or not self.episodes:
+        if self.base is None or number not in self.study.judged:
             return metrics
         suite = TabletopSuite(ROBOT, dataset=UNITS, split="select")
-        request = Request(episodes=self.episodes, slots=min(32, self.episodes))
+        request = Request(episodes=self.study.episodes, slots=self.study.episodes)
         policy = ReadoutPolicy(self.base, self)
-        done = evaluate(policy, suite, request, self.folder / f"evaluation_{number}", name=f"round {number}")
+        done = evaluate(policy, suite, request, judged_in(self.folder, self.shared, number), name=f"round {number}")
         return {**metrics, "eval/success": done.pooled.success}
+
+
+def judged_in(folder: Path, shared: Path, number: int) -> Path:
+    """The folder of a round's episodes."""
+    return (folder if number else shared) / f"evaluation_{number}"
 
 
 def pools(root: Path, study: Study) -> None:
@@ -118,7 +147,7 @@ def mapped(root: Path, study: Study, share: float) -> DatasetMap:
 
 
 def place(root: Path, share: float, dropped: bool, name: str, seed: int) -> Path:
-    """The folder of a cell."""
+    """The folder of a cell; "first" as a name: of what all acquisitions of a seed share."""
     return root / "runs" / f"{share:g}_{'dropped' if dropped else 'whole'}" / name / f"{seed}"
 
 
@@ -134,49 +163,132 @@ def rounds(root: Path, study: Study) -> None:
         room = len(pool[share]) - len(gone)
         plan = replace(plan, rounds=min(plan.rounds, 1 + (room - plan.first) // plan.batch))
         settings = ReadoutSettings(steps=study.steps, seed=seed)
-        learner = Judged(pool[share], held_out, settings, base=base, folder=out, episodes=study.episodes)
+        first = place(root, share, dropped, "first", seed)
+        learner = Judged(pool[share], held_out, settings, base=base, folder=out, shared=first, study=study)
         outliers = PoolPlan(study.n, share).flagged().keys()
         done = run(plan, len(pool[share]), learner, out, identity={"share": share}, left_out=gone, outliers=outliers)
         print(f"{out.relative_to(root)}: {done[-1].metrics}, outliers {done[-1].outlier_share}", flush=True)
 
 
 def report(root: Path, study: Study) -> None:
-    """Numbers of the claims, and a page for each pool."""
-    with (root / "results.csv").open("w", newline="") as stream:
+    """Every outcome, curves with their leads, verdicts on the claims beside this file; a page for each pool in DIR."""
+    found = {cell: runs_of(root, study, *cell) for cell in pools_of(study)}
+    won = outcomes(root, study)
+    write(HERE / "outcomes.csv", OUTCOME, (outcome(cell, several) for cell, several in won.items()))
+    write(HERE / "results.csv", CURVE, ([*cell, *row] for cell, runs in found.items() for row in curves(runs)))
+    write(HERE / "verdicts.csv", VERDICT, verdicts(study, won))
+    (HERE / "map.json").write_text(json.dumps(map_found(root, study), indent=1) + "\n")
+    for (share, dropped), runs in found.items():
+        reasons = {int(one): why for one, why in PoolPlan(study.n, share).flagged().items()}
+        page = root / f"selection_{share:g}{'_dropped' if dropped else ''}.html"
+        write_page(page, runs, mapped(root, study, share), reasons, opened(root / f"pool_{share:g}"))
+
+
+def write(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table."""
+    with file.open("w", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for share, dropped in dict.fromkeys((share, dropped) for share, dropped, _, _ in study.cells()):
-            runs = {name: found(root, study, share, dropped, name) for name in ACQUISITIONS}
-            for row in claims(runs):
-                table.writerow([share, dropped, *row])
-            reasons = {int(one): why for one, why in PoolPlan(study.n, share).flagged().items()}
-            write_page(
-                root / f"selection_{share:g}{'_dropped' if dropped else ''}.html",
-                runs,
-                mapped(root, study, share),
-                reasons,
-                opened(root / f"pool_{share:g}"),
+        table.writerow(columns)
+        table.writerows(rows)
+
+
+def pools_of(study: Study) -> list[tuple[float, bool]]:
+    """(share, dropped) of the study."""
+    return list(dict.fromkeys((share, dropped) for share, dropped, _, _ in study.cells()))
+
+
+def runs_of(root: Path, study: Study, share: float, dropped: bool) -> dict[str, list[list[Round]]]:
+    """acquisition -> the rounds of every seed."""
+    return {
+        name: [read_rounds(place(root, share, dropped, name, seed)) for seed in range(study.seeds)]
+        for name in ACQUISITIONS
+    }
+
+
+def curves(runs: dict[str, list[list[Round]]]) -> Iterator[list[object]]:
+    """A line a metric, acquisition and number of demonstrations: mean over seeds, lead over random with its band."""
+    for metric in ("eval/token_accuracy", "eval/success"):
+        judged = {name: [[one for one in run if metric in one.metrics] for run in runs[name]] for name in runs}
+        level = REACHED * mean_points(judged["random"], metric)[-1][1]
+        for name, several in judged.items():
+            reached = [n_to_reach(points(one, metric), level) for one in several]
+            typical = "never" if None in reached else f"{float(np.median([n for n in reached if n is not None])):.0f}"
+            means = dict(mean_points(several, metric))
+            for lead in leads(judged, name, metric):
+                bought = [one.outlier_share for run in several for one in run if len(one.labelled) == lead.n]
+                band = [f"{value:.4f}" for value in (means[lead.n], lead.mean, lead.low, lead.high)]
+                yield [metric, name, lead.n, *band, f"{float(np.mean([one or 0 for one in bought])):.4f}", typical]
+
+
+Cell = tuple[float, bool, str, int]  # share, dropped, acquisition, round
+
+
+def outcomes(root: Path, study: Study) -> dict[Cell, np.ndarray]:
+    """(seeds, episodes) credits of every acquisition and round that was judged, starts in the same order."""
+    states = Request(episodes=study.episodes).states(TabletopSuite(ROBOT, dataset=UNITS, split="select"))
+    order = {state.name: i for i, state in enumerate(states)}
+
+    def credits_(share: float, dropped: bool, name: str, seed: int, number: int) -> np.ndarray:
+        cell, first = (place(root, share, dropped, one, seed) for one in (name, "first"))
+        records = read_episodes(judged_in(cell, first, number))
+        return np.array([one.credit for one in sorted(records, key=lambda one: order[one.initial_state])])
+
+    return {
+        (share, dropped, name, number): np.stack(
+            [credits_(share, dropped, name, seed, number) for seed in range(study.seeds)]
+        )
+        for share, dropped in pools_of(study)
+        for name in ACQUISITIONS
+        for number in study.judged
+    }
+
+
+def outcome(cell: Cell, won: np.ndarray) -> list[object]:
+    """A line of outcomes.csv: a word a seed, a letter a start."""
+    return [*cell, " ".join("".join("1" if one else "0" for one in seed) for seed in won)]
+
+
+def verdicts(study: Study, won: Mapping[Cell, np.ndarray]) -> Iterator[list[object]]:
+    """Each claim by credits crossed over seeds and starts; Holm over all; equality by two one-sided tests.
+
+    Left out: where every episode of both ended the same.
+    """
+    asked = [one for one in claims(study, won) if np.ptp(one[-2]) or np.ptp(one[-1])]
+    found = [compare_seeds(a, b) for *_, a, b in asked]
+    for (says, share, pool, number, a, b), one, p in zip(asked, found, holm([one.p for one in found]), strict=True):
+        unshown = "the same within 5 points" if one.equivalence(SAME) < 0.05 else "cannot be told"
+        verdict = unshown if p >= 0.05 else "better" if one.difference > 0 else "worse"
+        values = (a.mean(), b.mean(), one.difference, *one.interval)
+        n = study.first + study.batch * number
+        yield [says, share, pool, n, *(f"{value:.4f}" for value in values), f"{one.p:.3g}", f"{p:.3g}", verdict]
+
+
+def claims(
+    study: Study, won: Mapping[Cell, np.ndarray]
+) -> Iterator[tuple[str, float, str, int, np.ndarray, np.ndarray]]:
+    """What against what: written before the study was run.
+
+    The first round is every acquisition's, so no claim is about it.
+    """
+    chosen = [name for name in ACQUISITIONS if name != "random"]
+
+    def mean(share: float, dropped: bool, number: int) -> np.ndarray:
+        return np.mean([won[share, dropped, name, number] for name in chosen], axis=0)
+
+    for number in study.judged[1:]:
+        for share, dropped in pools_of(study):
+            pool, random = (
+                "without the lowest of its map" if dropped else "whole",
+                won[share, dropped, "random", number],
             )
-    (root / "map.json").write_text(json.dumps(map_found(root, study), indent=1) + "\n")
-
-
-def found(root: Path, study: Study, share: float, dropped: bool, name: str) -> list[list[Round]]:
-    """The rounds of every seed."""
-    return [read_rounds(place(root, share, dropped, name, seed)) for seed in range(study.seeds)]
-
-
-def claims(runs: dict[str, list[list[Round]]]) -> Iterator[list[object]]:
-    """A line an acquisition and a number of demonstrations: mean over seeds, lead over random with its band."""
-    metric = "eval/success" if "eval/success" in runs["random"][0][0].metrics else "eval/token_accuracy"
-    level = REACHED * mean_points(runs["random"], metric)[-1][1]
-    for name, several in runs.items():
-        reached = [n_to_reach(points(one, metric), level) for one in several]
-        typical = "never" if None in reached else f"{float(np.median([n for n in reached if n is not None])):.0f}"
-        means = dict(mean_points(several, metric))
-        for lead in leads(runs, name, metric):
-            bought = [one.outlier_share for run_ in several for one in run_ if len(one.labelled) == lead.n]
-            band = [f"{value:.4f}" for value in (means[lead.n], lead.mean, lead.low, lead.high)]
-            yield [name, lead.n, *band, f"{float(np.mean([one or 0 for one in bought])):.4f}", typical]
+            yield "the seven against random", share, pool, number, mean(share, dropped, number), random
+            for name in chosen:
+                yield f"{name} against random", share, pool, number, won[share, dropped, name, number], random
+        for share in SHARES[1:]:
+            a, b = mean(share, True, number), mean(share, False, number)
+            yield "the seven, dropped against whole", share, "both", number, a, b
+            a, b = won[share, True, "random", number], won[share, False, "random", number]
+            yield "random, dropped against whole", share, "both", number, a, b
 
 
 def map_found(root: Path, study: Study) -> dict[str, dict[str, float]]:
