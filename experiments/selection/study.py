@@ -37,7 +37,8 @@ from vlakit.stats.multiple import holm
 from vlakit.stats.seeds import compare_seeds
 
 SHARES = (0.0, 0.25, 0.4)
-ROBOT, UNITS = "target", "tabletop_d0"  # a robot that the model has not seen, in the units of one that it has
+# A robot that the frozen model has seen: of another its features tell a readout too little to succeed (5 % of starts).
+ROBOT, UNITS = "d0", "tabletop_d0"
 OUTCOME = ("share", "dropped", "acquisition", "round", "success")
 CURVE = (
     "share",
@@ -62,15 +63,15 @@ REACHED = 0.9  # of random's last value: how many demonstrations does it take?
 class Study:
     """How large it is: demonstrations in a pool and held out, rounds, seeds, episodes of each evaluation."""
 
-    n: int = 400
+    n: int = 300
     held_out: int = 100
-    first: int = 40
-    batch: int = 40
-    rounds: int = 5
+    first: int = 30
+    batch: int = 30
+    rounds: int = 4
     seeds: int = 8
-    judged: tuple[int, ...] = (0, 2, 4)  # rounds whose readout acts: all learn, but acting takes most of the time
+    judged: tuple[int, ...] = (0, 3)  # rounds whose readout acts: all learn, but acting takes most of the time
     episodes: int = 50
-    steps: int = 400
+    steps: int = 200
     epochs: int = 15
 
     def cells(self) -> Iterator[tuple[float, bool, str, int]]:
@@ -162,7 +163,7 @@ def rounds(root: Path, study: Study) -> None:
         plan = Plan(Acquisition(name), study.first, study.batch, study.rounds, seed)
         room = len(pool[share]) - len(gone)
         plan = replace(plan, rounds=min(plan.rounds, 1 + (room - plan.first) // plan.batch))
-        settings = ReadoutSettings(steps=study.steps, seed=seed)
+        settings = ReadoutSettings(steps=study.steps, learning_rate=3e-3, seed=seed)
         first = place(root, share, dropped, "first", seed)
         learner = Judged(pool[share], held_out, settings, base=base, folder=out, shared=first, study=study)
         outliers = PoolPlan(study.n, share).flagged().keys()
