@@ -8,7 +8,8 @@ import types
 from pathlib import Path
 
 import torch
-from shape import BATCH, DATASET, LEARNING_RATE, PRECISIONS, PROMPT, inputs, seeded, serve
+from shape import BATCH, DATASET, LEARNING_RATE, PRECISIONS, PROMPT, inputs, seeded
+from sides import serve
 
 code, fixture, folder, precision = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""What both sides of the comparison share: config.json of the shape, inputs, seeded weights, answers over a pipe.
+"""What both sides of the comparison share: config.json of the shape, inputs, seeded weights.
 
 Imports nothing of vlakit, so that the other environment can run it too.
 """
@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -56,13 +53,3 @@ def inputs() -> dict[str, torch.Tensor]:
         "input_ids": torch.from_numpy(ids),
         "labels": torch.from_numpy(labels),
     }
-
-
-def serve(tasks: dict[str, Callable[[], Any]]) -> None:
-    """Do the task that each line of the input names; answer a line: seconds and what the task returned."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    print(json.dumps("ready"), file=answers, flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        found = tasks[line.strip()]()
-        print(json.dumps([time.perf_counter() - start, found]), file=answers, flush=True)

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import torch
-from shape import BATCH, DATASET, LEARNING_RATE, PRECISIONS, PROMPT, inputs, seeded, serve
+from shape import BATCH, DATASET, LEARNING_RATE, PRECISIONS, PROMPT, inputs, seeded
+from sides import serve
 
 from vlakit.checkpoints.hf_config import read_description
 from vlakit.checkpoints.weights import load_weights, released_name
