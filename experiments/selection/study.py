@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from vlakit.data.rlds.source import RldsSource
@@ -179,6 +180,7 @@ def report(root: Path, study: Study) -> None:
     write(HERE / "results.csv", CURVE, ([*cell, *row] for cell, runs in found.items() for row in curves(runs)))
     write(HERE / "verdicts.csv", VERDICT, verdicts(study, won))
     (HERE / "map.json").write_text(json.dumps(map_found(root, study), indent=1) + "\n")
+    draw(found, HERE / "curves.svg")
     for (share, dropped), runs in found.items():
         reasons = {int(one): why for one, why in PoolPlan(study.n, share).flagged().items()}
         page = root / f"selection_{share:g}{'_dropped' if dropped else ''}.html"
@@ -219,6 +221,24 @@ def curves(runs: dict[str, list[list[Round]]]) -> Iterator[list[object]]:
                 bought = [one.outlier_share for run in several for one in run if len(one.labelled) == lead.n]
                 band = [f"{value:.4f}" for value in (means[lead.n], lead.mean, lead.low, lead.high)]
                 yield [metric, name, lead.n, *band, f"{float(np.mean([one or 0 for one in bought])):.4f}", typical]
+
+
+def draw(found: Mapping[tuple[float, bool], dict[str, list[list[Round]]]], file: Path) -> None:
+    """A panel a pool: token accuracy on held-out frames, its lead over random from the same first demonstrations."""
+    figure, axes = plt.subplots(1, len(found), figsize=(3.2 * len(found), 3), sharey=True, layout="constrained")
+    for axis, ((share, dropped), runs) in zip(axes, found.items(), strict=True):
+        for place, name in enumerate(name for name in runs if name != "random"):
+            line = leads(runs, name, "eval/token_accuracy")[1:]
+            middle = np.array([100 * one.mean for one in line])
+            band = [middle - [100 * one.low for one in line], [100 * one.high for one in line] - middle]
+            axis.errorbar([one.n + place - 3 for one in line], middle, band, marker="o", ms=3, lw=1, label=name)
+        axis.axhline(0, color="black", lw=0.8)
+        axis.set_title(f"{share:.0%} outliers" + (", map's lowest dropped" if dropped else ""), fontsize=9)
+        axis.set_xlabel("demonstrations")
+    axes[0].set_ylabel("points of token accuracy over random")
+    axes[-1].legend(fontsize=6)
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
 
 
 Cell = tuple[float, bool, str, int]  # share, dropped, acquisition, round
