@@ -31,6 +31,7 @@ from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.evaluation.actors import Turn
 from vlakit.evaluation.suite import InitialState
 from vlakit.models.adapters import LoraNumbers, every_layer, inject_lora
+from vlakit.models.cpu import use_onednn
 from vlakit.models.network import Graphed, build_network, capability
 from vlakit.models.openvla.decoding import after_prompts
 from vlakit.policy import TrainedPolicy
@@ -282,6 +283,7 @@ def lora(given: argparse.Namespace) -> Facts:
     facts: Facts = {"plan_bytes": plan.peak}
     with measured(given, facts):
         model = load(given.folder).network.to(given.device).train()
+        use_onednn(model)  # as a strategy does
         inject_lora(model, LoraNumbers(RANK, 16, 0.0, every_layer(model)))
         model.to(torch.bfloat16)
         set_checkpointing(model)
