@@ -1,10 +1,11 @@
 """Constructors of one kind of thing, by name: what a checkpoint must say to be rebuilt is a name, never a code path."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
-from vlakit.errors import UnknownName, nearest
+from vlakit.errors import CheckpointMismatch, UnknownName, nearest
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Callable[..., Any])
@@ -52,3 +53,21 @@ class Registry(Generic[T]):
     def build(self, name: str, **kwargs: Any) -> T:
         """Call the constructor of `name`."""
         return self.get(name)(**kwargs)
+
+    def fitted(self, name: str, options: Mapping[str, Any], *parts: Any, where: str) -> T:
+        """What `name` makes of parts and of a configuration's options, whose keys are `where` and `where`_options.
+
+        Raises UnknownName, and CheckpointMismatch for options that it does not take.
+        """
+        try:
+            builder = self.get(name)
+            inspect.signature(builder).bind(*parts, **options)
+        except UnknownName as error:
+            raise UnknownName(error.what, where=where, do=error.do) from error
+        except TypeError as error:
+            raise CheckpointMismatch(
+                f"the {self.kind} {name} cannot be built: {error}",
+                where=f"{where}_options",
+                do=f"leave out what this {self.kind} does not take",
+            ) from error
+        return builder(*parts, **options)

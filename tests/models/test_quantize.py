@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -315,3 +316,28 @@ def test_batches_do_not_change_an_answer_in_eight_bits(exported: Path, samples: 
     shown = torch.randn(5, layer.in_features)
     assert torch.equal(layer(shown)[2], layer(shown[2:3])[0])
     assert np.isfinite(answers(small, samples)).all()
+
+
+PACKING = """
+import torch
+from pathlib import Path
+from vlakit.models.quantized_layers import Int8Linear
+
+def resident():
+    return int(Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]) >> 10
+
+layers = [Int8Linear(4096, 4096, None) for _ in range(8)]
+for layer in layers:
+    layer.weight, layer.absmax = torch.ones(4096, 4096, dtype=torch.int8), torch.ones(4096)
+before = resident()
+for layer in layers:
+    layer.pack()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is resident is read from /proc")
+def test_packed_weights_take_the_place_of_plain_ones() -> None:
+    command = [sys.executable, "-c", PACKING]  # a heap of its own: another's holes would hide what is not returned
+    grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert grown < 16, f"{grown} MB more after packing eight weights of 16 MB"

@@ -6,6 +6,7 @@ decided where they run. Formats: Dettmers et al. 2022 (LLM.int8) and 2023 (nf4),
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import sys
@@ -136,6 +137,8 @@ class Int8Linear(QuantizedLinear):
         finally:
             torch.backends.quantized.engine = before
         self.weight = self.weight.new_empty(0)
+        del quantized
+        give_back()
 
     def unpack(self) -> None:
         """The plain weight again, for whoever wants to store, copy or move it."""
@@ -267,3 +270,9 @@ def _without(name: str) -> Iterator[None]:
     finally:
         logging.getLogger("bitsandbytes").setLevel(level)
         sys.modules.pop(name) if before is absent else sys.modules.update({name: before})
+
+
+def give_back() -> None:
+    """Let glibc return what was freed: packing leaves holes of a weight's size, in which no aligned one fits."""
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # of musl: nothing

@@ -10,7 +10,7 @@ from torch import Tensor
 from vlakit.errors import CheckpointMismatch, ConfigError, UnknownName
 from vlakit.models.octo.bins import Bins
 from vlakit.models.octo.diffusion import Diffusion, cosine_betas
-from vlakit.models.octo.heads import ActionHead, Discrete, build_head, masked_mean
+from vlakit.models.octo.heads import HEADS, ActionHead, Discrete, masked_mean
 from vlakit.models.octo.stem import StandardConv, Stem
 
 WIDTH, SHAPE = 16, (2, 3)
@@ -131,7 +131,7 @@ def answers(head: ActionHead, n: int) -> Tensor:
 def test_noise_and_tokens_keep_both_ways_round_an_obstacle_and_the_mean_runs_into_it(name: str) -> None:
     torch.manual_seed(0)
     options = {"diffusion": {"hidden": 64, "blocks": 2}, "discrete": {"n_bins": 32}, "mse": {}}[name]
-    head = build_head(name, WIDTH, (1, 1), options).train()
+    head = HEADS.fitted(name, options, WIDTH, (1, 1), where="model.network.head").train()
     optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
     readouts, ways = torch.zeros(256, 1, 1, WIDTH), torch.tensor([-1.0, 1.0]).repeat(128).view(256, 1, 1, 1)
     for _ in range(300 if name == "diffusion" else 100):
@@ -149,10 +149,10 @@ def test_noise_and_tokens_keep_both_ways_round_an_obstacle_and_the_mean_runs_int
 
 def test_what_no_head_is_or_takes_is_refused_with_the_nearest() -> None:
     with pytest.raises(UnknownName, match="diffusoin") as caught:
-        build_head("diffusoin", WIDTH, SHAPE, {})
+        HEADS.fitted("diffusoin", {}, WIDTH, SHAPE, where="model.network.head")
     assert "diffusion" in caught.value.do
     with pytest.raises(CheckpointMismatch, match="bins"):
-        build_head("mse", WIDTH, SHAPE, {"bins": "normal"})
+        HEADS.fitted("mse", {"bins": "normal"}, WIDTH, SHAPE, where="model.network.head")
     for name, options in (
         ("discrete", {"token_per": "word"}),
         ("discrete", {"bins": "even"}),
@@ -160,6 +160,8 @@ def test_what_no_head_is_or_takes_is_refused_with_the_nearest() -> None:
         ("mse", {"pooling": "max"}),
     ):
         with pytest.raises(ConfigError):
-            build_head(name, WIDTH, SHAPE, options)
+            HEADS.fitted(name, options, WIDTH, SHAPE, where="model.network.head")
     with pytest.raises(ConfigError, match="readout tokens"):
-        build_head("discrete", WIDTH, SHAPE, {"pooling": "mean"}).act(torch.zeros(1, 1, 2, WIDTH))
+        HEADS.fitted("discrete", {"pooling": "mean"}, WIDTH, SHAPE, where="model.network.head").act(
+            torch.zeros(1, 1, 2, WIDTH)
+        )

@@ -6,15 +6,11 @@ width of a readout, the shape (H, A) of a chunk, and head_options by name.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlakit.errors import CheckpointMismatch, ConfigError, UnknownName
+from vlakit.errors import ConfigError
 from vlakit.models.octo.bins import Bins
 from vlakit.models.octo.transformer import POOLING_HEADS, Pooling, dense
 from vlakit.registry import Registry
@@ -136,22 +132,6 @@ class Discrete(ActionHead):
     def log_probs(self, readouts: Tensor) -> Tensor:
         """(B, H A, n_bins): of every token in the last timestep's chunk; they do not depend on each other."""
         return self.logits(readouts[:, -1:])[:, 0].flatten(1, 2).log_softmax(dim=-1)
-
-
-def build_head(name: str, width: int, shape: tuple[int, int], options: Mapping[str, Any]) -> ActionHead:
-    """The head called `name`. Raises UnknownName, CheckpointMismatch for options that it does not take."""
-    try:
-        head = HEADS.get(name)
-        inspect.signature(head).bind(width, shape, **options)
-    except UnknownName as error:
-        raise UnknownName(error.what, where="model.network.head", do=error.do) from error
-    except TypeError as error:
-        raise CheckpointMismatch(
-            f"the head {name} cannot be built: {error}",
-            where="model.network.head_options",
-            do="leave out what this head does not take",
-        ) from error
-    return head(width, shape, **options)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

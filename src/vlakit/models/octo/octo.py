@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlakit.errors import CheckpointMismatch, ConfigError, InvalidData
 from vlakit.models.network import Drawn, Network, Output
-from vlakit.models.octo.heads import ActionHead, Discrete, build_head, masked_mean
+from vlakit.models.octo.heads import HEADS, ActionHead, Discrete, masked_mean
 from vlakit.models.octo.text import FrozenT5, Words
 from vlakit.models.octo.trunk import Seen, Trunk, TrunkSettings
 from vlakit.processing.instructions import InstructionProcessor
@@ -180,7 +180,7 @@ def octo(processor: Processor, **names: Any) -> Octo:
             do="set it to instructions, with the keys of conf/model/octo_tiny.yaml",
         )
     trunk, shape = Trunk(settings.trunk(processor.settings)), (processor.settings.chunk, settings.action_size)
-    head = build_head(settings.head, settings.width, shape, settings.head_options)
+    head = HEADS.fitted(settings.head, settings.head_options, settings.width, shape, where="model.network.head")
     kind = DiscreteOcto if isinstance(head, Discrete) else Octo
     return kind(trunk, head, settings.encoder(processor))
 

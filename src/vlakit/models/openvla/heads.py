@@ -6,16 +6,13 @@ language model, action tokens, senses, and head_options by name.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlakit.errors import CheckpointMismatch, UnknownName
 from vlakit.models.network import Output, row_means
 from vlakit.processing.action_tokenizer import ActionTokenizer
 from vlakit.registry import Registry
@@ -33,23 +30,6 @@ HEADS: Registry[Trunk] = Registry(
         "diffusion": "vlakit.models.openvla.diffusion:Diffusion",
     },
 )
-
-
-def with_head(name: str, options: Mapping[str, Any], *parts: Any) -> Trunk:
-    """The network of these parts under a head. Raises UnknownName, CheckpointMismatch for options it does not take."""
-    try:
-        head = HEADS.get(name)
-    except UnknownName as error:
-        raise UnknownName(error.what, where="network.head", do=error.do) from error
-    try:
-        inspect.signature(head).bind(*parts, **options)
-    except TypeError as error:
-        raise CheckpointMismatch(
-            f"the head {name} cannot be built: {error}",
-            where="model.network.head_options",
-            do="leave out what this head does not take",
-        ) from error
-    return head(*parts, **options)
 
 
 @dataclass

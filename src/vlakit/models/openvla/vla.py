@@ -27,7 +27,7 @@ from vlakit.models.openvla.decoding import (
     generate,
 )
 from vlakit.models.openvla.graphs import Graphs, Read
-from vlakit.models.openvla.heads import Answers, TokenHead, with_head
+from vlakit.models.openvla.heads import HEADS, Answers, TokenHead
 from vlakit.models.openvla.told import states_behind
 from vlakit.models.openvla.trunk import Senses, Trunk, check_ids, text_of
 from vlakit.models.openvla.vision import VisionBackbone
@@ -227,6 +227,7 @@ def build_vla(
     with nullcontext() if device is None else torch.device(device):
         towers = VISION.build(settings.vision, **settings.vision_options)
         language_model = LANGUAGE.build(settings.llm, **settings.llm_options)
-        network = with_head(settings.head, settings.head_options, towers, language_model, tokens, senses)
+        parts = towers, language_model, tokens, senses
+        network = HEADS.fitted(settings.head, settings.head_options, *parts, where="model.network.head")
     network.settings = settings.to_dict()
     return network
