@@ -53,6 +53,7 @@ class QuantizedLinear(nn.Linear):
         made = cls(layer.in_features, layer.out_features, layer.bias)
         if not layer.weight.is_meta:
             made.weight, made.absmax = made.packed(layer.weight.detach())
+            give_back()
         return made
 
     def stored(self) -> tuple[tuple[tuple[int, ...], torch.dtype], int]:
