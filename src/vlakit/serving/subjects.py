@@ -113,13 +113,15 @@ class PolicySubject:
         return [actions[place] for place in places]
 
     def warm_up(self, rows: int) -> None:
-        """See Subject: a blank picture in a batch of one and in the largest."""
+        """See Subject: a blank picture in a batch of one and, on a GPU, whose graphs go by size, in the largest."""
         height, width = self.facts.picture or (224, 224)
         blank = np.zeros((self.facts.window, height, width, 3), np.uint8)
         proprio = np.zeros((self.facts.window, self.facts.proprio), np.float32) if self.facts.proprio else None
         dataset = self.facts.dataset or next(iter(self.facts.datasets), None)
         seen = Observation(dict.fromkeys(self.facts.cameras, blank), "wait", dataset, proprio)
-        for size in {self.rows} if self.rows else {1, rows}:
+        device = getattr(self.policy, "device", None)
+        largest = rows if device is not None and device.type != "cpu" else 1
+        for size in {self.rows} if self.rows else {1, largest}:
             self.policy.act([seen] * size)
 
     def forget(self, client: int) -> None:
