@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -109,15 +108,8 @@ def curves(runs: dict[str, list[list[Round]]]) -> Iterator[list[object]]:
                 bought = [one.outlier_share for run in several for one in run if len(one.labelled) == lead.n]
                 mine = name != "random" and lead.n > len(several[0][0].labelled)  # else it is random's own round
                 band = [f"{value:.4f}" if mine else "" for value in (lead.mean, lead.low, lead.high)]
-                yield [
-                    metric,
-                    name,
-                    lead.n,
-                    f"{means[lead.n]:.4f}",
-                    *band,
-                    f"{float(np.mean([one or 0 for one in bought])):.4f}",
-                    typical,
-                ]
+                share = f"{np.mean([one or 0 for one in bought]):.4f}"
+                yield [metric, name, lead.n, f"{means[lead.n]:.4f}", *band, share, typical]
 
 
 def draw(found: Mapping[tuple[float, bool], dict[str, list[list[Round]]]], file: Path) -> None:
