@@ -6,7 +6,6 @@ python experiments/selection/report.py DIR [small]
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,7 +56,7 @@ def report(root: Path, study: Study) -> None:
     write(HERE / "outcomes.csv", OUTCOME, (outcome(cell, several) for cell, several in won.items()))
     write(HERE / "results.csv", CURVE, ([*cell, *row] for cell, runs in found.items() for row in curves(runs)))
     write(HERE / "verdicts.csv", VERDICT, verdicts(study, won))
-    (HERE / "map.json").write_text(json.dumps(map_found(root, study), indent=1) + "\n")
+    write(HERE / "map.csv", ("share", "rank", "outliers", "auroc"), map_found(root, study))
     draw(found, HERE / "curves.svg")
     for (share, dropped), runs in found.items():
         reasons = {int(one): why for one, why in PoolPlan(study.n, share).flagged().items()}
@@ -201,12 +200,11 @@ def claims(
             yield "random, dropped against whole", share, "both", number, a, b
 
 
-def map_found(root: Path, study: Study) -> dict[str, dict[str, dict[str, float]]]:
-    """AUROC of low ranks for outliers, all and of each reason: of the map with all labels; of one with a half of them.
+def map_found(root: Path, study: Study) -> Iterator[list[object]]:
+    """AUROC of low ranks of a map for outliers: all, and each reason's; "usable": where nobody has read a label.
 
-    usable: of the other half, whose labels nobody has read, guessed from features.
+    That is one half of the pool, whose ranks are guessed from features and a map of the other half.
     """
-    result: dict[str, dict[str, dict[str, float]]] = {}
     for share in SHARES[1:]:
         known, pool = mapped(root, study, share), frames(root, f"pool_{share:g}")
         flagged = PoolPlan(study.n, share).flagged()
@@ -214,17 +212,15 @@ def map_found(root: Path, study: Study) -> dict[str, dict[str, dict[str, float]]
         half = np.random.default_rng(0).permutation(len(pool))[: len(pool) // 2]
         part = Readout(pool, pool).mapped([int(one) for one in half], study.epochs)
         rest = np.setdiff1d(np.arange(len(pool)), half)
-        found: dict[str, dict[str, float]] = {}
         for by in RANKS:
             ranks = rank_of(known, by)
             guessed = extended(part, rank_of(part, by), pool.features["fused"][pool.first])
-            found[by] = {"all": auroc(-ranks, why != "")}
+            found = {"all": auroc(-ranks, why != "")}
             for reason in sorted(set(flagged.values())):
                 told = (why == reason) | (why == "")
-                found[by][reason] = auroc(-ranks[told], why[told] != "")
-            found[by]["usable"] = auroc(-guessed[rest], why[rest] != "")
-        result[f"{share:g}"] = {by: {key: round(one, 4) for key, one in row.items()} for by, row in found.items()}
-    return result
+                found[reason] = auroc(-ranks[told], why[told] != "")
+            found["usable"] = auroc(-guessed[rest], why[rest] != "")
+            yield from ([share, by, which, f"{value:.4f}"] for which, value in found.items())
 
 
 if __name__ == "__main__":
