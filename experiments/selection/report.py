@@ -123,8 +123,8 @@ def draw(found: Mapping[tuple[float, bool], dict[str, list[list[Round]]]], file:
         axis.axhline(0, color="black", lw=0.8)
         axis.set_title(f"{share:.0%} outliers" + (", map's lowest dropped" if dropped else ""), fontsize=9)
         axis.set_xlabel("demonstrations")
-    axes[0].set_ylabel("points of token accuracy over random")
-    axes[-1].legend(fontsize=6)
+    axes[0].set_ylabel("points of token accuracy\nover random", fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
 
