@@ -59,7 +59,7 @@ def report(root: Path, study: Study) -> None:
     write(HERE / "map.csv", ("share", "rank", "outliers", "auroc"), map_found(root, study))
     draw(found, HERE / "curves.svg")
     for (share, dropped), runs in found.items():
-        reasons = {int(one): why for one, why in PoolPlan(study.n, share).flagged().items()}
+        reasons = PoolPlan(study.n, share).flagged()
         page = root / f"selection_{share:g}{'_dropped' if dropped else ''}.html"
         write_page(page, runs, mapped(root, study, share), reasons, opened(root / f"pool_{share:g}"))
 
@@ -186,10 +186,8 @@ def claims(
 
     for number in study.judged[1:]:
         for share, dropped in pools_of(study):
-            pool, random = (
-                "without the lowest of its map" if dropped else "whole",
-                won[share, dropped, "random", number],
-            )
+            pool = "without the lowest of its map" if dropped else "whole"
+            random = won[share, dropped, "random", number]
             yield "the seven against random", share, pool, number, mean(share, dropped, number), random
             for name in chosen:
                 yield f"{name} against random", share, pool, number, won[share, dropped, name, number], random

@@ -29,7 +29,7 @@ from vlakit.selection.readout import Frames, Readout, ReadoutPolicy, ReadoutSett
 from vlakit.selection.rounds import Plan, run
 
 SHARES = (0.0, 0.25, 0.4)
-# A robot that the frozen model has seen: of another its features tell a readout too little to succeed (5 % of starts).
+# A robot that the frozen model has seen: of another its features tell a readout too little to succeed.
 ROBOT, UNITS = "d0", "tabletop_d0"
 
 
