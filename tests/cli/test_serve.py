@@ -19,7 +19,7 @@ from places import ROOT
 from servers import FACTS, Mean, service_of
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.serve import cameras_of, check_request, dialects_of, main, ports_of, subject_of
+from vlakit.cli.serve import cameras_of, check_request, dialects_of, elsewhere, main, ports_of, subject_of
 from vlakit.cli.serve import service_of as configured
 from vlakit.errors import ConfigError, UnknownName, VlakitError
 from vlakit.evaluation.records import EpisodeRecord
@@ -114,6 +114,36 @@ def started(tmp_path: Path, *words: str) -> tuple[subprocess.Popen[str], dict[st
     assert line.startswith("serving"), (tmp_path / "log").read_text()
     places = line.split(": ", 1)[1].split(", ")
     return server, {one.split()[0]: int(one.rpartition(":")[2]) for one in places}
+
+
+WORKERS = """
+import sys, time, psutil, torch
+from vlakit.cli.serve import elsewhere
+threads = psutil.Process().num_threads
+before = threads()
+compute = lambda: float(torch.ones(1 << 22).exp().sum())
+elsewhere(compute) if sys.argv[1] == "elsewhere" else compute()
+until = time.monotonic() + 5
+while threads() > before and time.monotonic() < until:
+    time.sleep(0.01)
+print(threads() - before)
+"""
+
+
+@pytest.mark.parametrize(("where", "left"), [("here", True), ("elsewhere", False)])
+def test_a_policy_that_was_read_elsewhere_leaves_no_worker_beside_those_that_answer(where: str, left: bool) -> None:
+    words = [sys.executable, "-c", WORKERS, where]
+    said = subprocess.check_output(words, env={**os.environ, "OMP_NUM_THREADS": "4"}, text=True)
+    assert (int(said) > 0) == left
+
+
+def test_what_reading_a_policy_raises_is_raised_where_it_was_asked_for() -> None:
+    def no_weights() -> None:
+        raise ConfigError("no weights", where="somewhere", do="look elsewhere")
+
+    with pytest.raises(ConfigError, match="no weights"):
+        elsewhere(no_weights)
+    assert elsewhere(lambda: 3) == 3
 
 
 @pytest.mark.slow

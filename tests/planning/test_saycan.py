@@ -233,14 +233,14 @@ SHIPPED = sorted(file.stem for file in (Path(__file__).parents[2] / "conf" / "pl
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_planner_that_ships_can_be_read(name: str) -> None:
     settings = load_planner(name)
-    assert settings.choosing.length_norm == "sum"
+    assert settings.length_norm == "sum"
     assert settings.affordances in AFFORDANCES.names()
 
 
 def test_what_no_planner_can_be_made_of_is_refused(tmp_path: Path) -> None:
     subject = subject_of("expert", "expert", SUITE, SUITE.initial_states("noun", 1), strict=True, seed=0)
     with pytest.raises(ConfigError, match="has no skills"):
-        planner_of(PlannerSettings("uniform"), TabletopSuite(), subject, None, slots=1, out=tmp_path)
+        planner_of(PlannerSettings(lm="uniform"), TabletopSuite(), subject, None, slots=1, out=tmp_path)
     with pytest.raises(ConfigError, match="no language model"):
         planner_of(PlannerSettings(), SUITE, subject, None, slots=1, out=tmp_path)
     with pytest.raises(PartMissing):

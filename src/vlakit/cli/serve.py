@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.policies import load_policy
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vlakit.serving.service import Service
     from vlakit.serving.subjects import Facts, Subject
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 PACKAGES = {"starlette", "uvicorn", "websockets", "msgpack", "zmq", "prometheus_client", "grpc"}
 LOCAL = {"127.0.0.1", "localhost", "::1"}
@@ -39,7 +41,7 @@ def main(overrides: Sequence[str]) -> None:
             raise
         raise PartMissing(f"{missing} is not installed", do="pip install 'vlakit[serve]'") from error
     try:
-        service = service_of(cfg, subject_of(cfg, suite_words))
+        service = service_of(cfg, elsewhere(lambda: subject_of(cfg, suite_words)))
         dialects = dialects_of(cfg, service, list(ports.ports))
     except BaseException:
         ports.close()
@@ -47,6 +49,16 @@ def main(overrides: Sequence[str]) -> None:
     ready = lambda found: print(_ready(service, str(cfg["host"]), found), flush=True)  # noqa: E731
     if not asyncio.run(serve(service, dialects, ports, drain_s=cfg["drain_s"], ready=ready)):
         sys.exit(1)
+
+
+def elsewhere(work: Callable[[], T]) -> T:
+    """What `work` returns or raises, done in a thread that ends with it.
+
+    A thread that has computed keeps its OpenMP workers. Where they and those of the thread that answers are more than
+    the cores, libgomp lets them sleep instead of wait, and an action takes twice as long.
+    """
+    with ThreadPool(1) as pool:
+        return pool.apply(work)
 
 
 def check_request(cfg: Mapping[str, Any]) -> None:

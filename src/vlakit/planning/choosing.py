@@ -11,7 +11,7 @@ from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 
-from vlakit.checked import Fraction, Some
+from vlakit.checked import Fraction, Number, Some
 from vlakit.errors import ConfigError, InvalidData, UnknownName, nearest
 from vlakit.schema import Float64
 
@@ -60,7 +60,7 @@ class Choosing:
 
     combine: Combine = "product"
     length_norm: LengthNorm = "sum"
-    alpha: float = 1.0
+    alpha: Number = 1.0
     floor: Fraction = 1e-4
     done: Done = "constant"
     c_done: Fraction = 0.2

@@ -6,38 +6,30 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from vlakit.checked import Fraction, Number, Some, Text, load
+from vlakit.checked import Text, load
 from vlakit.configs import config_file
 from vlakit.errors import ConfigError
 from vlakit.evaluation.subject import Subject
 from vlakit.evaluation.suite import Suite
 from vlakit.planning.affordances import AFFORDANCES, Given
-from vlakit.planning.choosing import Choosing, Combine, Done, LengthNorm, Mode, Scorer
+from vlakit.planning.choosing import Choosing, Scorer
 from vlakit.planning.language_models import CausalScorer, Uniform
 from vlakit.planning.saycan import SayCan
 from vlakit.planning.skills import skills_of
 
 
 @dataclass(frozen=True)
-class PlannerSettings:
+class PlannerSettings(Choosing):
     """A file of conf/planner. lm: hf, of a folder; tiny, the shipped one or of a folder; uniform. end: of a skill."""
 
     lm: Literal["hf", "tiny", "uniform"] = "hf"
     gguf: Text | None = None
     end: str = "\n"
     affordances: Text = "detected"
-    combine: Combine = "product"
-    length_norm: LengthNorm = "sum"
-    alpha: Number = 1.0
-    floor: Fraction = 1e-4
-    done: Done = "constant"
-    c_done: Fraction = 0.2
-    most: Some = 5
-    mode: Mode = "closed_loop"
 
     @property
     def choosing(self) -> Choosing:
-        """How likelihoods and values are joined."""
+        """How likelihoods and values are joined, alone."""
         return Choosing(**{one.name: getattr(self, one.name) for one in fields(Choosing)})
 
 

@@ -6,7 +6,6 @@ Attention goes both ways over the whole sequence, prompt and pictures included; 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.network import Drawn, Output
 from vlakit.models.openvla.decoding import Choice, log_probs_of
-from vlakit.models.openvla.heads import Answers, TokenHead
+from vlakit.models.openvla.heads import Answers
 from vlakit.models.openvla.trunk import Trunk, behind_bos, check_ids, text_of
 from vlakit.schema import NO_LOSS, Batch, Inputs, TextBatch
 
@@ -78,10 +77,6 @@ class ParallelTokens(Parallel):
     """Ids of the vocabulary, all chosen at once, each without knowing the others."""
 
     constrain = True
-
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
-        self.head = TokenHead(self.tokens)
 
     @property
     def allowed(self) -> tuple[int, int] | None:

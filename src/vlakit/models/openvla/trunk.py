@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from vlakit.errors import CheckpointMismatch, InvalidData
 from vlakit.models.attention import quick_attention
 from vlakit.models.network import Network
 from vlakit.models.openvla.film import add_film
+from vlakit.models.openvla.heads import TokenHead
 from vlakit.models.openvla.layers import ScalarProjector
 from vlakit.models.openvla.projector import Projector
 from vlakit.models.openvla.vision import VisionBackbone
@@ -63,6 +65,11 @@ class Trunk(Network):
             self.proprio_projector = ScalarProjector(self.senses.proprio, self.hidden_size)
         if self.senses.film:
             add_film(vision_backbone.towers, self.hidden_size)
+
+    @cached_property
+    def head(self) -> TokenHead:
+        """What the ids of an answer mean."""
+        return TokenHead(self.tokens)
 
     @property
     def encoder(self) -> nn.Module:

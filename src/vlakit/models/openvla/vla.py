@@ -13,7 +13,6 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 from vlakit.errors import CheckpointMismatch, PartMissing
 from vlakit.models.network import Drawn, Output
@@ -27,10 +26,9 @@ from vlakit.models.openvla.decoding import (
     generate,
 )
 from vlakit.models.openvla.graphs import Graphs, Read
-from vlakit.models.openvla.heads import HEADS, Answers, TokenHead
+from vlakit.models.openvla.heads import HEADS, Answers
 from vlakit.models.openvla.told import states_behind
 from vlakit.models.openvla.trunk import Senses, Trunk, check_ids, text_of
-from vlakit.models.openvla.vision import VisionBackbone
 from vlakit.processing.action_tokenizer import ActionTokenizer
 from vlakit.processing.processor import Processor
 from vlakit.processing.tokens import token_processor
@@ -81,17 +79,6 @@ class OpenVLA(Trunk):
 
     constrain = True
     graphs: Graphs | None = None
-
-    def __init__(
-        self,
-        vision_backbone: VisionBackbone,
-        language_model: LlamaForCausalLM,
-        tokens: ActionTokenizer | None = None,
-        senses: Senses | None = None,
-    ) -> None:
-        """As any trunk."""
-        super().__init__(vision_backbone, language_model, tokens, senses)
-        self.head = TokenHead(self.tokens)
 
     def forward(self, batch: Batch) -> Output:
         """Cross-entropy over the ids that carry a label; the actions that the answered ids mean."""
