@@ -154,6 +154,15 @@ def test_a_model_named_without_its_package_says_how(place: Path) -> None:
     )
 
 
+def test_an_experiment_without_its_package_says_how(place: Path) -> None:
+    file = place / "my_conf/experiment/other.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("defaults: [override /model: small, _self_]\n")
+    with also_in(["my_conf"]), pytest.raises(ConfigError, match="means one below experiment") as error:
+        check_run("train", ["experiment=other"])
+    assert error.value.do == "begin the file with: # @package _global_"
+
+
 def test_evaluate_and_table_read_the_users_files(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["suite=own_dots", "policy=expert", "episodes=2", f"out={place / 'out'}", "tracking_uri=sqlite:///x.db"]
     assert report(capsys, "evaluate", "--config-dir", "my_conf", *words)["episodes"] == 2

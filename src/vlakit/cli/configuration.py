@@ -228,12 +228,11 @@ def explained(name: str, overrides: Sequence[str], error: Exception) -> ConfigEr
     inside = re.search(r"In '([\w/.-]+)': Could not override '(\w+)@[\w.]+'.\s+Did you mean to override", message)
     if inside:
         file, group = inside.groups()
-        where = shown(config_file(*file.split("/")))
-        return ConfigError(
-            f"'override /{group}' means one below {file.partition('/')[0]} here",
-            where=where,
-            do=f"write: override /{group}@_global_.{group}: NAME",
-        )
+        where, folder = shown(config_file(*file.split("/"))), file.partition("/")[0]
+        todo = f"write: override /{group}@_global_.{group}: NAME"
+        if folder in LAYERED:
+            todo = "begin the file with: # @package _global_"
+        return ConfigError(f"'override /{group}' means one below {folder} here", where=where, do=todo)
     taken = re.search(r"An item is already at '([^']+)'", message)
     if taken:
         return ConfigError(
