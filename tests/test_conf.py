@@ -20,7 +20,8 @@ BASELINES = {"dp": "diffusion_policy", "octo": "octo", "rt1": "rt1"}  # other fa
 OTHER_FAMILIES = [name for name in config_names("experiment") if name.partition("_")[0] in BASELINES]
 EXPERIMENTS = [name for name in config_names("experiment") if name not in OTHER_FAMILIES]
 OFT = ("oft_tiny", "oft_7b")  # they choose their model, whatever the scale
-DIFFUSION = ("dp_unet", "dp_transformer", "dp_droid", "dp_matched", "dp_tiny", "dp_tiny_matched")  # and these their rate, too
+# and these their rate, too
+DIFFUSION = ("dp_unet", "dp_transformer", "dp_droid", "dp_matched", "dp_tiny", "dp_tiny_matched")
 PREFERENCES = (  # they choose their data and how many pairs a step takes, whatever the scale
     *("dpo", "dpo_sft", "ipo", "kto", "apo_zero", "dpo_iterated"),
     *("filtered_bc", "sft_chosen", "more_sft", "dpo_length"),  # their controls
