@@ -21,7 +21,7 @@ from vlakit.tracking.mlflow import RunRow, histories, runs
 SWEEPS = "tags.`vlakit.kind` = 'sweep'"
 ALIKE = ("steps", "batch_size", "model.weights")  # what runs of one table must share, unless a row names it
 LEARNING_RATE = "strategy.optimizer.lr"  # what runs of one row must share
-LEARNING = ("train/loss", "val/loss", "val/token_accuracy", "val/l1")  # metrics whose history is kept
+LEARNING = ("train/loss", "val/loss", "val/token_accuracy", "val/l1", "rollout/success_greedy", "drift/kl_rollout")
 MOST_POINTS = 200  # of one curve of one run
 Curve = Sequence[tuple[int, float]]  # (step, value)
 Rows = Sequence[tuple[str, RunRow]]  # (row, run)
