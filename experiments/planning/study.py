@@ -1,10 +1,11 @@
 """With values or without, closed loop or open: the shipped language model plans, in the simulator, on the same starts.
 
-python experiments/planning/study.py run DIR [--values FILE] [--lm DIR] [--episodes 240]    (goes on where it was)
+python experiments/planning/study.py run DIR [--arms "policy*"] [--values FILE] [--lm DIR] [--episodes 240]
 python experiments/planning/study.py report DIR                     (outcomes.csv, results.csv, verdicts.csv, steps.svg)
 
---values: of `vlakit affordances ckpt=tiny out=FILE`; --lm: another language model's folder, asked as `saycan_hf`. The
-scripted expert carries skills out in one half of the arms, the shipped policy in the other.
+A run goes on where it was; arms that DIR does not hold whole are reported as outcomes.csv has them. --values: of
+`vlakit affordances ckpt=tiny out=FILE`; --lm: another language model's folder, asked as `saycan_hf`. The scripted
+expert carries skills out in one half of the arms, the shipped policy in the other.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,8 @@ def run(root: Path, given: argparse.Namespace) -> None:
     policy = TrainedPolicy.from_checkpoint("tiny")
     suite = TabletopPlansSuite("d0")
     for name, arm in ARMS.items():
+        if not fnmatchcase(name, given.arms):
+            continue
         if (arm.learnt and given.values is None) or (name in SECOND and given.lm is None):
             print(f"{name}: left out")
             continue
@@ -140,9 +144,21 @@ def outcomes(root: Path, episodes: int) -> dict[str, list[Outcome]]:
     return found
 
 
+def recorded(file: Path) -> dict[str, list[Outcome]]:
+    """The outcomes of each arm that `report` wrote before."""
+    found: dict[str, list[Outcome]] = {}
+    with file.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            plan, ends = tuple(row["plan"].split("; ")), (row["plan_success"] == "1", row["exec_success"] == "1")
+            last = int(row["infeasible"]), row["false_done"] == "1", row["blame"]
+            found.setdefault(row["arm"], []).append(Outcome(row["state"], row["family"], plan, *ends, *last))
+    return found
+
+
 def report(root: Path, given: argparse.Namespace) -> None:
     """The records, a line an arm and family, the verdicts, and the bars of one plan."""
-    found = outcomes(root, given.episodes)
+    known = recorded(HERE / "outcomes.csv") | outcomes(root, given.episodes)
+    found = {name: known[name] for name in ARMS if name in known}
     write(HERE / "outcomes.csv", OUTCOME, (cells(name, one) for name, several in found.items() for one in several))
     write(HERE / "results.csv", RESULT, (line(name, row) for name, several in found.items() for row in rows(several)))
     write(HERE / "verdicts.csv", VERDICT, verdicts(found))
@@ -203,7 +219,8 @@ def draw(one: Outcome, file: Path) -> None:
         axis.set_title(f"{step + 1}. {options[choice.option]}", fontsize=8)
     axes[0].legend(fontsize=6, frameon=False)
     figure.suptitle(state.instruction, fontsize=9)
-    figure.savefig(file, metadata={"Date": None})
+    with plt.rc_context({"svg.hashsalt": file.name}):  # the same picture, the same bytes
+        figure.savefig(file, metadata={"Date": None})
 
 
 def write(file: Path, header: Sequence[str], lines: Iterator[tuple[Any, ...]]) -> None:
@@ -219,6 +236,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("what", choices=("run", "report"))
     asked.add_argument("folder", type=Path)
+    asked.add_argument("--arms", default="*")
     asked.add_argument("--values", type=Path)
     asked.add_argument("--lm", type=Path)
     asked.add_argument("--episodes", type=int, default=240)
