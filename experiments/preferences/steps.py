@@ -1,0 +1,56 @@
+"""What each row does to its policy while it trains, whichever step is kept in the end: steps.csv from runs/curves.csv.
+
+python experiments/preferences/steps.py
+
+Success is greedy, of the 50 starts by which a step is chosen; a line is the mean over seeds of one row at one step, and
+its difference from the same seeds' step 0 with Student's interval over seeds. kl: of fresh rollouts, nats a token.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from vlakit.errors import InvalidData
+from vlakit.files import write_atomically
+from vlakit.stats.paired import t_of_mean
+
+HERE = Path(__file__).parent
+SUCCESS, KL = "rollout/success_greedy", "drift/kl_rollout"
+HEADER = ("row", "step", "seeds", "success", "difference", "low", "high", "kl", "chosen")
+
+
+def main() -> None:
+    """Writes steps.csv."""
+    with (HERE / "runs/runs.csv").open(newline="") as stream:
+        rows = {line["run"]: (line["experiment"], line["seed"]) for line in csv.DictReader(stream)}
+    curves: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    with (HERE / "runs/curves.csv").open(newline="") as stream:
+        for line in csv.DictReader(stream):
+            if line["metric"] in (SUCCESS, KL):
+                curves[line["run"]][line["metric"]][int(line["step"])] = float(line["value"])
+    lines = [",".join(HEADER)]
+    for row in dict.fromkeys(name for name, _ in rows.values()):
+        own = [curve for run, curve in curves.items() if rows[run][0] == row]
+        kept = [max(curve[SUCCESS], key=lambda step: (curve[SUCCESS][step], -step)) for curve in own]
+        for step in sorted(set.intersection(*(set(curve[SUCCESS]) for curve in own)) if own else ()):
+            gains = np.array([curve[SUCCESS][step] - curve[SUCCESS][0] for curve in own])
+            success, kl = (np.mean([curve[key][step] for curve in own]) for key in (SUCCESS, KL))
+            figures = [f"{value + 0.0:.4f}" for value in (success, gains.mean(), *interval(gains), round(kl, 5))]
+            lines.append(",".join([row, str(step), str(len(own)), *figures, str(kept.count(step))]))
+    write_atomically(HERE / "steps.csv", "\n".join(lines) + "\n")
+
+
+def interval(gains: np.ndarray) -> tuple[float, float]:
+    """95 %, over seeds; (0, 0) where they do not vary, as at step 0."""
+    try:
+        return t_of_mean(gains)[0]
+    except InvalidData:
+        return float(gains.mean()), float(gains.mean())
+
+
+if __name__ == "__main__":
+    main()
