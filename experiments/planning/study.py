@@ -53,23 +53,26 @@ class Arm:
         return self.planner == "saycan_learned"
 
 
+ORACLE = {"affordances": "oracle", "done": "learned"}
 ARMS: dict[str, Arm] = {
     "expert: detected values": Arm("expert", "saycan_tiny"),
     "expert: no values": Arm("expert", "saycan_no_vf"),
     "expert: values alone": Arm("expert", "saycan_v_only"),
     "expert: open loop": Arm("expert", "saycan_open_loop"),
-    "expert: oracle values": Arm("expert", "saycan_tiny", {"affordances": "oracle", "done": "learned"}),
+    "expert: oracle values": Arm("expert", "saycan_tiny", ORACLE),
+    "expert: oracle values, open loop": Arm("expert", "saycan_open_loop", ORACLE),
     "policy: detected values": Arm("tiny", "saycan_tiny"),
     "policy: no values": Arm("tiny", "saycan_no_vf"),
     "policy: open loop": Arm("tiny", "saycan_open_loop"),
     "policy: learnt values": Arm("tiny", "saycan_learned"),
     "policy: learnt values and done": Arm("tiny", "saycan_learned", {"done": "learned"}),
-    "policy: oracle values": Arm("tiny", "saycan_tiny", {"affordances": "oracle", "done": "learned"}),
+    "policy: oracle values": Arm("tiny", "saycan_tiny", ORACLE),
+    "policy: oracle values, open loop": Arm("tiny", "saycan_open_loop", ORACLE),
     "policy: told everything": Arm("tiny"),
     "expert: another language model": Arm("expert", "saycan_hf"),
     "expert: another language model, no values": Arm("expert", "saycan_no_vf"),
 }
-CLAIMS = (  # (what is measured, better, worse): said before the study was run
+CLAIMS = (  # (what is measured, better, worse): said before the study was run, but for the last two
     ("plan", "expert: detected values", "expert: no values"),
     ("plan", "expert: detected values", "expert: values alone"),
     ("exec", "expert: detected values", "expert: open loop"),
@@ -82,6 +85,8 @@ CLAIMS = (  # (what is measured, better, worse): said before the study was run
     ("exec", "policy: oracle values", "policy: learnt values"),
     ("exec", "policy: detected values", "policy: told everything"),
     ("plan", "expert: another language model", "expert: another language model, no values"),
+    ("exec", "expert: oracle values", "expert: oracle values, open loop"),
+    ("exec", "policy: oracle values", "policy: oracle values, open loop"),
 )
 OUTCOME = ("arm", "state", "family", "plan_success", "exec_success", "infeasible", "false_done", "blame", "plan")
 RESULT = ("arm", "family", "n", "plan", "exec", "exec_given_plan", "choices", "infeasible", "false_done", "blame")
