@@ -39,17 +39,19 @@ def main() -> None:
         for step in sorted(set.intersection(*(set(curve[SUCCESS]) for curve in own)) if own else ()):
             gains = np.array([curve[SUCCESS][step] - curve[SUCCESS][0] for curve in own])
             success, kl = (np.mean([curve[key][step] for curve in own]) for key in (SUCCESS, KL))
-            figures = [f"{value + 0.0:.4f}" for value in (success, gains.mean(), *interval(gains), round(kl, 5))]
-            lines.append(",".join([row, str(step), str(len(own)), *figures, str(kept.count(step))]))
+            figures = [f"{value + 0.0:.4f}" for value in (success, gains.mean())]
+            line = [row, step, len(own), *figures, *interval(gains), f"{round(kl, 5) + 0.0:.4f}", kept.count(step)]
+            lines.append(",".join(map(str, line)))
     write_atomically(HERE / "steps.csv", "\n".join(lines) + "\n")
 
 
-def interval(gains: np.ndarray) -> tuple[float, float]:
-    """95 %, over seeds; (0, 0) where they do not vary, as at step 0."""
+def interval(gains: np.ndarray) -> tuple[str, str]:
+    """95 %, over seeds; empty where they do not vary, as at step 0, and for one seed."""
     try:
-        return t_of_mean(gains)[0]
+        low, high = t_of_mean(gains)[0]
     except InvalidData:
-        return float(gains.mean()), float(gains.mean())
+        return "", ""
+    return f"{low:.4f}", f"{high:.4f}"
 
 
 if __name__ == "__main__":
