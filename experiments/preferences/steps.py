@@ -1,4 +1,4 @@
-"""What each row does to its policy while it trains, whichever step is kept in the end: steps.csv from runs/curves.csv.
+"""What each row does to its policy: while it trains (steps.csv), and in the end on the test starts (against_start.csv).
 
 python experiments/preferences/steps.py
 
@@ -17,6 +17,7 @@ import numpy as np
 from vlakit.errors import InvalidData
 from vlakit.files import write_atomically
 from vlakit.stats.paired import t_of_mean
+from vlakit.stats.seeds import compare_seeds
 
 HERE = Path(__file__).parent
 SUCCESS, KL = "rollout/success_greedy", "drift/kl_rollout"
@@ -45,6 +46,24 @@ def main() -> None:
     write_atomically(HERE / "steps.csv", "\n".join(lines) + "\n")
 
 
+def against_start() -> None:
+    """Each row of several seeds against the policies it began with: paired, t over seeds and starts, no correction."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for file in sorted((HERE / "runs").glob("*.csv")):
+        with file.open(newline="") as stream:
+            for line in csv.DictReader(stream) if file.stem not in ("runs", "curves") else ():
+                own = scores.setdefault(line["experiment"], {}).setdefault(line["seed"], {})
+                own[line["initial_state"]] = float(line["success"])
+    start, lines = scores.pop("start"), ["row,seeds,difference,low,high,p"]
+    for row, seeds in scores.items():
+        if len(seeds) > 1:
+            a, b = (np.array([[of[s][state] for state in start[s]] for s in seeds]) for of in (seeds, start))
+            found = compare_seeds(a, b, 0.95)
+            figures = (found.difference, *found.interval, found.p)
+            lines.append(",".join([row, str(len(seeds)), *(f"{value:.4f}" for value in figures)]))
+    write_atomically(HERE / "against_start.csv", "\n".join(lines) + "\n")
+
+
 def interval(gains: np.ndarray) -> tuple[str, str]:
     """95 %, over seeds; empty where they do not vary, as at step 0, and for one seed."""
     try:
@@ -56,3 +75,4 @@ def interval(gains: np.ndarray) -> tuple[str, str]:
 
 if __name__ == "__main__":
     main()
+    against_start()
