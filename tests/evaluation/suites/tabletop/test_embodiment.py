@@ -19,6 +19,7 @@ FINGERPRINTS = {  # of version 0.1.0, which drew the stored starts
     "d2": "1e976e9fc4cadae0",
     "d3": "f4af25880042b903",
     "d4": "1b31bc73cf4ece6f",
+    "narrow": "cec01bc4aeea25b9",  # came after that version
     "target": "44fe6a122cf2d9e2",
 }
 
