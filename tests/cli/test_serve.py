@@ -137,6 +137,16 @@ def test_a_policy_that_was_read_elsewhere_leaves_no_worker_beside_those_that_ans
     assert (int(said) > 0) == left
 
 
+def test_openmp_is_loaded_by_the_thread_that_stays() -> None:
+    script = """
+import sys
+from vlakit.cli.serve import elsewhere
+assert "torch" not in sys.modules
+print(elsewhere(lambda: "torch" in sys.modules))
+"""
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "True"
+
+
 def test_what_reading_a_policy_raises_is_raised_where_it_was_asked_for() -> None:
     def no_weights() -> None:
         raise ConfigError("no weights", where="somewhere", do="look elsewhere")
