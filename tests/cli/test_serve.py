@@ -137,14 +137,12 @@ def test_a_policy_that_was_read_elsewhere_leaves_no_worker_beside_those_that_ans
     assert (int(said) > 0) == left
 
 
-def test_openmp_is_loaded_by_the_thread_that_stays() -> None:
-    script = """
-import sys
-from vlakit.cli.serve import elsewhere
-assert "torch" not in sys.modules
-print(elsewhere(lambda: "torch" in sys.modules))
-"""
-    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "True"
+@pytest.mark.parametrize(("verb", "policy"), [("serve", "None"), ("evaluate", "PASSIVE"), ("", "PASSIVE")])
+def test_openmp_workers_of_a_server_wait_for_work_and_those_of_other_commands_sleep(verb: str, policy: str) -> None:
+    script = "import vlakit.cli, os; print(os.environ.get('OMP_WAIT_POLICY'))"
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    said = subprocess.check_output([sys.executable, "-c", script, *verb.split()], text=True, env=environment)
+    assert said.strip() == policy
 
 
 def test_what_reading_a_policy_raises_is_raised_where_it_was_asked_for() -> None:

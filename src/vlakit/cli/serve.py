@@ -54,12 +54,9 @@ def main(overrides: Sequence[str]) -> None:
 def elsewhere(work: Callable[[], T]) -> T:
     """What `work` returns or raises, done in a thread that ends with it.
 
-    A thread that has computed keeps its OpenMP workers, and one that loads libgomp stays counted. Where those and the
-    workers of the thread that answers are more than the cores, they sleep instead of wait: an action takes half again
-    to twice as long.
+    A thread that has computed keeps its OpenMP workers. Where they and those of the thread that answers are more than
+    the cores, libgomp lets them sleep instead of wait, and an action takes twice as long.
     """
-    import torch  # noqa: F401  # here, so that libgomp is loaded in a thread that stays
-
     with ThreadPool(1) as pool:
         return pool.apply(work)
 
