@@ -1,4 +1,7 @@
-"""results.md, results.csv and the picture of every table, from its committed runs: `just tables`."""
+"""results.md, results.csv and the picture of every table, from its committed runs: `just tables`.
+
+python experiments/tables.py NAME --add STORE    with runs of an MLflow store, each instead of one of its row and seed
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ from vlakit.compare.grids import FORMATS
 from vlakit.files import write_atomically
 from vlakit.reports.page.forest import draw_forest
 from vlakit.reports.rendering import report_of
+from vlakit.reports.tables.folder import from_folder, save
+from vlakit.reports.tables.runs import Filled, from_store, with_curves
+from vlakit.reports.tables.spec import load_table
 
 HERE = Path(__file__).resolve().parent
 FILES = {"results.md": "markdown", "results.csv": "csv"}
@@ -25,6 +31,17 @@ def tables() -> list[str]:
 def picture(name: str) -> str:
     """table1.svg of table1_finetuning, lora_rank.svg of lora_rank."""
     return f"{name.partition('_')[0] if name.startswith('table') else name}.svg"
+
+
+def add(name: str, store: str) -> None:
+    """Trainings of a store that were evaluated join the committed runs; of one row and seed the store's counts."""
+    spec, folder = load_table(name), HERE / name / "runs"
+    fresh = [run for run in with_curves(from_store(spec, store, "vlakit", "all"), store).runs if run.episodes]
+    replaced = {(run.row, run.seed) for run in fresh}
+    kept = from_folder(spec, folder).runs if folder.is_dir() else []
+    runs = [*(run for run in kept if (run.row, run.seed) not in replaced), *fresh]
+    rows = [row.name for row in spec.rows]
+    save(Filled(sorted(runs, key=lambda run: (rows.index(run.row), int(run.seed))), []), spec, folder)
 
 
 def write(name: str, folder: Path) -> list[Path]:
@@ -41,7 +58,11 @@ def main() -> None:
     """Write all, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=tables(), help="folders of experiments/; all without")
-    for name in parser.parse_args().names:
+    parser.add_argument("--add", metavar="STORE", help="such as sqlite:///runs/mlflow.db")
+    given = parser.parse_args()
+    for name in given.names:
+        if given.add:
+            add(name, given.add)
         for file in write(name, HERE / name):
             print(file.relative_to(HERE.parent))
 
