@@ -60,6 +60,7 @@ ARMS: dict[str, Arm] = {
     "expert: values alone": Arm("expert", "saycan_v_only"),
     "expert: open loop": Arm("expert", "saycan_open_loop"),
     "expert: oracle values": Arm("expert", "saycan_tiny", ORACLE),
+    "expert: oracle values, constant done": Arm("expert", "saycan_tiny", {"affordances": "oracle"}),
     "expert: oracle values, open loop": Arm("expert", "saycan_open_loop", {"affordances": "oracle"}),
     "policy: detected values": Arm("tiny", "saycan_tiny"),
     "policy: no values": Arm("tiny", "saycan_no_vf"),
@@ -67,12 +68,13 @@ ARMS: dict[str, Arm] = {
     "policy: learnt values": Arm("tiny", "saycan_learned"),
     "policy: learnt values and done": Arm("tiny", "saycan_learned", {"done": "learned"}),
     "policy: oracle values": Arm("tiny", "saycan_tiny", ORACLE),
+    "policy: oracle values, constant done": Arm("tiny", "saycan_tiny", {"affordances": "oracle"}),
     "policy: oracle values, open loop": Arm("tiny", "saycan_open_loop", {"affordances": "oracle"}),
     "policy: told everything": Arm("tiny"),
     "expert: another language model": Arm("expert", "saycan_hf"),
     "expert: another language model, no values": Arm("expert", "saycan_no_vf"),
 }
-CLAIMS = (  # (what is measured, better, worse): said before the study was run, but for the last two
+CLAIMS = (  # (what is measured, better, worse): said before the study was run, but for the last four
     ("plan", "expert: detected values", "expert: no values"),
     ("plan", "expert: detected values", "expert: values alone"),
     ("exec", "expert: detected values", "expert: open loop"),
@@ -87,6 +89,8 @@ CLAIMS = (  # (what is measured, better, worse): said before the study was run, 
     ("plan", "expert: another language model", "expert: another language model, no values"),
     ("exec", "expert: oracle values", "expert: oracle values, open loop"),
     ("exec", "policy: oracle values", "policy: oracle values, open loop"),
+    ("exec", "expert: oracle values, constant done", "expert: oracle values, open loop"),
+    ("exec", "policy: oracle values, constant done", "policy: oracle values, open loop"),
 )
 OUTCOME = ("arm", "state", "family", "plan_success", "exec_success", "infeasible", "false_done", "blame", "plan")
 RESULT = ("arm", "family", "n", "plan", "exec", "exec_given_plan", "choices", "infeasible", "false_done", "blame")
