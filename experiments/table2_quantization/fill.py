@@ -25,7 +25,7 @@ from vlakit.evaluation.run import Request, evaluate
 from vlakit.evaluation.speed import actions_per_second
 from vlakit.models.network import build_network
 from vlakit.policy import TrainedPolicy
-from vlakit.reports.tables.folder import save
+from vlakit.reports.tables.folder import from_folder, save
 from vlakit.reports.tables.runs import Filled, TableRun, tidy
 from vlakit.reports.tables.spec import load_table
 
@@ -35,7 +35,7 @@ ROWS = {"none": "bf16", "int8": "int8", "int4": "int4"}
 
 
 def main() -> None:
-    """Evaluate what is not there yet, then write runs/."""
+    """Evaluate what is not there yet, then write runs/; seeds that are there and not named stay."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", metavar="SEED=CKPT")
     parser.add_argument("--suite", default="tabletop_target")
@@ -49,7 +49,9 @@ def main() -> None:
         for scheme in HZ
         for blocking in (False, True)
     ]
-    spec = load_table("table2")
+    spec, seeds = load_table("table2"), {run.seed for run in runs}
+    kept = from_folder(spec, given.out).runs if given.out.is_dir() else []
+    runs = sorted([*(run for run in kept if run.seed not in seeds), *runs], key=lambda run: int(run.seed))
     print(*save(tidy(Filled(runs, [])), spec, given.out), sep="\n")
 
 
