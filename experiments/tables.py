@@ -6,6 +6,7 @@ python experiments/tables.py NAME --add STORE    with runs of an MLflow store, e
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from vlakit.files import write_atomically
 from vlakit.reports.page.forest import draw_forest
 from vlakit.reports.rendering import report_of
 from vlakit.reports.tables.folder import from_folder, save
-from vlakit.reports.tables.runs import Filled, from_store, with_curves
+from vlakit.reports.tables.runs import Filled, TableRun, from_store, tidy, with_curves
 from vlakit.reports.tables.spec import load_table
 
 HERE = Path(__file__).resolve().parent
@@ -33,15 +34,20 @@ def picture(name: str) -> str:
     return f"{name.partition('_')[0] if name.startswith('table') else name}.svg"
 
 
-def add(name: str, store: str) -> None:
-    """Trainings of a store that were evaluated join the committed runs; of one row and seed the store's counts."""
-    spec, folder = load_table(name), HERE / name / "runs"
-    fresh = [run for run in with_curves(from_store(spec, store, "vlakit", "all"), store).runs if run.episodes]
-    replaced = {(run.row, run.seed) for run in fresh}
+def add(name: str, fresh: Sequence[TableRun], folder: Path) -> list[Path]:
+    """Runs join those of a folder, each instead of one of its row and seed; the files."""
+    spec, replaced = load_table(name), {(run.row, run.seed) for run in fresh}
     kept = from_folder(spec, folder).runs if folder.is_dir() else []
     runs = [*(run for run in kept if (run.row, run.seed) not in replaced), *fresh]
     rows = [row.name for row in spec.rows]
-    save(Filled(sorted(runs, key=lambda run: (rows.index(run.row), int(run.seed))), []), spec, folder)
+    return save(tidy(Filled(sorted(runs, key=lambda run: (rows.index(run.row), int(run.seed))), [])), spec, folder)
+
+
+def evaluated(name: str, store: str) -> list[TableRun]:
+    """The trainings of a table in an MLflow store that were evaluated."""
+    return [
+        run for run in with_curves(from_store(load_table(name), store, "vlakit", "all"), store).runs if run.episodes
+    ]
 
 
 def write(name: str, folder: Path) -> list[Path]:
@@ -57,12 +63,14 @@ def write(name: str, folder: Path) -> list[Path]:
 def main() -> None:
     """Write all, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=tables(), help="folders of experiments/; all without")
+    parser.add_argument("names", nargs="*", help="folders of experiments/; all without")
     parser.add_argument("--add", metavar="STORE", help="such as sqlite:///runs/mlflow.db")
     given = parser.parse_args()
-    for name in given.names:
+    if given.add and not given.names:
+        parser.error("--add needs the names of tables")
+    for name in given.names or tables():
         if given.add:
-            add(name, given.add)
+            add(name, evaluated(name, given.add), HERE / name / "runs")
         for file in write(name, HERE / name):
             print(file.relative_to(HERE.parent))
 

@@ -10,6 +10,7 @@ none for bfloat16; 5, the rate of control, is assumed. Evaluations go on where t
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +26,12 @@ from vlakit.evaluation.run import Request, evaluate
 from vlakit.evaluation.speed import actions_per_second
 from vlakit.models.network import build_network
 from vlakit.policy import TrainedPolicy
-from vlakit.reports.tables.folder import from_folder, save
-from vlakit.reports.tables.runs import Filled, TableRun, tidy
-from vlakit.reports.tables.spec import load_table
+from vlakit.reports.tables.runs import TableRun
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+from tables import add  # noqa: E402
+
 HZ = {"none": 5.0, "int8": 1.2, "int4": 3.0}
 ROWS = {"none": "bf16", "int8": "int8", "int4": "int4"}
 
@@ -49,10 +51,7 @@ def main() -> None:
         for scheme in HZ
         for blocking in (False, True)
     ]
-    spec, seeds = load_table("table2"), {run.seed for run in runs}
-    kept = from_folder(spec, given.out).runs if given.out.is_dir() else []
-    runs = sorted([*(run for run in kept if run.seed not in seeds), *runs], key=lambda run: int(run.seed))
-    print(*save(tidy(Filled(runs, [])), spec, given.out), sep="\n")
+    print(*add("table2", runs, given.out), sep="\n")
 
 
 def run_of(given: argparse.Namespace, seed: str, ckpt: str, scheme: str, *, blocking: bool) -> TableRun:
