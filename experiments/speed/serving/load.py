@@ -2,6 +2,7 @@
 
 PYTHONPATH=src python experiments/speed/serving/load.py [--ckpt tiny] [--dataset tabletop_d0] [--clients 32]
 PYTHONPATH=src python experiments/speed/serving/load.py --hour     memory over an hour of questions
+PYTHONPATH=src python experiments/speed/serving/load.py --leaks    memory over connections, then over questions
 
 Wants an idle machine: clients and server share its cores. The server is `vlakit serve` in a process of its own.
 """
@@ -18,13 +19,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 
 from vlakit.policy import TrainedPolicy
 from vlakit.schema import Observation
-from vlakit.serving.remote import remote_actor
+from vlakit.serving.remote import CLIENTS
 
 URLS = {"openpi": "ws", "openvla": "http", "gr00t": "tcp", "vla_eval": "ws", "starvla": "ws"}
 PICTURE = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
@@ -39,10 +41,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--dialects", default=",".join(URLS))
     parser.add_argument("--hour", action="store_true")
+    parser.add_argument("--leaks", action="store_true")
     given = parser.parse_args()
-    here = Path(__file__).parent
-    rows = memory(given) if given.hour else [load(dialect, given) for dialect in given.dialects.split(",")]
-    with (here / ("memory.csv" if given.hour else "load.csv")).open("w", newline="") as file:
+    if given.hour or given.leaks:
+        name, rows = ("memory.csv", memory(given)) if given.hour else ("leaks.csv", leaks(given))
+    else:
+        name, rows = "load.csv", [load(dialect, given) for dialect in given.dialects.split(",")]
+    with (Path(__file__).parent / name).open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -58,9 +63,10 @@ class Server:
         line = self.process.stdout.readline() if self.process.stdout else ""
         self.dialect, self.url = dialect, f"{URLS[dialect]}://127.0.0.1:{line.strip().rpartition(':')[2]}"
 
-    def client(self) -> object:
+    def client(self) -> Any:
         """A connection."""
-        return remote_actor(self.url, self.dialect).connect()
+        kind: Any = CLIENTS.get(self.dialect)
+        return kind(self.url, {"primary": kind.cameras["primary"]}, None, 60)
 
     def stop(self) -> None:
         """End it in good order."""
@@ -78,8 +84,8 @@ def load(dialect: str, given: argparse.Namespace) -> dict[str, object]:
         here, there = [], []
         for _ in range(200):  # in turn, so that both meet the same disturbances
             here.append(seconds(lambda: policy.act([seen])))
-            there.append(seconds(lambda: client.ask(seen)))  # pyright: ignore[reportAttributeAccessIssue]
-        client.close()  # pyright: ignore[reportAttributeAccessIssue]
+            there.append(seconds(lambda: client.ask(seen)))
+        client.close()
         single, _ = many(server, 1, given.seconds, seen)
     finally:
         server.stop()
@@ -122,7 +128,7 @@ def many(server: Server, n: int, duration_s: float, seen: Observation) -> tuple[
 
     def ask(number: int) -> None:
         while time.perf_counter() < end:
-            times[number].append(seconds(lambda: clients[number].ask(seen)))  # pyright: ignore[reportAttributeAccessIssue]
+            times[number].append(seconds(lambda: clients[number].ask(seen)))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(n)]
     for one in threads:
@@ -130,7 +136,7 @@ def many(server: Server, n: int, duration_s: float, seen: Observation) -> tuple[
     for one in threads:
         one.join()
     for one in clients:
-        one.close()  # pyright: ignore[reportAttributeAccessIssue]
+        one.close()
     return times, [len(one) for one in times]
 
 
@@ -143,6 +149,26 @@ def memory(given: argparse.Namespace) -> list[dict[str, object]]:
         for minute in range(60):
             _, counts = many(server, 4, 60, seen)
             rows.append({"minute": minute, "rss_mb": round(process.memory_info().rss / 1e6, 1), "answers": sum(counts)})
+            print(rows[-1], flush=True)
+    finally:
+        server.stop()
+    return rows
+
+
+def leaks(given: argparse.Namespace) -> list[dict[str, object]]:
+    """Resident memory of a server of openpi behind connections of one question, then behind questions of one."""
+    seen = Observation.of(PICTURE, "put the red cube on the plate", given.dataset)
+    server, rows = Server("openpi", given), []
+    process = psutil.Process(server.process.pid)
+    try:
+        for connections, questions in [(1, 50), *[(50, 1)] * 6, *[(1, 200)] * 4]:
+            for _ in range(connections):
+                client = server.client()
+                for _ in range(questions):
+                    client.ask(seen)
+                client.close()
+            rss = round(process.memory_info().rss / 1e6, 2)
+            rows.append({"connections": connections, "questions_each": questions, "rss_mb": rss})
             print(rows[-1], flush=True)
     finally:
         server.stop()
