@@ -1,6 +1,7 @@
 """results.md, results.csv and the picture of every table, from its committed runs: `just tables`.
 
-python experiments/tables.py NAME --add STORE    with runs of an MLflow store, each instead of one of its row and seed
+python experiments/tables.py NAME --add STORE              with runs of an MLflow store, each instead of one of its row and seed
+python experiments/tables.py NAME --add ROW=FOLDER ...     with a policy's evaluation, which no training of ours led to
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
 
 from vlakit.cli.configuration import verb_config
 from vlakit.cli.table import build
 from vlakit.compare.grids import FORMATS
+from vlakit.compare.readers.own import find, read
 from vlakit.files import write_atomically
 from vlakit.reports.page.forest import draw_forest
 from vlakit.reports.rendering import report_of
@@ -50,6 +53,15 @@ def evaluated(name: str, store: str) -> list[TableRun]:
     ]
 
 
+def added(name: str, given: str) -> list[TableRun]:
+    """Those of an MLflow store, or a row's only run from ROW=FOLDER, such as octo=runs/octo/evaluation/tabletop_d0."""
+    row, _, folder = given.partition("=")
+    if not folder:
+        return evaluated(name, given)
+    episodes = replace(read(Path(folder), find(Path(folder))), run=row, seed="0")
+    return [TableRun(row[-24:], row, "0", {}, episodes, record={"checkpoint": Path(folder).parent.parent.name})]
+
+
 def write(name: str, folder: Path) -> list[Path]:
     """Write a table's files into a folder; returns them."""
     with chdir(HERE.parent):  # the table says from where it is
@@ -64,13 +76,14 @@ def main() -> None:
     """Write all, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="folders of experiments/; all without")
-    parser.add_argument("--add", metavar="STORE", help="such as sqlite:///runs/mlflow.db")
+    parser.add_argument("--add", nargs="+", metavar="STORE", help="such as sqlite:///runs/mlflow.db, or ROW=FOLDER ...")
     given = parser.parse_args()
     if given.add and not given.names:
         parser.error("--add needs the names of tables")
     for name in given.names or tables():
         if given.add:
-            add(name, evaluated(name, given.add), HERE / name / "runs")
+            fresh = [run for one in given.add for run in added(name, one)]
+            add(name, fresh, HERE / name / "runs")
         for file in write(name, HERE / name):
             print(file.relative_to(HERE.parent))
 

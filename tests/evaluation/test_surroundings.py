@@ -1,5 +1,6 @@
 """A checkpoint made for other surroundings is refused; what it does not say is not held against it."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def trained_at_5_hz(tiny_processor: TokenProcessor, tmp_path: Path) -> dict[str,
     """The surroundings of a checkpoint trained for a step on demonstrations whose spec says 5 Hz."""
     demonstrator = Demonstrator(partial(FakeSuite, dataset="tabletop_target"), DemonstrationPlan(episodes=4))
     write_demonstrations(demonstrator, tmp_path / "rlds")
-    convert(tmp_path / "rlds", tmp_path / "tabletop_target", load_spec("tabletop_target"), val_fraction=0.2)
+    spec = replace(load_spec("tabletop_target"), proprio=())  # the stand-in knows nothing of itself
+    convert(tmp_path / "rlds", tmp_path / "tabletop_target", spec, val_fraction=0.2)
     data = VLADataModule(tiny_processor, {"tabletop_target": 1.0}, str(tmp_path), batch_size=4, seed=0)
     module = built(Full, data.processor)
     cfg = OmegaConf.create(

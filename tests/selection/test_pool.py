@@ -28,7 +28,10 @@ def write_pool(folder: Path, n: int = 6, copies: bool = False) -> Path:
             rng = np.random.default_rng(0 if copies else i)
             steps = [
                 {
-                    "observation": {"image": encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))},
+                    "observation": {
+                        "image": encode(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)),
+                        "state": rng.normal(size=8).astype(np.float32),
+                    },
                     "action": rng.uniform(-0.02, 0.02, 7).astype(np.float32),
                     "language_instruction": f"lift number {0 if copies else i}",
                 }

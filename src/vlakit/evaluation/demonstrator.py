@@ -55,19 +55,24 @@ class DemonstrationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """One episode of the expert: an encoded image and an action (A,) before each of its T steps."""
+    """One episode of the expert: an encoded image and an action (A,) before each of its T steps.
+
+    states (T, P): proprioception at the same moments, of no numbers where the suite has none.
+    """
 
     state: InitialState
     success: bool
     images: list[bytes]
     actions: Float32  # (T, A)
+    states: Float32
 
     def steps(self) -> list[dict[str, Any]]:
         """T steps as RLDS names their fields."""
         last = len(self.images) - 1
+        states = [{"state": state} for state in self.states] if self.states.size else [{}] * len(self.images)
         return [
             {
-                "observation": {"image": image},
+                "observation": {"image": image, **state},
                 "action": action,
                 "language_instruction": self.state.instruction,
                 "is_first": step == 0,
@@ -75,7 +80,7 @@ class Demonstration:
                 "is_terminal": step == last and self.success,
                 "reward": np.float32(step == last and self.success),
             }
-            for step, (image, action) in enumerate(zip(self.images, self.actions, strict=True))
+            for step, (image, state, action) in enumerate(zip(self.images, states, self.actions, strict=True))
         ]
 
 
@@ -142,12 +147,14 @@ def demonstrate(
     rng = np.random.default_rng([plan.seed, crc32(state.name.encode())])
     images: list[bytes] = []
     actions: list[Float32] = []
+    states: list[Float32] = []
     success = False
     observation = environment.reset(state)
     for _ in range(max_steps):
         wanted = np.asarray(environment.expert(), np.float32)
         images.append(encode(observation.image))
         actions.append(wanted)
+        states.append(np.zeros(0, np.float32) if observation.proprio is None else observation.proprio[-1])
         disturbed = rng.random() < plan.noise
         action = (wanted + scale * rng.standard_normal(len(scale))).astype(np.float32) if disturbed else wanted
         step = environment.step(action)
@@ -155,7 +162,7 @@ def demonstrate(
         if step.done:
             success = step.credit >= 1
             break
-    return Demonstration(state, success, images, np.stack(actions))
+    return Demonstration(state, success, images, np.stack(actions), np.stack(states))
 
 
 def encode(image: np.ndarray) -> bytes:

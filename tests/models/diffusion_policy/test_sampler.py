@@ -37,6 +37,14 @@ def test_an_exact_oracle_of_one_point_leads_to_it(scheduler: str, steps: int, ta
     torch.testing.assert_close(after[-1], point.expand(2, 4, 2), atol=1e-3, rtol=0)
 
 
+def test_a_step_of_training_on_another_device_leaves_answers_on_this_one() -> None:
+    sampler = Sampler("ddim", 4)
+    elsewhere = torch.zeros(2, 4, 2, device="meta")
+    assert sampler.noisy(elsewhere, elsewhere, torch.zeros(2, dtype=torch.long, device="meta")).device.type == "meta"
+    start, generators = sampler.start((2, 4, 2), torch.device("cpu"))
+    assert len(list(sampler.denoising(lambda x, _: x, start, generators))) == 4
+
+
 def test_every_row_begins_with_the_same_noise_and_draws_the_same() -> None:
     sampler = Sampler("ddpm", num_train_timesteps=20)
     start, generators = sampler.start((3, 4, 2), torch.device("cpu"))

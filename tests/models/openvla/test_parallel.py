@@ -14,6 +14,7 @@ from vlakit.errors import CheckpointMismatch, InvalidData, PartMissing, UnknownN
 from vlakit.models.network import Likelihood, build_network, capability
 from vlakit.models.openvla.parallel import STOP, two_way, with_slots
 from vlakit.models.openvla.trunk import text_of
+from vlakit.models.schedules import noisy
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch, DatasetStatistics, Inputs, TextBatch
 
@@ -277,6 +278,15 @@ def test_diffusion_sees_noisy_actions_and_the_time_step_in_their_places(
     expected = network.noisy_action_projector(noisy[0].flatten()[:, None])
     torch.testing.assert_close(sequence[0, first : first + CHUNK * 7], expected)
     assert torch.equal(sequence[0, first + CHUNK * 7], network.embed(torch.tensor([STOP]))[0])
+
+
+def test_a_step_of_training_on_another_device_leaves_answers_on_this_one(
+    processor: TokenProcessor, batch: Batch
+) -> None:
+    network = network_of("diffusion", processor)
+    elsewhere = batch.normalized.to("meta")
+    noisy(network.scheduler, elsewhere, elsewhere, torch.zeros(3, dtype=torch.long, device="meta"))
+    assert network.predict(batch).isfinite().all()
 
 
 def test_training_draws_noise_and_validation_repeats_it(processor: TokenProcessor, batch: Batch) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vlakit.errors import ConfigError, PartMissing, nearest
+from vlakit.models.schedules import noisy
 
 SEED = 7  # of the noise that an answer, or a validation loss, begins with: the same picture, the same action
 SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler"}
@@ -32,7 +33,7 @@ class Sampler:
 
     def noisy(self, trajectory: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Trajectories (B, T, D) with so much noise as time steps (B,) stand for."""
-        return self.scheduler.add_noise(trajectory, noise, timesteps)
+        return noisy(self.scheduler, trajectory, noise, timesteps)
 
     def start(self, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, list[torch.Generator]]:
         """Noise (B, T, D), the same for each row, and a generator a row: no answer depends on its neighbours."""

@@ -13,6 +13,7 @@ from vlakit.models.openvla.layers import ActionMlp, ScalarProjector, time_embedd
 from vlakit.models.openvla.parallel import Parallel
 from vlakit.models.openvla.regression import masked_output
 from vlakit.models.openvla.trunk import text_of
+from vlakit.models.schedules import noisy
 from vlakit.schema import Batch, Inputs, TextBatch
 
 SEED = 7  # of the noise that an answer, or a validation loss, begins with: the same picture, the same action
@@ -54,8 +55,8 @@ class Diffusion(Parallel):
     def noise_output(self, batch: Batch, noise: Tensor, timesteps: Tensor) -> Output:
         """The loss for this noise (B, H, A) at these time steps (B,); `predicted` is None, `noise_pred` beside it."""
         self._checked(batch.action_shape)
-        noisy = self.scheduler.add_noise(batch.normalized, noise, timesteps)  # pyright: ignore[reportArgumentType]
-        predicted = self.noise(self.context(batch), text_of(batch), noisy, timesteps)
+        begun = noisy(self.scheduler, batch.normalized, noise, timesteps)
+        predicted = self.noise(self.context(batch), text_of(batch), begun, timesteps)
         output = masked_output(predicted[batch.chunk_mask.any(dim=1)], noise, batch, torch.square)
         output.predicted = None
         return output

@@ -235,6 +235,11 @@ class World:
         """How far the fingers stand open, 0 to 1."""
         return float(self.data.qpos[6:8].mean() / self.opening)
 
+    @property
+    def state(self) -> Float64:
+        """(8,) what the robot knows of itself: the hand's x y z and roll pitch yaw, metres and radians, 0, how open it is."""
+        return np.concatenate([self.hand, self.data.qpos[5:2:-1], [0, self.finger_gap]])
+
     def position(self, i: int) -> Float64:
         """(3,) centre of thing i."""
         return self.data.xpos[self._bodies[i]]

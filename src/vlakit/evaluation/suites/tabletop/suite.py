@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -158,7 +159,8 @@ class TabletopEnvironment:
         """The painter belongs to the process."""
 
     def _observe(self) -> Observation:
-        return Observation.of(self.painter.paint(self.world), self.instruction, self.dataset)
+        seen = Observation.of(self.painter.paint(self.world), self.instruction, self.dataset)
+        return replace(seen, proprio=self.world.state.astype(np.float32)[None])
 
 
 def starts_of(split: str, seed: int | None) -> str:
