@@ -1,7 +1,7 @@
 """results.md, results.csv and the picture of every table, from its committed runs: `just tables`.
 
-python experiments/tables.py NAME --add STORE              with runs of an MLflow store, each instead of one of its row and seed
-python experiments/tables.py NAME --add ROW=FOLDER ...     with a policy's evaluation, which no training of ours led to
+python experiments/tables.py NAME --add STORE           with an MLflow store's, each instead of one of its row and seed
+python experiments/tables.py NAME --add ROW=FOLDER ...  with a policy's evaluation, which no training of ours led to
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vlakit.checkpoints.file import load_strictly
 from vlakit.models.rt1.keras import PARTS, from_keras
 from vlakit.models.rt1.rt1 import grown
-from vlakit.models.rt1.transformer import Decoder, DecoderSizes, attention_allowed, logit_positions, original_loss
+from vlakit.models.rt1.transformer import Decoder, DecoderSizes, attention_allowed, logit_positions
 from vlakit.models.rt1.vision import EncoderSizes, Film, FilmEfficientNet, TokenLearner
 from vlakit.processing.images import to_unit
 from vlakit.processing.parted_actions import Part, PartedTokenizer
@@ -84,6 +84,16 @@ class Fixture:
         channels = keys["conv1x1/kernel"][-1] if "conv1x1/kernel" in keys else None
         context = self.shape(part, "film_0/add/kernel")[0]
         return self.filled(FilmEfficientNet(context, EncoderSizes(channels=channels, **sizes)), part)
+
+
+def original_loss(logits: Tensor, ids: Tensor, image_tokens: int) -> Tensor:
+    """The original's loss (B, T) of logits (B, T, A, V) and ids (B, T, A): the mean over A, divided by B T (A + n).
+
+    vlakit descends the mean cross-entropy itself.
+    """
+    batch, steps, action_tokens = ids.shape
+    losses = F.cross_entropy(logits.flatten(0, 2), ids.flatten(), reduction="none").view(ids.shape)
+    return losses.mean(dim=-1) / (batch * steps * (image_tokens + action_tokens))
 
 
 def film(fixture: Fixture) -> Named:

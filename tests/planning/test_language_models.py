@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from planning.language_model_cases import bloom, folder, llama, tokenizer
+from planning.oracle import Oracle
 
 from vlakit.errors import InvalidData, PartMissing
 from vlakit.planning.choosing import Choosing
-from vlakit.planning.language_models import CausalScorer, Oracle, Uniform
+from vlakit.planning.language_models import CausalScorer, Uniform
 from vlakit.planning.likelihoods import naive
 
 PROMPT = "Human: lift it.\nRobot: 1. "

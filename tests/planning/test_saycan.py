@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from planning.oracle import Oracle
 
 from vlakit.errors import ConfigError, PartMissing, UnknownName
 from vlakit.evaluation.actors import Expert, Turn
@@ -23,7 +24,7 @@ from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.suites.tabletop.suite import TabletopSuite
 from vlakit.planning.affordances import AFFORDANCES, Everything, Given, Possible
 from vlakit.planning.choosing import Choosing
-from vlakit.planning.language_models import Oracle, Uniform
+from vlakit.planning.language_models import Uniform
 from vlakit.planning.results import Outcome, outcomes_of, read_steps, rows
 from vlakit.planning.saycan import SayCan, Step
 from vlakit.planning.settings import PlannerSettings, load_planner, planner_of

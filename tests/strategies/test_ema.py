@@ -53,6 +53,27 @@ def test_batch_norms_and_what_does_not_train_are_copied_and_buffers_left() -> No
     assert not average["1.running_var"].any()
 
 
+def test_the_average_follows_a_network_that_left_its_device() -> None:
+    asked: list[torch.device] = []
+
+    class OnAGpu:
+        """What stands for a tensor there: it can only be fetched."""
+
+        def to(self, device: torch.device) -> Tensor:
+            asked.append(device)
+            return torch.ones(2, 2)
+
+    module: Any = nn.Module()
+    module.model = nn.Linear(2, 2, bias=False)
+    ema: Any = Ema()
+    ema.on_train_start(None, module)
+    ema.other = {"weight": OnAGpu()}
+    with ema.showing(True) as tensors:
+        assert torch.equal(tensors["weight"], torch.ones(2, 2))
+        assert torch.equal(module.model.weight, torch.ones(2, 2))
+    assert asked == [torch.device("cpu")]
+
+
 def test_a_number_that_no_average_has_is_refused() -> None:
     with pytest.raises(ConfigError, match="powr"):
         Ema(powr=1)

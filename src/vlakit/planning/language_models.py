@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -143,18 +143,3 @@ class Uniform:
         if not options:
             raise InvalidData("there is no option to score", where="options", do="give one skill or more")
         return Likelihoods(np.full(len(options), -np.log(len(options))), np.ones(len(options), int))
-
-
-class Oracle:
-    """Knows the right answers: 1 - epsilon shared by what `right` says of a prompt, the rest by all others."""
-
-    name = "oracle"
-
-    def __init__(self, right: Callable[[str], Sequence[str]], epsilon: float = 0.01) -> None:
-        self.right, self.epsilon = right, epsilon
-
-    def score(self, prompt: str, options: Sequence[str]) -> Likelihoods:
-        """See Scorer."""
-        right = np.isin(np.asarray(options), np.asarray(self.right(prompt)))
-        share = np.where(right, (1 - self.epsilon) / max(right.sum(), 1), self.epsilon / max((~right).sum(), 1))
-        return Likelihoods(np.log(share), np.ones(len(options), int))

@@ -101,10 +101,13 @@ class Ema(Callback):
         self.show(False)
 
     def show(self, average: bool) -> None:
-        """Let the network hold the average, or what trains: the tensors change places, nothing is copied."""
+        """Let the network hold the average, or what trains: the tensors change places, nothing is copied.
+
+        But where the network has left its device meanwhile, as it does at the end of a training on a GPU.
+        """
         if average != self.shown:
             for name, parameter in self._parameters.items():
-                parameter.data, self.other[name] = self.other[name], parameter.data
+                parameter.data, self.other[name] = self.other[name].to(parameter.device), parameter.data
             self.shown = average
 
     @contextmanager

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlakit.errors import ConfigError, PartMissing, nearest
-from vlakit.models.schedules import noisy
+from vlakit.errors import ConfigError
+from vlakit.models.schedules import built, noisy
 
 SEED = 7  # of the noise that an answer, or a validation loss, begins with: the same picture, the same action
-SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler"}
-TARGETS = ("epsilon", "sample")  # what the network says: the noise, or the trajectory itself
 
 
 class Sampler:
     """A noise schedule, and the way back in `steps` steps. options: those of diffusers' scheduler."""
 
     def __init__(self, scheduler: str = "ddim", steps: int | None = None, **options: Any) -> None:
-        self.scheduler = _built(
-            scheduler, {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100, **options}
-        )
+        self.scheduler = built(scheduler, {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100, **options})
         trained = int(self.scheduler.config["num_train_timesteps"])
         self.train_steps, self.steps = trained, trained if steps is None else steps
         if not 1 <= self.steps <= trained:
@@ -58,28 +54,3 @@ class Sampler:
             said = predict(x, torch.full((len(x),), step, device=x.device)).float()
             x = self.scheduler.step(said, step, x, generator=generators).prev_sample
             yield x
-
-
-def _built(name: str, options: Mapping[str, Any]) -> Any:
-    if name not in SCHEDULERS:
-        raise ConfigError(f"no scheduler called {name!r}", where="model.network.sampler", do=nearest(name, SCHEDULERS))
-    try:
-        import diffusers.schedulers as schedulers
-    except ImportError as error:
-        raise PartMissing(
-            f"Diffusion Policy needs diffusers: {error}", where="model.network", do="pip install 'vlakit[diffusion]'"
-        ) from error
-    target = options.get("prediction_type", "epsilon")
-    if target not in TARGETS:
-        raise ConfigError(
-            f"prediction_type is {target!r}", where="model.network.sampler", do=nearest(str(target), TARGETS)
-        )
-    try:
-        with torch.device("cpu"):  # its numbers are none of the network's: on the meta device they would be lost
-            return getattr(schedulers, SCHEDULERS[name])(**options)
-    except (TypeError, NotImplementedError) as error:
-        raise ConfigError(
-            f"diffusers' {SCHEDULERS[name]} does not take this: {error}",
-            where="model.network.sampler",
-            do="its own keys: num_train_timesteps, beta_schedule, prediction_type, clip_sample, ...",
-        ) from error

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlakit.errors import ConfigError, PartMissing
+from vlakit.errors import ConfigError
 from vlakit.models.network import Output
 from vlakit.models.openvla.layers import ActionMlp, ScalarProjector, time_embedding
 from vlakit.models.openvla.parallel import Parallel
 from vlakit.models.openvla.regression import masked_output
 from vlakit.models.openvla.trunk import text_of
-from vlakit.models.schedules import noisy
+from vlakit.models.schedules import built, noisy
 from vlakit.schema import Batch, Inputs, TextBatch
 
 SEED = 7  # of the noise that an answer, or a validation loss, begins with: the same picture, the same action
@@ -38,7 +38,8 @@ class Diffusion(Parallel):
         network = nn.ModuleDict({"mlp_resnet": ActionMlp(self.hidden_size, action_size)})
         self.action_head = nn.ModuleDict({"noise_predictor": network})
         self.noisy_action_projector = ScalarProjector(1, self.hidden_size)
-        self.scheduler = _scheduler(train_steps)
+        options = {"num_train_timesteps": train_steps, "beta_schedule": "squaredcos_cap_v2"}
+        self.scheduler = built("ddim", options, where="head=diffusion")
 
     def forward(self, batch: Batch) -> Output:
         """Mean squared error of the noise, at one time step a row; in evaluation the sampled actions, too."""
@@ -89,15 +90,3 @@ class Diffusion(Parallel):
             noise = self.noise(context, text, actions, timesteps)
             actions = self.scheduler.step(noise, step, actions).prev_sample  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         return actions
-
-
-def _scheduler(train_steps: int) -> Any:
-    """Diffusers' DDIM with its own defaults: noise is predicted, samples are clipped to +-1, eta is 0."""
-    try:
-        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-    except ImportError as error:
-        raise PartMissing(
-            f"the diffusion head needs diffusers: {error}", where="head=diffusion", do="pip install 'vlakit[diffusion]'"
-        ) from error
-    with torch.device("cpu"):  # its numbers are none of the network's: on the meta device they would be lost
-        return DDIMScheduler(num_train_timesteps=train_steps, beta_schedule="squaredcos_cap_v2")

@@ -92,13 +92,3 @@ class Decoder(nn.Module):
         """(B, T, A, V) of the A action tokens of each step."""
         logits = self(image_tokens)[:, self.read_at]
         return logits.unflatten(1, (-1, self.action_tokens))
-
-
-def original_loss(logits: Tensor, ids: Tensor, image_tokens: int) -> Tensor:
-    """The original's loss (B, T) of logits (B, T, A, V) and ids (B, T, A): the mean over A, divided by B T (A + n).
-
-    So small that it is told here only: vlakit descends the mean cross-entropy itself.
-    """
-    batch, steps, action_tokens = ids.shape
-    losses = F.cross_entropy(logits.flatten(0, 2), ids.flatten(), reduction="none").view(ids.shape)
-    return losses.mean(dim=-1) / (batch * steps * (image_tokens + action_tokens))

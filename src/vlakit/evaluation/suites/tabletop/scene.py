@@ -237,7 +237,7 @@ class World:
 
     @property
     def state(self) -> Float64:
-        """(8,) what the robot knows of itself: the hand's x y z and roll pitch yaw, metres and radians, 0, how open it is."""
+        """(8,) x y z and roll pitch yaw of the hand, metres and radians, 0, the fingers' gap: its proprioception."""
         return np.concatenate([self.hand, self.data.qpos[5:2:-1], [0, self.finger_gap]])
 
     def position(self, i: int) -> Float64:
