@@ -1,7 +1,7 @@
 """results.md, results.csv and the picture of every table, from its committed runs: `just tables`.
 
 python experiments/tables.py NAME --add STORE           with an MLflow store's, each instead of one of its row and seed
-python experiments/tables.py NAME --add ROW=FOLDER ...  with a policy's evaluation, which no training of ours led to
+python experiments/tables.py NAME --add ROW@SEED=FOLDER ...   with evaluations that no store knows of
 """
 
 from __future__ import annotations
@@ -54,12 +54,18 @@ def evaluated(name: str, store: str) -> list[TableRun]:
 
 
 def added(name: str, given: str) -> list[TableRun]:
-    """Those of an MLflow store, or a row's only run from ROW=FOLDER, such as octo=runs/octo/evaluation/tabletop_d0."""
+    """Those of an MLflow store, or one from ROW@SEED=FOLDER, such as octo@0=runs/octo/evaluation/tabletop_d0."""
     row, _, folder = given.partition("=")
     if not folder:
         return evaluated(name, given)
-    episodes = replace(read(Path(folder), find(Path(folder))), run=row, seed="0")
-    return [TableRun(row[-24:], row, "0", {}, episodes, record={"checkpoint": Path(folder).parent.parent.name})]
+    row, _, seed = row.partition("@")
+    episodes = replace(read(Path(folder), find(Path(folder))), run=row, seed=seed or "0")
+    checkpoint = Path(folder).parent.parent.name
+    return [
+        TableRun(
+            f"{row}_{episodes.seed}"[-24:], row, episodes.seed, episodes=episodes, record={"checkpoint": checkpoint}
+        )
+    ]
 
 
 def write(name: str, folder: Path) -> list[Path]:
@@ -76,7 +82,9 @@ def main() -> None:
     """Write all, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="folders of experiments/; all without")
-    parser.add_argument("--add", nargs="+", metavar="STORE", help="such as sqlite:///runs/mlflow.db, or ROW=FOLDER ...")
+    parser.add_argument(
+        "--add", nargs="+", metavar="STORE", help="such as sqlite:///runs/mlflow.db, or ROW@SEED=FOLDER ..."
+    )
     given = parser.parse_args()
     if given.add and not given.names:
         parser.error("--add needs the names of tables")

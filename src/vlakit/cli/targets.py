@@ -67,11 +67,10 @@ def unbuilt_part(error: Exception) -> ConfigError:
             where=f"{part}._target_ in {config_file_with(target.group(1)) or 'the configuration'}",
             do="check its spelling; put the folder of a module of your own on PYTHONPATH, or install it",
         )
-    return ConfigError(
-        f"cannot be built: {reason}",
-        where=part or "configuration",
-        do="mend that value; VLAKIT_DEBUG=1 shows where it was refused",
-    )
+    do = "mend that value; VLAKIT_DEBUG=1 shows where it was refused"
+    if isinstance(error.__cause__, ModuleNotFoundError):  # what a library wants
+        do = f"pip install {error.__cause__.name}"
+    return ConfigError(f"cannot be built: {reason}", where=part or "configuration", do=do)
 
 
 def _given(key: str) -> str:
