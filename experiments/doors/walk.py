@@ -116,6 +116,7 @@ def write_hdf5(episodes: Iterator[Demonstration], file: Path) -> None:
             action = episode.action.copy()
             action[:, -1] = 1 - 2 * action[:, -1]
             group["actions"] = action
+            group["obs/state"] = episode.state
             group["obs/agentview_image"] = np.stack([decode_jpeg(data) for data in episode.images["primary"]])
         data.attrs["total"] = sum(group.attrs["num_samples"] for group in data.values())
 
