@@ -86,8 +86,10 @@ def test_demonstrations_that_are_not_there_name_the_command_that_makes_them(tmp_
 
 
 def test_a_package_that_a_library_lacks_is_named_with_the_command_that_brings_it() -> None:
-    refused = InstantiationException("Error in call to target 'a.logger'\nfull_key: logger")
-    refused.__cause__ = ModuleNotFoundError("No module named 'no_such_package'", name="no_such_package")
-    error = as_vlakit_error(refused)
-    assert error is not None
-    assert (error.where, error.do) == ("logger", "pip install no_such_package")
+    for name, said in (("absent.part", "pip install absent,"), ("vlakit.absent", "mend that"), (None, "mend that")):
+        refused = InstantiationException("Error in call to target 'a.logger'\nfull_key: logger")
+        refused.__cause__ = ModuleNotFoundError(f"No module named {name}", name=name)
+        error = as_vlakit_error(refused)
+        assert error is not None
+        assert error.where == "logger"
+        assert said in error.do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from vlakit.evaluation.run import Request, evaluate
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
+from vlakit.schema import Observation
 from vlakit.serving.clients.base import RemoteFailed
-from vlakit.serving.remote import remote_actor
+from vlakit.serving.remote import CLIENTS, remote_actor
 from vlakit.serving.subjects import ExpertSubject, Facts, PolicySubject, RecordedSubject, trained_subject
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -77,6 +79,30 @@ def test_any_policy_of_the_seam_is_served_and_has_the_same_episodes(dialect: str
         actor.close()
     assert told(there) == told(here)
     assert all(one.success for one in there)
+
+
+@pytest.mark.parametrize("dialect", URL)
+def test_every_client_sends_what_the_robot_knows_of_itself(dialect: str) -> None:
+    felt: list[np.ndarray | None] = []
+
+    class Feels(Mean):
+        def act(self, observations: Any) -> Any:
+            felt.extend(one.proprio for one in observations)
+            return super().act(observations)
+
+    pose = np.arange(8, dtype=np.float32)[None] / 10
+    seen = replace(Observation.of(np.zeros((64, 64, 3), np.uint8), "lift red cube", "fake_dots"), proprio=pose)
+    facts = Facts("feels", shape=(3, 7), datasets=("fake_dots",), picture=(64, 64), proprio=8)
+    warm = PolicySubject(Feels(), facts)
+    warm.warm_up = lambda rows: None  # pyright: ignore[reportAttributeAccessIssue]
+    with running(lambda: service_of(warm), [dialect]) as ports:
+        client: Any = CLIENTS.get(dialect)
+        asking = client(URL[dialect].format(ports[dialect]), {"primary": client.cameras["primary"]}, None, 60)
+        asking.begin()
+        asking.ask(seen)
+        asking.close()
+    assert len(felt) == 1
+    np.testing.assert_array_equal(felt[0], pose)
 
 
 def test_the_scripted_expert_is_served_as_the_twin_of_each_clients_world() -> None:

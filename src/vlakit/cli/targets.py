@@ -68,8 +68,9 @@ def unbuilt_part(error: Exception) -> ConfigError:
             do="check its spelling; put the folder of a module of your own on PYTHONPATH, or install it",
         )
     do = "mend that value; VLAKIT_DEBUG=1 shows where it was refused"
-    if isinstance(error.__cause__, ModuleNotFoundError):  # what a library wants
-        do = f"pip install {error.__cause__.name}"
+    absent = (getattr(error.__cause__, "name", None) or "").partition(".")[0]  # of a module that a library wants
+    if isinstance(error.__cause__, ModuleNotFoundError) and absent not in ("", "vlakit"):
+        do = f"install the package that has {absent}: pip install {absent}, if it is called so"
     return ConfigError(f"cannot be built: {reason}", where=part or "configuration", do=do)
 
 

@@ -55,16 +55,13 @@ class DemonstrationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """One episode of the expert: an encoded image and an action (A,) before each of its T steps.
-
-    states (T, P): proprioception at the same moments, of no numbers where the suite has none.
-    """
+    """One episode of the expert: an encoded image, proprioception (P,) and an action (A,) before each of its T steps."""
 
     state: InitialState
     success: bool
     images: list[bytes]
     actions: Float32  # (T, A)
-    states: Float32
+    states: Float32  # (T, P); no numbers where the suite has none
 
     def steps(self) -> list[dict[str, Any]]:
         """T steps as RLDS names their fields."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.data.rlds.images import decode_image
+from vlakit.data.shards.statistics import proprio_columns
 from vlakit.data.specs.standardize import standardize
 from vlakit.errors import InvalidData
 from vlakit.models.network import Represents, capability
@@ -84,9 +85,10 @@ def frames_of(pool: Pool, policy: TrainedPolicy, dataset: str) -> Frames:
     for number, header in enumerate(pool.headers):
         steps = pool.source.read(header, pool.spec.keys(cameras))
         one = standardize(steps, pool.spec, where=str(header), cameras=cameras)
+        states = proprio_columns(one.proprio, pool.spec.proprio, len(one))
         for step, said in enumerate(one.instructions):
             images = {camera: decode_image(one.images[camera][step])[None] for camera in cameras}
-            observations.append(Observation(images, said, dataset))
+            observations.append(Observation(images, said, dataset, states[step : step + 1] if states.size else None))
         normalized = normalize(one.action, reading.statistics_of(dataset), reading.settings.normalization)
         tokens.append(reading.actions.padding_id - 1 - reading.actions.encode(normalized))
         owner += [number] * len(one)

@@ -101,10 +101,7 @@ class Ema(Callback):
         self.show(False)
 
     def show(self, average: bool) -> None:
-        """Let the network hold the average, or what trains: the tensors change places, nothing is copied.
-
-        But where the network has left its device meanwhile, as it does at the end of a training on a GPU.
-        """
+        """Let the network hold the average, or what trains: tensors change places, and follow it to another device."""
         if average != self.shown:
             for name, parameter in self._parameters.items():
                 parameter.data, self.other[name] = self.other[name].to(parameter.device), parameter.data

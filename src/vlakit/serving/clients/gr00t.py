@@ -31,6 +31,7 @@ class Gr00tClient:
         self.flat = isinstance(config.get("video", {}).get("as_json"), str)
         self.codec = "msgpack_numpy" if "__ModalityConfig__" in config.get("video", {}) else "npy"
         self.keys = {part: _keys(config.get(part, {}), part) for part in ("video", "language", "action")}
+        self.states = _keys(config.get("state", {}), "state")
         if not all(self.keys.values()):
             raise RemoteFailed(f"no whole modality config: {self.keys}"[:300], where=url)
         self.sent = {name: self.keys["video"][0] if key == MAIN else key for name, key in cameras.items()}
@@ -44,12 +45,15 @@ class Gr00tClient:
         """See Client."""
         videos = {key: one[None] for key, one in pictures_of(observation, self.sent).items()}  # (1, H, W, 3)
         language, words = self.keys["language"][0], observation.instruction
+        proprio = observation.proprio if len(self.states) == 1 else None  # of several nothing says how wide each is
+        states = {} if proprio is None else {self.states[0]: proprio[-1:]}  # (1, P)
         if self.flat:
-            said = self._call("get_action", {f"video.{k}": v for k, v in videos.items()} | {language: [words]})
+            asked = {f"video.{k}": v for k, v in videos.items()} | {f"state.{k}": v for k, v in states.items()}
+            said = self._call("get_action", {**asked, language: [words]})
             parts = [said.get(f"action.{key}") for key in self.keys["action"]]
         else:
-            rows = {key: one[None] for key, one in videos.items()}
-            seen: dict[str, Any] = {"video": rows, "state": {}, "language": {language: [[words]]}}
+            rows, told = ({key: one[None] for key, one in part.items()} for part in (videos, states))
+            seen: dict[str, Any] = {"video": rows, "state": told, "language": {language: [[words]]}}
             said = self._call("get_action", {"observation": seen, "options": None})
             given = said[0] if isinstance(said, list) and said and isinstance(said[0], dict) else {}
             chunks = [given.get(key) for key in self.keys["action"]]

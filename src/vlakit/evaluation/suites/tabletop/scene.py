@@ -232,7 +232,7 @@ class World:
 
     @property
     def finger_gap(self) -> float:
-        """How far the fingers stand open, 0 to 1."""
+        """How far the fingers stand open: 1 as when open, 0 closed, a little beyond where they swing."""
         return float(self.data.qpos[6:8].mean() / self.opening)
 
     @property
