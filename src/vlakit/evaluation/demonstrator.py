@@ -55,7 +55,7 @@ class DemonstrationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """One episode of the expert: an encoded image, proprioception (P,) and an action (A,) before each of its T steps."""
+    """One episode of the expert: an encoded image, proprioception and an action (A,) before each of its T steps."""
 
     state: InitialState
     success: bool
