@@ -7,7 +7,7 @@ python experiments/tables.py NAME --add ROW@SEED=FOLDER ...   with evaluations t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -59,13 +59,15 @@ def added(name: str, given: str) -> list[TableRun]:
     if not folder:
         return evaluated(name, given)
     row, _, seed = row.partition("@")
-    episodes = replace(read(Path(folder), find(Path(folder))), run=row, seed=seed or "0")
-    checkpoint = Path(folder).parent.parent.name
-    return [
-        TableRun(
-            f"{row}_{episodes.seed}"[-24:], row, episodes.seed, episodes=episodes, record={"checkpoint": checkpoint}
-        )
-    ]
+    return [of_folder(row, seed or "0", Path(folder), {"checkpoint": Path(folder).parent.parent.name})]
+
+
+def of_folder(
+    row: str, seed: str, folder: Path, record: Mapping[str, str], metrics: Mapping[str, float] | None = None
+) -> TableRun:
+    """An evaluation's folder as a training of a row."""
+    episodes = replace(read(folder, find(folder)), run=row, seed=seed)
+    return TableRun(f"{row}_{seed}"[-24:], row, seed, dict(metrics or {}), episodes, record=record)
 
 
 def write(name: str, folder: Path) -> list[Path]:

@@ -37,14 +37,12 @@ def main() -> None:
 def numbers(own: dict[str, float], reference: dict[str, float]) -> list[object]:
     """Of one arm and mark: how many, mean, interval, and the difference over the seeds that both have."""
     values = np.array(list(own.values()))
-    spread = t_of_mean(values)[0] if len(values) > 1 and np.ptp(values) else ("", "")
+    spread = t_of_mean(values)[0] if len(values) > 1 and np.ptp(values) else (None, None)
     seeds = sorted(own.keys() & reference.keys())
     d = np.array([own[seed] - reference[seed] for seed in seeds])
-    told: list[object] = ["", "", "", ""]
-    if len(d) > 1 and np.ptp(d):
-        interval, p = t_of_mean(d)
-        told = [d.mean(), *interval, p]
-    return [len(values), *(f"{x:.4f}" if x != "" else "" for x in (values.mean(), *spread, *told))]
+    interval, p = t_of_mean(d) if len(d) > 1 and np.ptp(d) else ((None, None), None)
+    told = (values.mean(), *spread, None if p is None else d.mean(), *interval, p)
+    return [len(values), *(None if x is None else f"{x:.4f}" for x in told)]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +18,6 @@ import torch
 from vlakit.accounting.inference import inference
 from vlakit.checkpoints.formats import LoadOptions
 from vlakit.cli.suites import suite_settings
-from vlakit.compare.readers.own import find, read
 from vlakit.evaluation.building import build_suite
 from vlakit.evaluation.latency import Control
 from vlakit.evaluation.run import Request, evaluate
@@ -30,7 +28,7 @@ from vlakit.reports.tables.runs import TableRun
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
-from tables import add  # noqa: E402
+from tables import add, of_folder  # noqa: E402
 
 HZ = {"none": 5.0, "int8": 1.2, "int4": 3.0}
 ROWS = {"none": "bf16", "int8": "int8", "int4": "int4"}
@@ -68,9 +66,8 @@ def run_of(given: argparse.Namespace, seed: str, ckpt: str, scheme: str, *, bloc
     print(f"{row} seed {seed}: {evaluated.pooled.success:.3f}", flush=True)
     metrics = {"memory/inference_bytes": float(planned(policy, scheme))}
     metrics["time/actions_per_s"] = actions_per_second(policy) or 0.0
-    episodes = replace(read(out, find(out)), run=row, seed=seed)
     record = {"checkpoint": Path(ckpt).name, "name": policy.card.strategy or "", "scheme": scheme}
-    return TableRun(f"{row}_{seed}"[-24:], row, seed, metrics, episodes, record=record)
+    return of_folder(row, seed, out, record, metrics)
 
 
 def planned(policy: TrainedPolicy, scheme: str) -> int:

@@ -5,12 +5,14 @@ Writes categories.csv. Intervals: Wilson over starts, 95 %; of credit the mean a
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
 from pathlib import Path
+
+import numpy as np
 
 from vlakit.compare.grids import csv_lines
 from vlakit.files import write_atomically
+from vlakit.reports.tables.folder import from_folder
+from vlakit.reports.tables.spec import load_table
 from vlakit.stats.intervals import wilson
 
 HERE = Path(__file__).resolve().parent
@@ -21,17 +23,17 @@ def main() -> None:
     """A row a table, policy and category."""
     lines: list[list[object]] = [["table", "row", "category", "n", "success", "low", "high", "credit"]]
     for table, folder in TABLES.items():
-        found: defaultdict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
-        for file in sorted((folder / "runs").glob("*.csv")):
-            with file.open(encoding="utf-8", newline="") as stream:
-                for line in csv.DictReader(stream):
-                    if "task" in line:
-                        category = line["task"].partition("/")[0]
-                        found[line["experiment"], category].append((int(line["success"]), float(line["credit"])))
-        for (row, category), outcomes in found.items():
-            n, won, credit = len(outcomes), sum(o[0] for o in outcomes), sum(o[1] for o in outcomes)
-            numbers = (won / n, *wilson(won, n), credit / n)
-            lines.append([table, row, category, n, *(f"{number:.3f}" for number in numbers)])
+        for run in sorted(from_folder(load_table(table), folder / "runs").runs, key=lambda run: run.row):
+            if run.episodes is None:
+                continue
+            categories = np.array([start.task.partition("/")[0] for start in run.episodes.starts])
+            for category in np.unique(categories):
+                success, credit = (
+                    marks[categories == category] for marks in (run.episodes.success, run.episodes.credit)
+                )
+                n, won = len(success), int(success.sum())
+                numbers = (won / n, *wilson(won, n), credit.mean())
+                lines.append([table, run.row, category, n, *(f"{number:.3f}" for number in numbers)])
     write_atomically(HERE / "categories.csv", csv_lines(lines) + "\n")
 
 
