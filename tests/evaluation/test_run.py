@@ -12,7 +12,7 @@ from vlakit.checked import check
 from vlakit.compare.records import read_header
 from vlakit.errors import ConfigError, UnknownName
 from vlakit.evaluation.latency import Control
-from vlakit.evaluation.records import HEADER, EpisodeRecord, read_episodes
+from vlakit.evaluation.records import EPISODES, HEADER, EpisodeRecord, read_episodes
 from vlakit.evaluation.run import Request, evaluate
 
 SUITE = FakeSuite()
@@ -58,6 +58,28 @@ def test_the_same_request_runs_nothing_again_and_another_is_refused(tmp_path: Pa
     assert [one.wall_s for one in read_episodes(tmp_path)] == [one.wall_s for one in records]
     with pytest.raises(ConfigError, match=r"policy\.control was expert, is nothing"):
         evaluate("nothing", SUITE, request, tmp_path)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_more_episodes_go_on_from_those_that_are_there(tmp_path: Path, n: int) -> None:
+    evaluate("expert", SUITE, Request(episodes=n, slots=2), tmp_path / "grown")
+    before = (tmp_path / "grown" / EPISODES).read_bytes()
+    grown = evaluate("expert", SUITE, Request(episodes=7, slots=2), tmp_path / "grown")
+    whole = evaluate("expert", SUITE, Request(episodes=7, slots=2), tmp_path / "whole")
+    assert (tmp_path / "grown" / EPISODES).read_bytes().startswith(before)
+    assert read_episodes(tmp_path / "grown") == read_episodes(tmp_path / "whole")
+    assert read_header(tmp_path / "grown") == read_header(tmp_path / "whole")
+    assert grown.pooled == whole.pooled
+    with pytest.raises(ConfigError, match="episodes was 7, is 4"):
+        evaluate("expert", SUITE, Request(episodes=4, slots=2), tmp_path / "grown")
+
+
+def test_more_episodes_of_another_seed_are_refused(tmp_path: Path) -> None:
+    evaluate("expert", SUITE, Request(episodes=4), tmp_path)
+    before = (tmp_path / HEADER).read_bytes()
+    with pytest.raises(ConfigError, match="seed was 0, is 1\n"):
+        evaluate("expert", SUITE, Request(episodes=7, seed=1), tmp_path)
+    assert (tmp_path / HEADER).read_bytes() == before
 
 
 def test_a_folder_written_before_the_suites_code_moved_goes_on(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from vlakit.selection.acquisitions import Acquisition, Outlook, highest
 from vlakit.selection.coreset import Amortised, Picks, k_center, squared_distances
-from vlakit.selection.maps import DatasetMap, gold_terms
+from vlakit.selection.maps import DatasetMap
 from vlakit.selection.uncertainty import MONTE_CARLO, SINGLE, bald, entropy_of, max_prob, mc_entropy, probabilities
 
 TOLERANCE, MAP_TOLERANCE = 1e-5, 1e-6
@@ -110,6 +110,17 @@ def core_sets(given: Arrays, taken: list[int]) -> Iterator[Result]:
             yield name, deviation(distances, theirs), TOLERANCE
         if f"{name}#sq_distance" in given:
             yield f"{name}#sq_distance", deviation(distances, given[f"{name}#sq_distance"]), TOLERANCE
+
+
+def gold_terms(logits: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., C) logits and (...) labels -> probability of the label, and 1 where no other id is likelier.
+
+    An exact tie counts as right, as in the original.
+    """
+    p = probabilities(logits)
+    p_gold = np.take_along_axis(p, np.asarray(gold)[..., None], axis=-1)[..., 0]
+    own = np.take_along_axis(logits, np.asarray(gold)[..., None], axis=-1)[..., 0]
+    return p_gold, (own == logits.max(axis=-1)).astype(np.float64)
 
 
 def dataset_map(given: Arrays) -> Iterator[Result]:

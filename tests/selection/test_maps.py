@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlakit.errors import ConfigError, CorruptRecord, InvalidData
-from vlakit.selection.maps import DatasetMap, auroc, gold_terms
+from vlakit.selection.maps import DatasetMap, auroc
 from vlakit.selection.training_map import Visits
 
 
@@ -88,12 +88,6 @@ def test_a_map_reads_back_to_the_bit(tmp_path: Path) -> None:
     (tmp_path / "map.csv").write_text("id,confidence\n1,2\n")
     with pytest.raises(CorruptRecord, match="variability"):
         DatasetMap.load(tmp_path / "map.csv")
-
-
-def test_a_tie_counts_as_right_as_in_the_original() -> None:
-    p, hit = gold_terms(np.array([[1.0, 1.0, 0.0], [2.0, 1.0, 0.0]]), np.array([1, 1]))
-    assert hit.tolist() == [1, 0]
-    assert p == pytest.approx([np.e / (2 * np.e + 1), np.e / (np.e**2 + np.e + 1)])
 
 
 def test_auroc_is_the_share_of_pairs_in_order_and_a_half_for_flags_by_chance() -> None:

@@ -84,11 +84,11 @@ def compare_paired(a: Float64, b: Float64, tasks: npt.NDArray[np.int64], setting
         return _half_credits(a[0], b[0], tasks, settings) if halves else _outcomes(a[0] > 0, b[0] > 0, settings)
     except InvalidData as error:
         d = a.mean(axis=0) - b.mean(axis=0)
-        return _untestable(error, d, (int((d > 0).sum()), int((d < 0).sum())), (len(a), len(b)))
+        return _untestable(error.what, d, (int((d > 0).sum()), int((d < 0).sum())), (len(a), len(b)))
 
 
 def _untestable(
-    error: InvalidData, d: Float64, only: tuple[int, int] | tuple[None, None], seeds: tuple[int, int] = (1, 1)
+    why: str, d: Float64, only: tuple[int, int] | tuple[None, None], seeds: tuple[int, int] = (1, 1)
 ) -> Finding:
     """The difference alone, where the data allow no error to be estimated."""
     return Finding(
@@ -102,7 +102,7 @@ def _untestable(
         variance=0.0,
         method="none",
         seeds=seeds,
-        remark=error.what,
+        remark=why,
     )
 
 
@@ -174,12 +174,9 @@ def compare_tasks(a: Float64, b: Float64, settings: Settings) -> Finding:
             return replace(_several_seeds(a, b, settings), method="t over seeds and tasks, crossed")
         interval, p = t_of_mean(d, settings.confidence)
     except InvalidData as error:
-        return _untestable(error, d, only, (len(a), len(b)))
-    return Finding(
-        n=len(d),
-        only_a=only[0],
-        only_b=only[1],
-        difference=float(d.mean()),
+        return _untestable(error.what, d, only, (len(a), len(b)))
+    return replace(
+        _untestable("", d, only),
         interval=interval,
         p=p,
         p_equivalence=credit_equivalence(d, settings.margin),
@@ -194,7 +191,7 @@ def compare_unpaired(a: Float64, b: Float64, settings: Settings) -> Finding:
     try:
         interval, p, p_equivalence, method = (_means if halves else _rates)(a, b, settings)
     except InvalidData as error:
-        return _untestable(error, np.full(len(a), a.mean() - b.mean()), (None, None))
+        return _untestable(error.what, np.full(len(a), a.mean() - b.mean()), (None, None))
     return Finding(
         n=len(a),
         only_a=None,

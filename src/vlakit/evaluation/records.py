@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -95,11 +95,15 @@ class EvaluationFolder:
 
 @contextmanager
 def opened(
-    path: Path, settings: Mapping[str, Any], notes: Mapping[str, Any] | None = None
+    path: Path,
+    settings: Mapping[str, Any],
+    notes: Mapping[str, Any] | None = None,
+    shorter: Callable[[int], Mapping[str, Any]] | None = None,
 ) -> Iterator[EvaluationFolder]:
     """Begin an evaluation in `path`, or go on with the one there, and hold the folder alone meanwhile.
 
-    settings: all that decides the episodes; notes: what does not. Raises ConfigError when the folder holds an
+    settings: all that decides the episodes; notes: what does not. shorter: the settings of its first n episodes alone,
+    so that more may be asked of a folder than it was begun with. Raises ConfigError when the folder holds an
     evaluation with other settings, FolderBusy when another process writes it, CorruptRecord.
     """
     requested = json.loads(json.dumps(settings))
@@ -109,7 +113,13 @@ def opened(
             if header is None:
                 _check_empty(path)
                 header = {"settings": requested}
-            check_settings(header["settings"], requested, path)
+            written = header["settings"]
+            if shorter is not None and written.get("episodes", 0) < requested["episodes"]:
+                check_settings(written, json.loads(json.dumps(shorter(written["episodes"]))), path)
+                header = {**header, "settings": requested}
+                header.pop("summary", None)  # it ended, and is to go on
+            else:
+                check_settings(written, requested, path)
             header.update(notes or {})
             _write_header(path, header)
             _drop_half_line(path / EPISODES)

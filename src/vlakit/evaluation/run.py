@@ -144,7 +144,13 @@ def evaluate(
     subject = subject_of(policy, name, suite, states, strict=strict, seed=request.seed)
     evaluation = _Evaluation(subject, suite, request, states, others)
     notes = {"subject": subject.name, "strict": strict}
-    with opened(out, evaluation.settings(suite_settings or {}), notes) as folder:
+    plain = suite_settings or {}
+
+    def first(n: int) -> dict[str, Any]:
+        return replace(evaluation, states=states[:n], request=replace(request, episodes=n)).settings(plain)
+
+    shorter = None if others else first  # what stops early keeps the budget that its test was told
+    with opened(out, evaluation.settings(plain), notes, shorter) as folder:
         evaluation.pass_gate(folder)
         verdict = evaluation.run(folder, progress or (lambda records, total: None))
         return evaluation.sum_up(folder, verdict)

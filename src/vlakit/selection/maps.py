@@ -18,21 +18,9 @@ from vlakit.compare.grids import csv_lines
 from vlakit.errors import ConfigError, CorruptRecord, InvalidData, nearest
 from vlakit.files import write_atomically
 from vlakit.schema import Bool, Float64, Int64
-from vlakit.selection.uncertainty import probabilities
 
 BUCKETS = (("easy", 0.75), ("medium", 0.5), ("hard", 0.25), ("impossible", 0.0))  # from this correctness on
 _COLUMNS = ("id", "confidence", "variability", "correctness", "bucket")
-
-
-def gold_terms(logits: np.ndarray, gold: np.ndarray) -> tuple[Float64, Float64]:
-    """(..., C) logits and (...) labels -> probability of the label, and 1 where no other id is likelier.
-
-    An exact tie counts as right, as in the original.
-    """
-    p = probabilities(logits)
-    p_gold = np.take_along_axis(p, np.asarray(gold)[..., None], axis=-1)[..., 0]
-    own = np.take_along_axis(logits, np.asarray(gold)[..., None], axis=-1)[..., 0]
-    return p_gold, (own == logits.max(axis=-1)).astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -165,14 +165,20 @@ class PolicyModule(LightningModule):
         self.log_dict(values, batch_size=len(batch))
         return loss
 
-    def logged_loss(self, loss: Tensor, batch: Batch) -> Tensor:
-        """The loss of a step, logged. Raises LossNotFinite with the batch's keys."""
+    def finite(self, loss: Tensor, position: int, keys: Sequence[str], do: str) -> Tensor:
+        """The loss of a step. Raises LossNotFinite with the batch's keys, and what to do."""
         if not torch.isfinite(loss):
             raise LossNotFinite(
                 f"the loss is {loss.item()} at step {self.global_step}",
-                where=f"batch at position {batch.position}: {', '.join(batch.keys)}",
-                do="lower the learning rate, or look at these samples: vlakit shards verify=DIR",
+                where=f"batch at position {position}: {', '.join(keys)}",
+                do=do,
             )
+        return loss
+
+    def logged_loss(self, loss: Tensor, batch: Batch) -> Tensor:
+        """The loss of a step, logged. Raises LossNotFinite."""
+        do = "lower the learning rate, or look at these samples: vlakit shards verify=DIR"
+        self.finite(loss, batch.position, batch.keys, do)
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
         return loss
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlakit.errors import CheckpointMismatch, ConfigError, LossNotFinite
+from vlakit.errors import CheckpointMismatch, ConfigError
 from vlakit.models.network import Likelihood, capability
 from vlakit.preferences.datamodule import PreferenceBatch
 from vlakit.preferences.likelihood import log_probs, precise, push
@@ -23,6 +23,7 @@ from vlakit.strategies.lora import Lora
 log = logging.getLogger(__name__)
 SAME = 0.05  # nats of a token by which the policy at its start may differ from its reference, in float32
 CHECKED = 32  # decisions that are compared
+TOO_FAR = "lower the learning rate or strategy.beta, or raise strategy.sft_weight"
 BALANCED = 1.0, 4 / 3  # TRL's range of how much successes count beside failures
 
 
@@ -120,7 +121,7 @@ class PreferenceSteps(PolicyModule):
         exact = Exact.of(scored, self.judging)
         self._pending = batch, batch.by_decision(exact.weights), graph
         self._log(exact.judged, scored, batch)
-        return self._finite(exact.judged.loss.detach(), batch).requires_grad_(True)
+        return self.finite(exact.judged.loss.detach(), batch.position, batch.keys, TOO_FAR).requires_grad_(True)
 
     def scored(self, batch: PreferenceBatch, logp: Tensor | None = None) -> Scored:
         """The batch with the policy's log-probabilities (S, n), where they are known, without a graph."""
@@ -151,15 +152,6 @@ class PreferenceSteps(PolicyModule):
         values = {"loss": judged.loss, **judged.scalars(scored)}
         finite = {f"val/{name}": value.float() for name, value in values.items() if torch.isfinite(value)}
         self.log_dict(finite, batch_size=len(batch))
-
-    def _finite(self, loss: Tensor, batch: PreferenceBatch) -> Tensor:
-        if not torch.isfinite(loss):
-            raise LossNotFinite(
-                f"the loss is {loss.item()} at step {self.global_step}",
-                where=f"batch at position {batch.position}: {', '.join(batch.keys)}",
-                do="lower the learning rate or strategy.beta, or raise strategy.sft_weight",
-            )
-        return loss
 
     def _log(self, judged: Judged, scored: Scored, batch: PreferenceBatch) -> None:
         """TRL's scalars by TRL's names, and by how much the policy has moved from its reference."""

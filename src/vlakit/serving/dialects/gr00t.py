@@ -173,10 +173,6 @@ def _check_axes(video: Any, name: str, axes: int) -> None:
         raise Refused(f"a video {shape} where {axes} axes are taken", where=name, do="(batch,) time, height, width, 3")
 
 
-def _dict(value: Any) -> dict[Any, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _words(value: Any) -> Any:
     """The words of [words] or [[words]]."""
     while isinstance(value, list | tuple) and value:
