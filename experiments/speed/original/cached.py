@@ -13,14 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from shape import BATCH, DATASET, LEARNING_RATE, inputs, seeded, write_config
+from seeded_model import loaded
+from shape import BATCH, DATASET, LEARNING_RATE, inputs, write_config
 
-from vlakit.checkpoints.hf_config import read_description
-from vlakit.checkpoints.weights import load_weights, released_name
-from vlakit.models.cpu import use_onednn
-from vlakit.models.network import build_empty
-from vlakit.models.openvla.vla import OpenVLA
-from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch, TextBatch
 from vlakit.strategies.feature_cache import FeatureCache
 from vlakit.strategies.frozen_vision import FrozenVision
@@ -36,14 +31,7 @@ class Run:
     """A model with its optimizer; `cache` None runs the towers."""
 
     def __init__(self, fixture: Path, folder: Path, trainable: tuple[str, ...], *, cached: bool) -> None:
-        description = read_description(folder)
-        model = build_empty(description.model.description, TokenProcessor(description.processor))
-        if not isinstance(model, OpenVLA):
-            raise SystemExit(f"{folder}: no OpenVLA model")
-        self.model = model
-        shapes = [(released_name(name), tuple(tensor.shape)) for name, tensor in self.model.state_dict().items()]
-        load_weights(self.model, seeded(fixture, shapes), where=str(folder))
-        use_onednn(self.model)
+        self.model, _ = loaded(fixture, folder)
         train_only(self.model.train(), trainable)
         datasets = {DATASET: ("none", BATCH)}
         self.cache = FeatureCache(folder / "features", self.model, datasets, {}) if cached else None

@@ -6,31 +6,18 @@ import sys
 from pathlib import Path
 
 import torch
-from shape import BATCH, DATASET, LEARNING_RATE, PRECISIONS, PROMPT, inputs, seeded
+from seeded_model import loaded
+from shape import BATCH, DATASET, LEARNING_RATE, PRECISIONS, PROMPT, inputs
 from sides import serve
 
-from vlakit.checkpoints.hf_config import read_description
-from vlakit.checkpoints.weights import load_weights, released_name
-from vlakit.data.shards.statistics import statistics_from_json
-from vlakit.models.cpu import use_onednn
-from vlakit.models.network import build_empty
 from vlakit.models.openvla.decoding import Choice, generate
-from vlakit.models.openvla.vla import OpenVLA
 from vlakit.processing.normalizer import unnormalize
-from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Inputs, TextBatch
 from vlakit.strategies.optim import parameter_groups
 
 fixture, folder, precision = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(2)
-description = read_description(folder)
-processor = TokenProcessor(description.processor, statistics_from_json(description.statistics or {}, where=str(folder)))
-model = build_empty(description.model.description, processor)
-if not isinstance(model, OpenVLA):
-    raise SystemExit(f"{folder}: no OpenVLA model")
-shapes = [(released_name(name), tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
-load_weights(model, seeded(fixture, shapes), where=str(folder), dtype=PRECISIONS[precision])
-use_onednn(model)
+model, processor = loaded(fixture, folder, PRECISIONS[precision])
 given = inputs()
 pixels, ids = given["pixel_values"].to(PRECISIONS[precision]), given["input_ids"]
 batch = Inputs(
