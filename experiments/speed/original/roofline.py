@@ -27,6 +27,7 @@ from vlakit.models.cpu import use_onednn
 from vlakit.models.openvla.decoding import Choice, generate
 
 HERE, REPEATS = Path(__file__).parent, 12
+SIDE, READ = 2048, 2**29
 Calls = dict[str, list[float]]
 
 
@@ -41,19 +42,18 @@ def least(work: Callable[[], Any], repeats: int = REPEATS) -> float:
     return min(times)
 
 
-def product_rate(side: int = 2048) -> float:
-    """Floating point operations a second of a large product through the layer that the model runs on."""
-    layer = nn.Sequential(nn.Linear(side, side, bias=False))
+def large_product() -> float:
+    """Seconds of a product of SIDE through the layer that the model runs on."""
+    layer = nn.Sequential(nn.Linear(SIDE, SIDE, bias=False))
     use_onednn(layer)
-    x = torch.randn(side, side)
+    x = torch.randn(SIDE, SIDE)
     with torch.inference_mode():
-        return 2 * side**3 / least(lambda: layer(x))
+        return least(lambda: layer(x))
 
 
-def memory_rate(megabytes: int = 512) -> float:
-    """Bytes a second of a sum over memory that no cache holds."""
-    x = torch.ones(megabytes * 2**18)
-    return 4 * x.numel() / least(x.sum)
+def memory_read() -> float:
+    """Seconds of a sum over READ bytes, which no cache holds."""
+    return least(torch.ones(READ // 4).sum)
 
 
 def name_of_call(part: str, rows: int) -> str:
@@ -142,22 +142,21 @@ def main() -> None:
     def act() -> None:
         generate(model, model.encode_image(pixels), prompts, 7, choice)
 
-    whole, products, memory = least(act), product_rate(), memory_rate()
+    whole, product, memory = least(act), large_product(), memory_read()
     parts: dict[str, nn.Module] = {"towers": model.vision_backbone, "projector": model.projector}
     parts["language model"] = model.language_model.model
     watch, read = watched(parts, act), weights_read(parts)
-    rows: list[dict[str, Any]] = []
+    rows = [row("large product", 1, product, 2 * SIDE**3, 0, 0.0), row("memory read", 1, memory, 0.0, READ, 0.0)]
     for name, seconds in watch.seconds.items():
         calls, operations = len(seconds) // REPEATS, watch.operations[name][0]
-        bound = max(operations / products, read[name] / memory)
+        bound = max(operations / (2 * SIDE**3) * product, read[name] / READ * memory)
         rows.append(row(name, calls, min(seconds), operations, read[name], bound))
-    told, bounds = (sum(one["calls"] * one[key] for one in rows) / 1e3 for key in ("ms", "bound_ms"))
+    told, bounds = (sum(one["calls"] * one[key] for one in rows[2:]) / 1e3 for key in ("ms", "bound_ms"))
     rows += [row("the rest", 1, whole - told, 0.0, 0, 0.0), row("an action", 1, whole, 0.0, 0, bounds)]
     with (HERE / "roofline.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"a product of 2,048: {products / 1e9:.0f} GFLOP/s; memory: {memory / 1e9:.1f} GB/s")
     print((HERE / "roofline.csv").read_text(), end="")
 
 
