@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vlakit.models.cpu import use_onednn
 from vlakit.models.openvla.decoding import Choice, generate
 
-HERE, REPEATS = Path(__file__).parent, 12
+HERE, REPEATS = Path(__file__).parent, 30
 SIDE, READ = 2048, 2**29
 Calls = dict[str, list[float]]
 
