@@ -91,17 +91,20 @@ class Watch:
         return hook
 
 
-def watched(parts: dict[str, nn.Module], act: Callable[[], None]) -> Watch:
-    """Seconds of each call of the parts in REPEATS actions; how many calls and operations one action has."""
+def watched(parts: dict[str, nn.Module], act: Callable[[], None]) -> tuple[float, Calls, Calls]:
+    """Seconds of the fastest of REPEATS actions and of each call of the parts in it; operations of each call."""
     watch = Watch(parts)
     plain = torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH)  # others' products go uncounted
     with plain[0], plain[1], FlopCounterMode(display=False) as watch.counter:
         act()
     watch.counter = None
-    watch.seconds.clear()
+    actions: list[tuple[float, Calls]] = []
     for _ in range(REPEATS):
+        watch.seconds.clear()
+        begin = time.perf_counter()
         act()
-    return watch
+        actions.append((time.perf_counter() - begin, {name: list(calls) for name, calls in watch.seconds.items()}))
+    return *min(actions, key=lambda one: one[0]), watch.operations
 
 
 def weights_read(parts: dict[str, nn.Module]) -> dict[str, int]:
@@ -142,15 +145,14 @@ def main() -> None:
     def act() -> None:
         generate(model, model.encode_image(pixels), prompts, 7, choice)
 
-    whole, product, memory = least(act), large_product(), memory_read()
     parts: dict[str, nn.Module] = {"towers": model.vision_backbone, "projector": model.projector}
     parts["language model"] = model.language_model.model
-    watch, read = watched(parts, act), weights_read(parts)
+    product, memory, read = large_product(), memory_read(), weights_read(parts)
+    whole, spent, operations = watched(parts, act)
     rows = [row("large product", 1, product, 2 * SIDE**3, 0, 0.0), row("memory read", 1, memory, 0.0, READ, 0.0)]
-    for name, seconds in watch.seconds.items():
-        calls, operations = len(seconds) // REPEATS, watch.operations[name][0]
-        bound = max(operations / (2 * SIDE**3) * product, read[name] / READ * memory)
-        rows.append(row(name, calls, min(seconds), operations, read[name], bound))
+    for name, seconds in spent.items():
+        bound = max(operations[name][0] / (2 * SIDE**3) * product, read[name] / READ * memory)
+        rows.append(row(name, len(seconds), sum(seconds) / len(seconds), operations[name][0], read[name], bound))
     told, bounds = (sum(one["calls"] * one[key] for one in rows[2:]) / 1e3 for key in ("ms", "bound_ms"))
     rows += [row("the rest", 1, whole - told, 0.0, 0, 0.0), row("an action", 1, whole, 0.0, 0, bounds)]
     with (HERE / "roofline.csv").open("w", newline="") as file:
