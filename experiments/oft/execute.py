@@ -1,4 +1,4 @@
-"""How much of a chunk to carry out before looking again: python experiments/oft/execute.py RUN... [--execute 1 4].
+"""How much of a chunk to carry out before looking again: python experiments/oft/execute.py RUN... [--execute 1 4 8].
 
 The same trained policies from the starts of the table, asked again after K actions of their chunk of eight. RUN is a
 run's folder. Adds rows to execute.csv; what is there is not measured again.
@@ -18,15 +18,22 @@ from vlakit.evaluation.records import read_episodes
 
 HERE, STARTS = Path(__file__).parent, 500
 FILE = HERE / "execute.csv"
-COLUMNS = ["head", "chunk", "seed", "execute", "episodes", "successes", "success", "credit"]
+COLUMNS = ["head", "chunk", "steps", "seed", "execute", "episodes", "successes", "success", "credit"]
 
 
-def measured(run: Path, execute: int) -> dict[str, Any]:
-    """One row: an evaluation of its own, beside the one that the training ended with."""
-    out = run / "evaluation" / f"execute_{execute}"
+def measured(run: Path, execute: int, chunk: int) -> dict[str, Any]:
+    """One row: an evaluation of its own, or the one that the training ended with, where the whole chunk is meant."""
+    out = run / "evaluation" / ("tabletop_target" if execute == chunk else f"execute_{execute}")
+    if execute == chunk and len(read_episodes(out)) == STARTS:
+        return counted(out)
     words = [f"ckpt={run}", "suite=tabletop_target", f"episodes={STARTS}", f"control.execute={execute}", f"out={out}"]
     program = [sys.executable, "-m", "vlakit", "evaluate", *words]
     subprocess.run(program, check=True, stdout=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", **os.environ})
+    return counted(out)
+
+
+def counted(out: Path) -> dict[str, Any]:
+    """Successes and credit of an evaluation."""
     episodes = read_episodes(out)
     right, credit = sum(one.success for one in episodes), sum(one.credit for one in episodes)
     counts = {"episodes": len(episodes), "successes": right}
@@ -37,19 +44,20 @@ def main() -> None:
     """Measure what is missing; write after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--execute", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--execute", type=int, nargs="+", default=[1, 4, 8])
     given = parser.parse_args()
     rows = list(csv.DictReader(FILE.open())) if FILE.is_file() else []
     for run in given.runs:
         asked = yaml.safe_load((run / "config.yaml").read_text())
         model = asked["model"]
-        what = {"head": model["network"]["head"], "chunk": model["processor"]["chunk"], "seed": asked["seed"]}
+        what = {"head": model["network"]["head"], "chunk": model["processor"]["chunk"]}
+        what |= {"steps": asked["steps"], "seed": asked["seed"]}
         for execute in given.execute:
             name = {**{key: str(value) for key, value in what.items()}, "execute": str(execute)}
             if any(name.items() <= row.items() for row in rows):
                 continue
-            rows.append(name | measured(run, execute))
-            rows.sort(key=lambda row: [row[key] for key in COLUMNS[:4]])
+            rows.append(name | measured(run, execute, what["chunk"]))
+            rows.sort(key=lambda row: [row[key] for key in COLUMNS[:5]])
             with FILE.open("w", newline="") as file:
                 writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
                 writer.writeheader()

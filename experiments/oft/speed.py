@@ -26,7 +26,7 @@ def trained(head: str, chunk: int, out: Path) -> TrainedPolicy:
     """A policy of this head after one step on the frames that vlakit ships."""
     words = [f"model.network.head={head}", f"model.processor.chunk={chunk}", "steps=1", "validate_every=1"]
     program = [sys.executable, "train.py", "experiment=oft_tiny", *words, "logger=none", f"hydra.run.dir={out}"]
-    subprocess.run(program, check=True, stdout=subprocess.DEVNULL, cwd=HERE.parents[1])
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HERE.parents[1])
     return TrainedPolicy.from_checkpoint(out)
 
 
