@@ -5,14 +5,14 @@ run's folder. Adds rows to execute.csv; what is there is not measured again.
 """
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
+from rows import add, what
 
 from vlakit.evaluation.records import read_episodes
 
@@ -24,7 +24,7 @@ COLUMNS = ["head", "chunk", "steps", "seed", "execute", "episodes", "successes",
 def measured(run: Path, execute: int, chunk: int) -> dict[str, Any]:
     """One row: an evaluation of its own, or the one that the training ended with, where the whole chunk is meant."""
     out = run / "evaluation" / ("tabletop_target" if execute == chunk else f"execute_{execute}")
-    if execute == chunk and len(read_episodes(out)) == STARTS:
+    if execute == chunk:
         return counted(out)
     words = [f"ckpt={run}", "suite=tabletop_target", f"episodes={STARTS}", f"control.execute={execute}", f"out={out}"]
     program = [sys.executable, "-m", "vlakit", "evaluate", *words]
@@ -46,22 +46,10 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--execute", type=int, nargs="+", default=[1, 4, 8])
     given = parser.parse_args()
-    rows = list(csv.DictReader(FILE.open())) if FILE.is_file() else []
     for run in given.runs:
-        asked = yaml.safe_load((run / "config.yaml").read_text())
-        model = asked["model"]
-        what = {"head": model["network"]["head"], "chunk": model["processor"]["chunk"]}
-        what |= {"steps": asked["steps"], "seed": asked["seed"]}
+        told = what(run)
         for execute in given.execute:
-            name = {**{key: str(value) for key, value in what.items()}, "execute": str(execute)}
-            if any(name.items() <= row.items() for row in rows):
-                continue
-            rows.append(name | measured(run, execute, what["chunk"]))
-            rows.sort(key=lambda row: [row[key] for key in COLUMNS[:5]])
-            with FILE.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            add(FILE, COLUMNS, {**told, "execute": execute}, partial(measured, run, execute, told["chunk"]))
     print(FILE.read_text(), end="")
 
 

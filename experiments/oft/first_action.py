@@ -4,27 +4,19 @@ Open loop, so that chunks of any length are asked the same: the action for the f
 run. Adds rows to first_action.csv; what is there is not scored again.
 """
 
-import csv
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
+from rows import add, what
 
 FILE = Path(__file__).with_name("first_action.csv")
-COLUMNS = ["head", "chunk", "seed", "steps", "frames", "l1", "mean_action_l1"]
-
-
-def what(run: Path) -> dict[str, str]:
-    """Which row of the table, seed and steps."""
-    asked = yaml.safe_load((run / "config.yaml").read_text())
-    model = asked["model"]
-    told = {"head": model["network"].get("head", "discrete"), "chunk": model["processor"]["chunk"]}
-    return {key: str(value) for key, value in (told | {"seed": asked["seed"], "steps": asked["steps"]}).items()}
+COLUMNS = ["head", "chunk", "steps", "seed", "frames", "l1", "mean_action_l1"]
 
 
 def scored(run: Path) -> dict[str, Any]:
@@ -39,16 +31,8 @@ def scored(run: Path) -> dict[str, Any]:
 
 def main(*runs: str) -> None:
     """Score what is missing, write, print."""
-    rows: list[dict[str, Any]] = list(csv.DictReader(FILE.open())) if FILE.is_file() else []
     for run in map(Path, runs):
-        name = what(run)
-        if not any(name.items() <= row.items() for row in rows):
-            rows.append(name | scored(run))
-    rows.sort(key=lambda row: [row[key] for key in COLUMNS[:4]])
-    with FILE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        add(FILE, COLUMNS, what(run), partial(scored, run))
     print(FILE.read_text(), end="")
 
 

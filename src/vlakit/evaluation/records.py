@@ -114,7 +114,7 @@ def opened(
                 _check_empty(path)
                 header = {"settings": requested}
             written = header["settings"]
-            if shorter is not None and written.get("episodes", 0) < requested["episodes"]:
+            if shorter is not None and 0 < written.get("episodes", 0) < requested["episodes"]:
                 check_settings(written, json.loads(json.dumps(shorter(written["episodes"]))), path)
                 header = {**header, "settings": requested}
                 header.pop("summary", None)  # it ended, and is to go on
