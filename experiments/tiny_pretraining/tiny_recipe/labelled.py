@@ -42,7 +42,7 @@ def labelled_scenes(n: int, seed: int, image_size: int = 64, snapshots: int = 5)
     rng = np.random.default_rng(seed)
     made = 0
     while made < n:
-        environment = TabletopEnvironment(_random_embodiment(rng), image_size, "")
+        environment = TabletopEnvironment(_random_embodiment(rng), image_size, "", COLOUR_NAMES)
         environment.reset(_random_state(environment.embodiment, rng))
         for _ in range(snapshots):
             yield label(environment.world, image_size)

@@ -117,7 +117,7 @@ class PlansEnvironment(TabletopEnvironment):
     """
 
     def __init__(self, embodiment: Embodiment, image_size: int, dataset: str, skills: Library) -> None:
-        super().__init__(embodiment, image_size, dataset)
+        super().__init__(embodiment, image_size, dataset, embodiment.colours)
         self.skills = skills
 
     def reset(self, state: InitialState) -> Observation:

@@ -23,11 +23,8 @@ from vlakit.processing.text import TABLE, words
 from vlakit.schema import Batch, Inputs
 
 BACKBONES = {"unet": Unet, "transformer": DiffusionTransformer}
-CONDITIONS = (
-    "global",
-    "local",
-    "inpaint",
-)  # one vector of all frames (the transformer: a token each); one a step; known
+# One vector of all frames (the transformer: a token each); one a step; frames as a known part of the trajectory.
+CONDITIONS = ("global", "local", "inpaint")
 
 
 class DiffusionPolicy(Network):

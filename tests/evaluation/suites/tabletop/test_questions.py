@@ -11,6 +11,7 @@ from suites import LineSuite
 from vlakit.data.questions import QuestionFolder
 from vlakit.errors import ConfigError, PartMissing
 from vlakit.evaluation.question_writer import RECORD, QuestionPlan, write_questions
+from vlakit.evaluation.suites.tabletop.axes import UNSEEN_COLOURS
 from vlakit.evaluation.suites.tabletop.embodiment import COLOURS
 from vlakit.evaluation.suites.tabletop.questions import KINDS, RELATIONS, Pair, Seen, View2D, questions
 from vlakit.evaluation.suites.tabletop.scene import SHAPES
@@ -104,6 +105,18 @@ def test_rendered_questions_are_read_as_any_other_and_are_the_same_again(written
     record = json.loads((written / RECORD).read_text())
     assert sum(record["kinds"].values()) == 90
     assert record["pictures"] == len({one.image for one in asked})
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("axis", "named"), [("none", False), ("semantic", True)])
+def test_colours_of_the_semantic_axis_are_named_by_its_own_questions_alone(axis: str, named: bool) -> None:
+    """Even as what is not there: the axis judges policies that have never met these words."""
+    suite = TabletopSuite("target", [axis])
+    task = suite.tasks[0]
+    environment, rng = suite.environment(), np.random.default_rng(0)
+    environment.reset(suite.training_states(task, 2)[1])  # of the semantic axis: other words, usual colours
+    asked = {pair[0] for _ in range(300) if (pair := environment.questions(rng, 9).get("there"))}
+    assert any(colour in question for question in asked for colour in UNSEEN_COLOURS) is named
 
 
 @pytest.mark.sim

@@ -7,7 +7,7 @@ the shipped model learnt: x07 y12, the picture's sides in PLACES parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -47,10 +47,11 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class View2D:
-    """What a picture shows: things, and whether the gripper is open."""
+    """What a picture shows: things, and whether the gripper is open. colours: what may be asked for in vain."""
 
     things: list[Seen]
     gripper_open: bool
+    colours: Sequence[str] = tuple(COLOURS)
 
 
 Pair: TypeAlias = tuple[str, str]  # question and answer
@@ -64,7 +65,7 @@ def questions(view: View2D, rng: np.random.Generator, most: int) -> dict[str, Pa
     return dict(list(asked.items())[:most])
 
 
-def seen(world: World, paint: Painter) -> View2D:
+def seen(world: World, paint: Painter, colours: Sequence[str] = tuple(COLOURS)) -> View2D:
     """What a painter shows of a world. Two things of one name do not occur."""
     pixels, view, layout = paint.visible_pixels(world), world.embodiment.view, world.layout
     enough = VISIBLE_PIXELS * (paint.size / 64) ** 2
@@ -74,7 +75,7 @@ def seen(world: World, paint: Painter) -> View2D:
         if pixels.get(i, 0) >= enough and 0 <= u < 1 and 0 <= v < 1:
             distance = float(np.linalg.norm(world.position(i)[:2] - world.hand[:2]))
             things.append(Seen(thing.colour, thing.shape, (u, v), distance))
-    return View2D(things, world.finger_gap > 0.5)
+    return View2D(things, world.finger_gap > 0.5, colours)
 
 
 def project(view: View, seen_from: tuple[float, float, float], point: Float64) -> tuple[float, float]:
@@ -136,7 +137,7 @@ def there(view: View2D, rng: np.random.Generator) -> Pair | None:
     if thing is None or rng.random() < 0.5:
         return thing and (f"is there a {thing.name}?", "yes")
     names = {other.name for other in view.things}
-    colours = [colour for colour in COLOURS if f"{colour} {thing.shape}" not in names]
+    colours = [colour for colour in view.colours if f"{colour} {thing.shape}" not in names]
     shapes = [shape for shape in SHAPES if f"{thing.colour} {shape}" not in names]
     absent = [f"{rng.choice(colours)} {thing.shape}", f"{thing.colour} {rng.choice(shapes)}"]
     return f"is there a {rng.choice(absent)}?", "no"

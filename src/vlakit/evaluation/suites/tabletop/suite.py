@@ -12,8 +12,8 @@ import numpy as np
 from vlakit.errors import ConfigError, UnknownName, nearest
 from vlakit.evaluation.renderer import choose_backend
 from vlakit.evaluation.suite import InitialState, Step
-from vlakit.evaluation.suites.tabletop.axes import AXES, pairs_right
-from vlakit.evaluation.suites.tabletop.embodiment import Embodiment, load_embodiment
+from vlakit.evaluation.suites.tabletop.axes import AXES, UNSEEN_COLOURS, pairs_right
+from vlakit.evaluation.suites.tabletop.embodiment import COLOURS, Embodiment, load_embodiment
 from vlakit.evaluation.suites.tabletop.expert import expert
 from vlakit.evaluation.suites.tabletop.painter import painter
 from vlakit.evaluation.suites.tabletop.questions import questions, seen
@@ -101,7 +101,9 @@ class TabletopSuite:
 
     def environment(self) -> TabletopEnvironment:
         """A new slot."""
-        return TabletopEnvironment(self.embodiment, self.image_size, self.dataset)
+        unseen = () if "semantic" in self.axes else UNSEEN_COLOURS
+        named = [colour for colour in COLOURS if colour not in unseen]  # "is there a teal cube?" names it, too
+        return TabletopEnvironment(self.embodiment, self.image_size, self.dataset, named)
 
     def _split(self, task: str) -> tuple[str, str]:
         if task not in self.tasks:
@@ -111,12 +113,12 @@ class TabletopSuite:
 
 
 class TabletopEnvironment:
-    """One episode at a time: a compiled world, its goal and its credit so far."""
+    """One episode at a time: a compiled world, its goal and its credit so far. colours: what questions may ask for."""
 
     world: World
 
-    def __init__(self, embodiment: Embodiment, image_size: int, dataset: str) -> None:
-        self.embodiment, self.image_size, self.dataset = embodiment, image_size, dataset
+    def __init__(self, embodiment: Embodiment, image_size: int, dataset: str, colours: Sequence[str]) -> None:
+        self.embodiment, self.image_size, self.dataset, self.colours = embodiment, image_size, dataset, colours
         self.instruction, self.credit = "", 0.0
         self.painter = painter(image_size)
 
@@ -149,7 +151,7 @@ class TabletopEnvironment:
 
     def questions(self, rng: np.random.Generator, most: int) -> dict[str, tuple[str, str]]:
         """Kind -> question and answer, of `most` kinds, about what the camera shows now."""
-        return questions(seen(self.world, self.painter), rng, most)
+        return questions(seen(self.world, self.painter, self.colours), rng, most)
 
     def picture(self, size: int) -> UInt8:
         """The same moment, larger."""
