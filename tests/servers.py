@@ -72,6 +72,7 @@ def running(
     dialects: Sequence[str] = ("openpi",),
     cameras: Mapping[str, Any] | None = None,
     drain_s: float = 5,
+    generation: str = "",
 ) -> Iterator[dict[str, int]]:
     """dialect -> port of a server that answers; service_for: () -> Service, called in the server's own thread."""
     ports, ready, ended = Ports("127.0.0.1", dict.fromkeys(dialects, 0)).bind(), threading.Event(), threading.Event()
@@ -87,6 +88,8 @@ def running(
         state.update(loop=asyncio.get_running_loop(), stop=asyncio.Event())
         kinds: dict[str, Any] = {name: DIALECTS.get(name) for name in dialects}
         built = {n: kind(service, cameras_of(cameras, n, kind.cameras, service.facts)) for n, kind in kinds.items()}
+        if generation:
+            built["gr00t"].generation = generation
         await serve(service, built, ports, drain_s=drain_s, ready=told, stop=state["stop"])
 
     def thread() -> None:

@@ -17,7 +17,14 @@ from vlakit.files import write_atomically
 from vlakit.stats.paired import t_of_mean
 
 HERE = Path(__file__).resolve().parent
-ARMS = {("tiny", "1"): "never_asked", ("asked", "1"): "fine_tuned", ("tiny", "0"): "asked"}
+ARMS = {
+    ("asked", "tiny", "0"): "asked",
+    ("asked_known", "tiny", "0"): "asked_known",
+    ("", "tiny", "1"): "never_asked",
+    ("", "asked", "1"): "fine_tuned",
+    ("", "asked_known", "1"): "fine_tuned_known",
+}
+DEMONSTRATIONS = 400  # batches of them in an arm without questions
 REFERENCE = "fine_tuned"
 HEADER = ["arm", "mark", "seeds", "mean", "low", "high", "difference", "difference_low", "difference_high", "p"]
 
@@ -27,11 +34,17 @@ def main() -> None:
     shares: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     with (HERE / "results.csv").open(encoding="utf-8", newline="") as stream:
         for line in csv.DictReader(stream):
-            robot = f"{float(line['robot']):g}"
-            arm = ARMS.get((line["start"], robot), f"mixed_{robot}")
-            shares[arm, line["mark"]][line["seed"]] = int(line["right"]) / int(line["n"])
+            shares[arm_of(line), line["mark"]][line["seed"]] = int(line["right"]) / int(line["n"])
     lines = [[arm, mark, *numbers(of, shares.get((REFERENCE, mark), {}))] for (arm, mark), of in sorted(shares.items())]
     write_atomically(HERE / "summary.csv", csv_lines([HEADER, *lines]) + "\n")
+
+
+def arm_of(line: dict[str, str]) -> str:
+    """Of a row of results.csv: mixed_SHARE has the steps of the others, equal_SHARE the demonstrations."""
+    robot = f"{float(line['robot']):g}"
+    equal = round(float(robot) * int(line["steps"])) == DEMONSTRATIONS
+    asked = line["run"] if robot == "0" else ""
+    return ARMS.get((asked, line["start"], robot), f"{'equal' if equal else 'mixed'}_{robot}")
 
 
 def numbers(own: dict[str, float], reference: dict[str, float]) -> list[object]:

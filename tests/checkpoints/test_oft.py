@@ -56,7 +56,9 @@ def released(folder: Path, statistics: DatasetStatistics, head: str, *, film: bo
     (folder / "config.json").write_text(json.dumps(released_config(towers=2)))
     table = statistics_to_json(processor_of(statistics).statistics)
     (folder / "dataset_statistics.json").write_text(json.dumps(table))
-    (folder / SETTINGS).write_text(json.dumps({"chunk": CHUNK, "images": 2, "normalization": "bounds_q99"}))
+    settings = {"chunk": CHUNK, "images": 2, "normalization": "bounds_q99"}
+    settings |= {"head": head} if head == "parallel" else {}
+    (folder / SETTINGS).write_text(json.dumps(settings))
     model = read_description(folder).model
     torch.manual_seed(1)
     description = {**model.description, "head": head, "head_options": options_of(head), "film": film}
@@ -103,6 +105,8 @@ def _tower_file(folder: Path, network: Any) -> None:
     (folder / ADAPTER).mkdir()
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "target_modules": ["qkv", "fc1", "proj"]}
     (folder / ADAPTER / "adapter_config.json").write_text(json.dumps(config))
+    wrapped = "base_model.model.vision_backbone.vision_backbone.featurizer.blocks.0.attn.qkv.lora_A.weight"
+    save_file({wrapped: torch.zeros(RANK, 1)}, folder / ADAPTER / "adapter_model.safetensors")
 
 
 def same(network: Any, other: Any) -> None:
@@ -176,6 +180,11 @@ def _other_rank(folder: Path) -> None:
         ("l1", _twice, ("several steps", "action_head--7", "action_head--9")),
         ("diffusion", _without("noisy_action_projector--*"), ("without noisy_action_projector--*",)),
         ("diffusion", _without("action_head--*"), ("without action_head--*",)),
+        ("l1", _without("action_head--*"), ("without action_head--*", '"head": "parallel"')),
+        ("l1", _settings(head="parallel"), ("head is parallel in the settings, l1 in the files",)),
+        ("film", _without("*.pt", SETTINGS, f"{ADAPTER}/adapter_model.safetensors"), ("chunk", SETTINGS)),
+        ("film", _without("vision_backbone--*"), ("trained with FiLM", "vision_backbone--*")),
+        ("l1", _settings(film=True), ("film is True in the settings, False in the files",)),
         ("film", _without(f"{ADAPTER}/*"), ("adapter_config.json", "lora_alpha")),
         ("film", _other_rank, ("rank is 4", "[2]")),
     ],

@@ -36,6 +36,8 @@ WRONG = {
     "text for a number": ["ckpt=tiny", "timeout_s=soon"],
     "a queue and an ensemble": ["ckpt=tiny", "queue=2", "ensemble=0.1"],
     "a generation that is none": ["ckpt=tiny", "generation=n2"],
+    "no question in a second": ["ckpt=tiny", "rate=0"],
+    "fewer bits of an expert": ["policy=expert", "suite=tabletop_d0", "quantize=int8"],
 }
 
 
@@ -51,13 +53,16 @@ def test_what_cannot_be_served_is_said_before_a_weight_is_read(words: list[str])
         (["dialect=openpy"], "openpi"),
         (["dialect={openpi: 70000}"], "port 70000"),
         (["dialect=[openpi, openvla]"], "port 8000 is given twice"),
-        (["dialect={openpi: 1, openvla: 2}", "port=3"], "for 2 dialects"),
-        (["dialect={}"], "for 0 dialects"),
+        (["dialect={openpi: 1, openvla: 2}", "port=3"], "port=3 beside"),
+        (["dialect={openpi: 1}", "port=3"], "port=3 beside"),
+        (["dialect=[openpi, openvla]", "port=3"], "port=3 beside"),
+        (["dialect=[openpi, openpi]"], "each once"),
+        (["dialect={}"], "name one"),
     ],
 )
 def test_ports_and_dialects_that_cannot_be_are_said(words: list[str], what: str) -> None:
     with pytest.raises((ConfigError, UnknownName), match=what) as raised:
-        ports_of(verb_config("serve", [*words, *(["port=1"] if what == "for 0 dialects" else [])]))
+        ports_of(verb_config("serve", words))
     assert isinstance(raised.value, VlakitError)
 
 
@@ -71,14 +76,28 @@ def test_each_dialect_has_the_port_where_its_own_client_looks() -> None:
 
 def test_cameras_are_as_given_else_as_the_dialects_client_names_them_else_their_own_name() -> None:
     facts, usual = Facts("x", ("primary", "wrist", "left")), {"primary": "image", "wrist": "wrist_image"}
-    assert cameras_of(None, "a", usual, facts) == {"primary": "image", "wrist": "wrist_image", "left": "left"}
-    assert cameras_of({"primary": "front"}, "a", usual, facts)["primary"] == "front"
-    assert cameras_of({"a": {"left": "l"}, "b": {"left": "r"}}, "a", usual, facts)["left"] == "l"
+    assert cameras_of(None, "openvla", usual, facts) == {"primary": "image", "wrist": "wrist_image", "left": "left"}
+    assert cameras_of({"primary": "front"}, "openvla", usual, facts)["primary"] == "front"
+    assert cameras_of({"openvla": {"left": "l"}, "openpi": {"left": "r"}}, "openvla", usual, facts)["left"] == "l"
     with pytest.raises(ConfigError, match="no camera 'primry'") as raised:
-        cameras_of({"primry": "front"}, "a", usual, facts)
+        cameras_of({"primry": "front"}, "openvla", usual, facts)
     assert "primary" in raised.value.do
     with pytest.raises(ConfigError, match="two cameras of the policy look at 'image'"):
-        cameras_of({"left": "image"}, "a", usual, facts)
+        cameras_of({"left": "image"}, "openvla", usual, facts)
+    with pytest.raises(UnknownName, match="openpii"):
+        cameras_of({"openpii": {"left": "l"}}, "openvla", usual, facts)
+    for wrong in ({"left": None}, {"openvla": {"left": "l"}, "primary": "image"}):
+        with pytest.raises((ConfigError, UnknownName)):
+            cameras_of(wrong, "openvla", usual, facts)
+
+
+def test_the_first_camera_is_the_clients_main_one_whatever_it_is_called() -> None:
+    aloha = Facts("x", ("primary", "left_wrist", "right_wrist"))
+    assert list(cameras_of(None, "starvla", {"primary": "0", "wrist": "1"}, aloha).values()) == ["0", "1", "2"]
+    droid = Facts("x", ("exterior", "wrist"))
+    usual = {"primary": "observation/image", "wrist": "observation/wrist_image"}
+    assert list(cameras_of(None, "openpi", usual, droid).values()) == list(usual.values())
+    assert cameras_of(None, "gr00t", {}, droid) == {"exterior": "exterior", "wrist": "wrist"}
 
 
 def test_a_queue_longer_than_the_chunk_is_refused() -> None:

@@ -104,6 +104,7 @@ class Fixture:
         settings = {**self.settings, "images": variant.images}
         settings |= {} if variant.proprio else {"proprio_dim": 0}
         settings |= {"diffusion_steps": variant.steps} if variant.steps else {}
+        settings |= {"head": "parallel"} if not list(place.glob("action_head--*")) else {}
         (place / "oft.json").write_text(json.dumps(settings))
         (place / "lora_adapter").mkdir()
         adapter = {"r": self.settings["lora_rank"], "lora_alpha": self.settings["lora_alpha"], "peft_type": "LORA"}

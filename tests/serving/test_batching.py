@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_a_client_that_has_long_been_idle_is_not_waited_for(monkeypatch: pytest.
     async def one_after_the_other() -> tuple[float, float]:
         service = service_of(limits=Limits(rows=4, wait_ms=600))
         worker = asyncio.create_task(service.batcher.run())
-        with service.client() as idle, service.client() as busy:
+        with service.client("idle") as idle, service.client("busy") as busy:
             await service.ask("t", "idle", idle, question("once"))
             soon = await timed(service, busy)
             monkeypatch.setattr("vlakit.serving.batching.LATELY_S", 0.0)
@@ -194,13 +195,13 @@ def test_a_policy_with_a_memory_has_a_row_a_client_and_hears_of_each_episode() -
 
     async def episodes() -> list[Any]:
         worker = asyncio.create_task(service.batcher.run())
-        with service.client() as one, service.client() as two:
+        with service.client("one") as one, service.client("two") as two:
             await asyncio.gather(*(service.ask("t", str(s.number), s, question("w" * s.number)) for s in (one, two)))
             two.reset()
             await service.ask("t", "2", two, question("ww"))
             refused = []
             try:
-                with service.client():
+                with service.client("three"):
                     pass
             except Busy as error:
                 refused.append(error)
@@ -211,3 +212,38 @@ def test_a_policy_with_a_memory_has_a_row_a_client_and_hears_of_each_episode() -
     assert policy.resets == [0, 1, 1]
     assert policy.batches == [["w", "ww"], ["ww", "ww"]]
     assert len(refused) == 1
+
+
+def test_questions_behind_an_earlier_one_of_their_own_client_are_few_and_wait_no_longer_than_others() -> None:
+    """Where an answer depends on those before, they go one after the other."""
+    policy = Mean()
+    policy.gate.clear()
+    service = service_of(PolicySubject(policy, FACTS), memory=Memory(queue=3), limits=Limits(queue=4, timeout_s=1))
+    threading.Timer(4, policy.gate.set).start()
+    results = asyncio.run(answered(service, [("a", question("w")) for _ in range(12)]))
+    assert [type(result) for result in results] == [Busy] * 12
+    assert sum("questions are waiting" in str(result) for result in results) >= 7
+    assert sum("no answer within 1 s" in str(result) for result in results) >= 3
+
+
+def test_a_row_of_a_client_that_has_been_silent_for_long_is_given_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = service_of(memory=Memory(queue=2), rows=1)
+    with service.named("gone"):
+        pass
+    with pytest.raises(Busy), service.client("other"):
+        pass
+    monkeypatch.setattr("vlakit.serving.service.IDLE_S", -1.0)
+    with service.client("other") as session:
+        assert session.row == 0
+
+
+def test_sessions_beside_a_connection_end_with_it() -> None:
+    service = service_of(memory=Memory(queue=2), rows=3)
+    with service.client("anna"):
+        for n in (1, 2):
+            with service.named(f"anna/{n}"):
+                pass
+        with pytest.raises(Busy), service.client("ben"):
+            pass
+    with service.client("ben"), service.client("cleo"), service.client("dora") as last:
+        assert last.row == 2

@@ -21,6 +21,7 @@ from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Observation
 from vlakit.serving.clients.base import RemoteFailed
+from vlakit.serving.dialects.openpi import OpenPi
 from vlakit.serving.remote import CLIENTS, remote_actor
 from vlakit.serving.subjects import ExpertSubject, Facts, PolicySubject, RecordedSubject, trained_subject
 
@@ -103,6 +104,50 @@ def test_every_client_sends_what_the_robot_knows_of_itself(dialect: str) -> None
         asking.close()
     assert len(felt) == 1
     np.testing.assert_array_equal(felt[0], pose)
+
+
+@pytest.mark.parametrize("generation", ["", "n1.5"])
+@pytest.mark.parametrize("dialect", URL)
+def test_no_client_carries_frames_of_one_episode_into_the_next(dialect: str, generation: str) -> None:
+    """Though the words are the same ones."""
+    shades: list[list[float]] = []
+
+    class Looks(Mean):
+        window = 2
+
+        def act(self, observations: Any) -> Any:
+            shades.extend([one.images["primary"].mean(axis=(1, 2, 3)).tolist() for one in observations])
+            return super().act(observations)
+
+    if generation and dialect != "gr00t":
+        pytest.skip("of GR00T's clients alone")
+    facts = Facts("looks", shape=(3, 7), datasets=("fake_dots",), picture=(64, 64), window=2)
+    warm = PolicySubject(Looks(), facts)
+    warm.warm_up = lambda rows: None  # pyright: ignore[reportAttributeAccessIssue]
+    with running(lambda: service_of(warm), [dialect], generation=generation) as ports:
+        client: Any = CLIENTS.get(dialect)
+        asking = client(URL[dialect].format(ports[dialect]), {"primary": client.cameras["primary"]}, None, 60)
+        for shade in (10, 200):
+            asking.begin()
+            asking.ask(Observation.of(np.full((64, 64, 3), shade, np.uint8), "lift red cube", "fake_dots"))
+        asking.close()
+    assert shades == [[10, 10], [200, 200]]
+
+
+@pytest.mark.parametrize("actions", [[[1, 2], [3]], [], "no", {"a": 1}])
+def test_an_answer_that_nobody_understands_fails_its_episode(actions: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenPi, "_answer", lambda *_: _soon(actions))
+    suite = FakeSuite()
+    with running(service_of, ["openpi"]) as ports:
+        actor = remote_actor(URL["openpi"].format(ports["openpi"]), "openpi")
+        (record,) = rollout(suite, actor, states_of(suite, 1)[:1], Options(1))
+        actor.close()
+    assert record.error is not None
+    assert "the server" in record.error
+
+
+async def _soon(value: Any) -> Any:
+    return value
 
 
 def test_the_scripted_expert_is_served_as_the_twin_of_each_clients_world() -> None:

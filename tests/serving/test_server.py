@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, cast
 
+import msgpack
 import numpy as np
 import pytest
 from servers import FACTS, Mean, frames, running, service_of
@@ -162,6 +164,53 @@ def test_a_queue_over_http_is_a_clients_own_and_reset_empties_it() -> None:
         after = [first("anna"), first("anna")]
     steps = np.round((np.array([*anna, *after]) - anna[0]) * 100).astype(int).tolist()
     assert steps == [0, 1, 0, 2, 0, 0, 1]
+
+
+def test_a_reset_empties_the_queue_of_every_row_that_a_client_asks_for() -> None:
+    async def planned() -> list[bool]:
+        service, seen = service_of(memory=Memory(queue=3)), []
+        for turn in ("before", "after"):
+            for name in ("anna", "anna/1", "ann"):
+                with service.named(name) as session:
+                    seen.append(session.planned() is not None)
+                    if turn == "before":
+                        session.answer(np.zeros((3, 7), np.float32))
+            service.reset("anna")
+        return seen
+
+    assert asyncio.run(planned()) == [False] * 3 + [False, False, True]
+
+
+@pytest.mark.parametrize("rate", [0.5, 1.0])
+def test_the_first_question_is_answered_however_few_a_second_are_allowed(rate: float) -> None:
+    with running(lambda: service_of(guard=Guard(rate=rate)), ["openvla", "starvla"]) as ports:
+        assert [post(ports["openvla"], to_json(ASKED).encode())[0] for _ in range(2)] == [200, 429]
+        with talking(ports["starvla"]) as talk:
+            talk.recv()
+            example = {"image": [np.zeros((8, 8, 3), np.uint8)], "lang": "lift"}
+            talk.send(pack({"examples": [example] * 3}, "bytes"))
+            assert unpack(cast(bytes, talk.recv(timeout=30)))[0]["data"]["actions"].shape == (3, 3, 7)
+
+
+def test_half_a_character_is_refused_in_words_and_the_page_lives_on() -> None:
+    with running(service_of, ["openvla"]) as ports:
+        for wrong in ({**ASKED, "instruction": "put \ud800 it"}, {"\ud800": ASKED["image"], "instruction": "lift"}):
+            code, said = post(ports["openvla"], to_json(wrong).encode())
+            assert (code, "error" in said) == (400, True)
+        assert get(ports["openvla"], "/live")[0] == 200
+
+
+@pytest.mark.parametrize(("dialect", "number"), [("vla_eval", {"seq": 77}), ("starvla", {"request_id": "abc"})])
+def test_an_error_keeps_the_number_of_a_question_whose_array_is_refused(dialect: str, number: dict[str, Any]) -> None:
+    evil = {b"__ndarray__": True, b"data": b"x" * 8, b"dtype": "|O", b"shape": [1]}
+    asked = {"type": "observation" if dialect == "vla_eval" else "infer", "payload": {"images": evil}, **number}
+    with running(service_of, [dialect]) as ports, talking(ports[dialect]) as talk:
+        if dialect == "starvla":
+            talk.recv()
+        talk.send(msgpack.packb(asked))
+        said = unpack(cast(bytes, talk.recv(timeout=30)))[0]
+    assert said.items() >= number.items()
+    assert said["type"] == "error" or said["status"] == "error"
 
 
 def test_a_port_in_use_is_said_before_anything_is_loaded_and_none_is_kept() -> None:

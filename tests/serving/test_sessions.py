@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ CHUNK = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 def question(shade: int, words: str = "lift the pot", frames: int = 1) -> Question:
     return Question(
-        {"primary": np.full((frames, 2, 2, 3), shade, np.uint8)}, words, None, np.full(2, shade, np.float32)
+        {"primary": np.full((frames, 2, 2, 3), shade, np.uint8)}, words, None, np.full((frames, 2), shade, np.float32)
     )
 
 
@@ -42,6 +44,15 @@ def test_a_client_that_keeps_the_history_itself_is_taken_at_its_word() -> None:
     assert session.observe(question(1, frames=3)).images["primary"].shape[0] == 3
     with pytest.raises(Refused, match=r"\[2\] frames"):
         session.observe(question(1, frames=2))
+
+
+def test_a_history_of_the_clients_own_brings_its_poses() -> None:
+    session, whole = Session(Memory(window=3), 0), question(1, frames=3)
+    assert whole.proprio is not None
+    moving = replace(whole, proprio=whole.proprio + np.arange(3, dtype=np.float32)[:, None])
+    assert np.array_equal(session.observe(moving).proprio, moving.proprio)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(Refused, match="proprio of 1 moments"):
+        session.observe(replace(whole, proprio=whole.proprio[:1]))
 
 
 def test_a_queue_hands_out_so_many_actions_and_then_asks_again() -> None:

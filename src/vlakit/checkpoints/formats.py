@@ -163,7 +163,7 @@ def _adapter(path: Path, options: LoadOptions) -> Loaded:
 def _hugging_face(path: Path, options: LoadOptions) -> Loaded:
     description = read_description(path)
     parts = oft.parts_of(path)
-    if parts or (path / oft.SETTINGS).is_file():
+    if parts or any((path / mark).is_file() for mark in oft.MARKS):
         description = oft.described(path, parts, description)
     card = _card(description, description.statistics or {}, _contract_in(path))
     if (path / QUANTIZED).is_file():

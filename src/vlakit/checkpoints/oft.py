@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, check_plain
+from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_plain
 from vlakit.checkpoints.hf_config import OWN_KEY, HfDescription, read_table
 from vlakit.checkpoints.weights import INDEX, SINGLE, load_pickled
 from vlakit.errors import CheckpointMismatch, nearest
@@ -26,6 +27,7 @@ from vlakit.processing.settings import TokenSettings
 
 SETTINGS = "oft.json"
 ADAPTER = "lora_adapter"
+MARKS = (SETTINGS, f"{ADAPTER}/{ADAPTER_CONFIG}")  # files that no other checkpoint has
 PARTS = ("action_head", "proprio_projector", "noisy_action_projector", "vision_backbone")
 CAMERAS = {1: ("primary",), 2: ("primary", "wrist"), 3: ("primary", "left_wrist", "right_wrist")}
 _STEPS = {"train_steps": "diffusion_steps_train", "steps": "diffusion_steps"}  # of the head: in oft.json
@@ -64,11 +66,20 @@ def described(folder: Path, parts: Mapping[str, Path], plain: HfDescription) -> 
     head, options = _head(sizes, folder)
     proprio = sizes["proprio_projector"]["fc1.weight"][1] if "proprio_projector" in sizes else 0
     film = any(".scale.weight" in name for name in sizes.get("vision_backbone", {}))
+    if not film and _trained_with_film(folder):
+        what = "an OpenVLA-OFT checkpoint trained with FiLM and without vision_backbone--*, where its towers are"
+        raise CheckpointMismatch(what, where=str(folder), do="copy it too: those of the merged model are untuned")
     if OWN_KEY in read_table(folder / "config.json"):  # vlakit's own export says the rest itself
         settings = {"action_dim": options.get("action_size"), "proprio_dim": plain.processor.proprio}
         processor, model = plain.processor, plain.model
     else:
         settings = _settings(folder)
+        if "action_head" not in parts and settings.get("head") != "parallel":
+            raise CheckpointMismatch(
+                "an OpenVLA-OFT checkpoint without action_head--*",
+                where=str(folder),
+                do=f'copy it; for tokens in parallel, which need none, write "head": "parallel" into {SETTINGS}',
+            )
         processor = _processor(settings, plain.processor, proprio, folder)
         steps = {ours: settings[key] for ours, key in _STEPS.items() if head == "diffusion" and key in settings}
         model = replace(plain.model, head=head, film=film, head_options=options | steps)
@@ -78,7 +89,7 @@ def described(folder: Path, parts: Mapping[str, Path], plain: HfDescription) -> 
         "head": head if options else None,
         "film": film,
     }
-    stored = {**settings, "head": model.head, "film": model.film}
+    stored = {"head": model.head, "film": model.film, **settings}
     wrong = [key for key, value in stated.items() if value is not None and stored.get(key, value) not in (None, value)]
     if wrong:
         raise CheckpointMismatch(
@@ -104,6 +115,15 @@ def tensors_of(
             yield from _towers(file, folder)
         else:
             yield from ((f"{part}.{name}", tensor) for name, tensor in _stored(file).items())
+
+
+def _trained_with_film(folder: Path) -> bool:
+    """Whether the adapter's tensors are named through FiLM's wrapper of the towers."""
+    file = folder / ADAPTER / ADAPTER_WEIGHTS[0]
+    if not file.is_file():
+        return False
+    with safe_open(file, "pt") as stored:
+        return any("vision_backbone.vision_backbone." in name for name in stored.keys())  # noqa: SIM118  no mapping
 
 
 def _stored(file: Path) -> dict[str, Tensor]:
@@ -223,6 +243,8 @@ def write_settings(folder: Path, model: VLASettings, processor: TokenSettings) -
         "images": len(processor.cameras),
         "cameras": list(processor.cameras),
         "normalization": processor.normalization,
+        "head": model.head,
+        "film": model.film,
     }
     content |= {key: model.head_options[ours] for ours, key in _STEPS.items() if ours in model.head_options}
     (folder / SETTINGS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from vlakit.cli.configuration import parse_overrides, to_plain, verb_config
 from vlakit.cli.here import check_device, check_writable
 from vlakit.cli.output import check_format, emit, request_of
 from vlakit.cli.planning import keep_plans, planned, plans_of, plans_text
-from vlakit.cli.policies import home_of, load_policy
+from vlakit.cli.policies import check_weights, home_of, load_policy
 from vlakit.cli.progress import success_bar
 from vlakit.cli.suites import split_words, suite_settings
 from vlakit.compare.grids import Grid, aligned
@@ -129,6 +129,10 @@ def evaluate_as_configured(cfg: Mapping[str, Any], suite_words: Sequence[str] = 
     settings = suite_settings(cfg["suite"], suite_words)
     if cfg["policy"] is not None and cfg["ckpt"] is not None:
         raise ConfigError("ckpt and policy are both given", where="command line", do="give one of them")
+    check_weights(cfg)
+    for key in ("url", "cameras", "token"):
+        if cfg[key] is not None and cfg["policy"] != "remote":
+            raise ConfigError(f"{key}= is of a server, and none is asked", where="command line", do="add policy=remote")
     suite, request = _asked(cfg, settings)
     out = check_writable(cfg["out"] or _default_out(cfg, suite))
     policy = subject_named(cfg)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlakit.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
@@ -38,6 +40,13 @@ def load_policy(cfg: Mapping[str, Any], dtype: torch.dtype | None = None, *, act
             cuda_graphs=cfg.get("cuda_graphs", False),
         ),
     )
+
+
+def check_weights(cfg: Mapping[str, Any]) -> None:
+    """Raise ConfigError for numbers of weights where no checkpoint has any."""
+    if cfg["ckpt"] is None and cfg["quantize"] != "none":
+        do = "name ckpt=, or quantize where the policy is served"
+        raise ConfigError(f"quantize={cfg['quantize']}, and no checkpoint", where="command line", do=do)
 
 
 def policy_of(cfg: DictConfig, processor: Processor | None = None) -> PolicyModule:

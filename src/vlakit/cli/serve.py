@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vlakit.cli.configuration import verb_config
-from vlakit.cli.policies import load_policy
+from vlakit.cli.here import check_device
+from vlakit.cli.policies import check_weights, load_policy
 from vlakit.cli.suites import split_words, suite_settings
 from vlakit.errors import ConfigError, PartMissing, UnknownName, nearest
 
@@ -65,6 +66,8 @@ def check_request(cfg: Mapping[str, Any]) -> None:
     """Raise ConfigError for values that do not go together, before weights are read; each alone: cli.key_groups."""
     if (cfg["ckpt"] is None) == (cfg["policy"] is None):
         raise ConfigError("one of ckpt and policy is served", where="command line", do="ckpt=CKPT, or policy=expert")
+    check_device(cfg["device"])
+    check_weights(cfg)
     if cfg["policy"] is not None:
         needed = {"expert": "suite", "recorded": "recording"}[cfg["policy"]]
         if cfg[needed] is None:
@@ -81,9 +84,11 @@ def ports_of(cfg: Mapping[str, Any]) -> Ports:
 
     wanted = cfg["dialect"]
     names = list(wanted) if isinstance(wanted, Mapping | list) else [wanted]
-    if not names or (cfg["port"] is not None and len(names) > 1):
+    if len(set(names)) != max(len(names), 1):
+        raise ConfigError(f"dialect={names}", where="command line", do="name one, or each once")
+    if cfg["port"] is not None and (isinstance(wanted, Mapping) or len(names) > 1):
         raise ConfigError(
-            f"port={cfg['port']} for {len(names)} dialects",
+            f"port={cfg['port']} beside dialect={wanted}",
             where="command line",
             do="dialect={openvla: 8000, gr00t: 5555}",
         )
@@ -144,6 +149,8 @@ def dialects_of(cfg: Mapping[str, Any], service: Service, names: Sequence[str]) 
             known = ", ".join(facts.datasets)
             what = f"no client of {name} says whose statistics apply, and the checkpoint has several"
             raise ConfigError(what, where="dataset", do=f"add dataset=NAME, one of {known}")
+        if name == "openvla" and not service.memory.stateless:
+            log.warning("openvla: clients at one address are one client, unless each says its own X-Client-Id")
         built[name] = kind(service, cameras_of(cfg["cameras"], name, kind.cameras, service.facts))
         if name == "gr00t":
             built[name].generation = cfg["generation"]
@@ -151,15 +158,29 @@ def dialects_of(cfg: Mapping[str, Any], service: Service, names: Sequence[str]) 
 
 
 def cameras_of(given: Mapping[str, Any] | None, dialect: str, usual: Mapping[str, str], facts: Facts) -> dict[str, str]:
-    """Camera of the policy -> key of the dialect: as given, else as the dialect's own client says it, else its name."""
+    """Camera of the policy -> key of the dialect: as given, else as the dialect's own client says it, else its name.
+
+    The policy's first camera is the client's main one, whatever it is called. Raises ConfigError, UnknownName.
+    """
+    from vlakit.serving.server import DIALECTS
+
     mapping: Mapping[str, Any] = given or {}
     if any(isinstance(value, Mapping) for value in mapping.values()):
+        for name in mapping:
+            DIALECTS.get(name)
         mapping = mapping.get(dialect) or {}
+    empty = [name for name, key in mapping.items() if not isinstance(key, str | int)]
+    if empty:
+        what = f"{empty[0]!r} has the key {mapping[empty[0]]!r}"
+        raise ConfigError(what, where="cameras", do="give a key of the dialect, or leave it out")
     unknown = [name for name in mapping if name not in facts.cameras]
     if unknown:
         what = f"the policy has no camera {unknown[0]!r}"
         raise ConfigError(what, where=f"cameras of dialect {dialect}", do=nearest(str(unknown[0]), facts.cameras))
-    keys = {name: str(mapping.get(name, usual.get(name, name))) for name in facts.cameras}
+    numbered = usual.get("primary", "").isdigit()
+    named = {name: str(place) if numbered else name for place, name in enumerate(facts.cameras)}
+    named |= {name: usual["primary"] for name in facts.cameras[:1] if usual}
+    keys = {name: str(mapping.get(name, usual.get(name, named[name]))) for name in facts.cameras}
     twice = [key for key in keys.values() if list(keys.values()).count(key) > 1]
     if twice:
         what = f"two cameras of the policy look at {twice[0]!r}"

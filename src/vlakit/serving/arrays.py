@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import msgpack
@@ -101,6 +102,14 @@ def unpack(data: bytes) -> tuple[Any, str | None]:
     except Exception as error:  # msgpack has five families of them; none of them is a message
         raise Refused(f"no msgpack: {error}"[:200], where="message", do="send one msgpack message") from error
     return value, met[-1] if met else None
+
+
+def outline(data: bytes) -> dict[Any, Any]:
+    """A msgpack dict with its arrays as they were sent, for what a refused message still says; {} for anything else."""
+    with suppress(Exception):  # see unpack
+        value = msgpack.unpackb(data, raw=False)
+        return value if isinstance(value, dict) else {}
+    return {}
 
 
 def pack(value: Any, codec: str) -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TypeAlias
@@ -59,6 +59,7 @@ class Batcher:
         self.batches: list[int] = []  # sizes of those since somebody looked
         self._asked: dict[str, float] = {}  # client -> when it asked last
         self._took_s = 0.0
+        self._queueing = 0  # questions behind an earlier one of their own client
         self._waiting: list[Ask] = []
         self._running: list[Ask] = []
         self._arrived = asyncio.Event()
@@ -67,14 +68,30 @@ class Batcher:
     @property
     def load(self) -> int:
         """Questions that wait."""
-        return len(self._waiting)
+        return len(self._waiting) + self._queueing
+
+    @asynccontextmanager
+    async def turn(self, session: Session) -> AsyncIterator[None]:
+        """A client's questions one after the other, where an answer depends on those before. Raises Busy."""
+        self._check_room()
+        self._queueing += 1
+        try:
+            async with asyncio.timeout(self.limits.timeout_s):
+                await session.lock.acquire()
+        except TimeoutError as error:
+            raise self._late() from error
+        finally:
+            self._queueing -= 1
+        try:
+            yield
+        finally:
+            session.lock.release()
 
     async def submit(self, client: str, session: Session, observation: Observation) -> Float32:
         """The chunk (H, A) for one question. Raises Busy, and what the policy raised."""
         if self.draining:
             raise Busy(ENDING, where="server", do="ask another, or later")
-        if len(self._waiting) >= self.limits.queue:
-            raise Busy(f"{len(self._waiting)} questions are waiting", where="queue", do="ask again in a moment")
+        self._check_room()
         self._asked[client] = perf_counter()
         ask = Ask(client, session, observation, asyncio.get_running_loop().create_future())
         self._waiting.append(ask)
@@ -82,9 +99,15 @@ class Batcher:
         try:
             return await asyncio.wait_for(ask.answer, self.limits.timeout_s)
         except TimeoutError as error:
-            raise Busy(
-                f"no answer within {self.limits.timeout_s:g} s", where="timeout_s", do="ask again, or fewer at a time"
-            ) from error
+            raise self._late() from error
+
+    def _check_room(self) -> None:
+        if self.load >= self.limits.queue:
+            raise Busy(f"{self.load} questions are waiting", where="queue", do="ask again in a moment")
+
+    def _late(self) -> Busy:
+        what = f"no answer within {self.limits.timeout_s:g} s"
+        return Busy(what, where="timeout_s", do="ask again, or fewer at a time")
 
     async def run(self) -> None:
         """Answer until cancelled."""

@@ -32,7 +32,7 @@ class Unauthorized(VlakitError):
 
 @dataclass(frozen=True)
 class Question:
-    """One moment. images: camera of the policy -> (T, H, W, 3) uint8; proprio (P,) float32, its units the dataset's."""
+    """One moment. images: camera of the policy -> (T, H, W, 3) uint8; proprio (T, P) float32 in the dataset's units."""
 
     images: Mapping[str, UInt8]
     instruction: str
@@ -88,10 +88,11 @@ class Asked:
         if value is None:
             raise Refused("no proprio", where=self.proprio_key, do=f"send {self.proprio} numbers")
         array = np.asarray(value)
-        if array.dtype.kind not in "iuf" or array.size != self.proprio or not np.isfinite(array).all():
+        rows = array.reshape(-1, array.shape[-1] if array.ndim == 2 else array.size or 1)
+        if array.dtype.kind not in "iuf" or rows.shape[1] != self.proprio or not np.isfinite(array).all():
             what = f"proprio {array.shape} {array.dtype} where {self.proprio} finite numbers are taken"
             raise Refused(what, where=self.proprio_key, do=f"send {self.proprio} numbers in the dataset's units")
-        return array.reshape(-1).astype(np.float32)
+        return rows.astype(np.float32)
 
     def _tell(self, keys: list[str]) -> None:
         """Warn once of each picture that nobody asked for."""
@@ -107,6 +108,8 @@ def instruction_of(value: Any) -> str:
         raise Refused("no instruction", where=f"instruction {value!r}"[:100], do="say in words what to do")
     if len(value) > MAX_WORDS:
         raise Refused(f"an instruction of {len(value)} characters", where="instruction", do=f"at most {MAX_WORDS}")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise Refused("an instruction with half a character", where="instruction", do="send text that is valid UTF-8")
     return value
 
 

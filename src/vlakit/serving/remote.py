@@ -24,6 +24,7 @@ CLIENTS: Registry[Client] = Registry(
         "starvla": "vlakit.serving.clients.starvla:StarVlaClient",
     },
 )
+ODD = (TypeError, ValueError, AttributeError, LookupError)  # what reading somebody else's answer raises
 log = logging.getLogger(__name__)
 
 
@@ -52,7 +53,7 @@ class RemoteActor:
                 if slot not in self._clients:
                     self._clients[slot] = self.connect()
                 self._clients[slot].begin()
-            except RemoteFailed as error:  # the episode will say so when it asks
+            except (VlakitError, *ODD) as error:  # the episode will say so when it asks
                 log.warning("slot %d: %s", slot, error)
                 self._drop(slot)
 
@@ -80,6 +81,9 @@ class RemoteActor:
             if ENDING in error.what:
                 raise self._gone(error) from error
             return Failure(f"the server: {error.what}")
+        except ODD as error:
+            self._drop(slot)
+            return Failure(f"the server's answer is not understood: {type(error).__name__}: {error}"[:300])
 
     def _connect_again(self, slot: int) -> None:
         try:
@@ -105,4 +109,12 @@ def remote_actor(
     if not isinstance(url, str) or "://" not in url:
         raise ConfigError(f"url={url}", where="command line", do="write url=ws://HOST:PORT, http:// or tcp://")
     chosen = {name: str(key) for name, key in (cameras or {"primary": kind.cameras["primary"]}).items()}
-    return RemoteActor(lambda: kind(url, chosen, token, timeout_s), f"{dialect} {url}")
+
+    def connect() -> Client:
+        try:
+            return kind(url, chosen, token, timeout_s)
+        except ODD as error:
+            what = f"no {dialect} server: what it says of itself is not understood ({type(error).__name__}: {error})"
+            raise RemoteFailed(what[:300], where=url, do="name its dialect=") from error
+
+    return RemoteActor(connect, f"{dialect} {url}")

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -44,7 +44,7 @@ class _Client:
     """A client as its rate is counted: questions that it may still ask, and since when it was reckoned."""
 
     allowance: float
-    since: float = field(default_factory=perf_counter)
+    since: float
 
 
 class Service:
@@ -77,7 +77,7 @@ class Service:
         return Asked(cameras, facts.datasets, facts.dataset, facts.proprio, proprio_key)
 
     @contextmanager
-    def client(self) -> Iterator[Session]:
+    def client(self, name: str) -> Iterator[Session]:
         """The session of one connection. Raises Busy where there is no room for another."""
         if self.batcher.clients >= self.guard.clients:
             raise Busy(f"{self.guard.clients} clients are connected", where="server", do="disconnect one")
@@ -88,6 +88,8 @@ class Service:
         finally:
             self.batcher.clients -= 1
             self._forget(session)
+            for beside in self._beside(name):  # sessions of questions that came with others
+                self._forget(self._named.pop(beside)[0])
 
     @contextmanager
     def named(self, name: str) -> Iterator[Session]:
@@ -99,21 +101,31 @@ class Service:
             finally:
                 self._forget(session)
             return
-        now = perf_counter()
-        while self._named and (len(self._named) >= SESSIONS or now - next(iter(self._named.values()))[1] > IDLE_S):
-            self._forget(self._named.popitem(last=False)[1][0])
+        self._forget_idle(SESSIONS - 1)
         session = self._named.pop(name, (None, 0.0))[0] or self._session()
-        self._named[name] = session, now
+        self._named[name] = session, perf_counter()
         yield session
 
-    async def ask(self, dialect: str, client: str, session: Session, question: Question) -> Float32:
-        """The actions (T, A) for one question, to the bit the policy's. Raises Refused, Busy, PolicyFailed, ..."""
+    def reset(self, name: str) -> None:
+        """An episode of a client without a connection begins, whatever rows it has."""
+        for one in (name, *self._beside(name)):
+            with self.named(one) as session:
+                session.reset()
+
+    async def ask(
+        self, dialect: str, client: str, session: Session, question: Question, *, counts: bool = True
+    ) -> Float32:
+        """The actions (T, A) for one question, to the bit the policy's. Raises Refused, Busy, PolicyFailed, ...
+
+        counts: towards the client's rate; False for questions that came in one message with another.
+        """
         began = perf_counter()
-        self._check_rate(client)
+        if counts:
+            self._check_rate(client)
         if self.memory.stateless and not self.facts.remembers and session.row is None:
             answer = await self._answer(client, session, question)
         else:
-            async with session.lock:
+            async with self.batcher.turn(session):
                 answer = await self._answer(client, session, question)
         self.metrics.answered(dialect, question, answer, perf_counter() - began)
         return answer
@@ -129,7 +141,8 @@ class Service:
         self.metrics.refused(dialect, type(error).__name__)
         if isinstance(error, VlakitError):
             parts = [error.what, error.where and f"in: {error.where}", error.do and f"do: {error.do}"]
-            return "; ".join(part for part in parts if part)
+            said = "; ".join(part for part in parts if part)
+            return said.encode(errors="replace").decode()  # a question's own words may be no text that can be sent
         log.exception("a question raised", exc_info=error)
         return f"the server raised {type(error).__name__}"
 
@@ -171,7 +184,17 @@ class Service:
             return planned
         return session.answer(await self.batcher.submit(client, session, observation))
 
+    def _beside(self, name: str) -> list[str]:
+        return [one for one in self._named if one.startswith(f"{name}/")]
+
+    def _forget_idle(self, most: int = SESSIONS) -> None:
+        """Of clients without a connection: those that have not asked for long, and the oldest of more than `most`."""
+        past = perf_counter() - IDLE_S
+        while self._named and (len(self._named) > most or next(iter(self._named.values()))[1] < past):
+            self._forget(self._named.popitem(last=False)[1][0])
+
     def _session(self) -> Session:
+        self._forget_idle()
         if self._free is not None and not self._free:
             raise Busy("every row of the batch has its client", where="rows", do="disconnect one, or serve more rows")
         row = None if self._free is None else self._free.pop(0)
@@ -188,7 +211,7 @@ class Service:
         if self.guard.rate is None:
             return
         now, burst = perf_counter(), max(1.0, self.guard.rate)
-        one = self._rates.pop(client, None) or _Client(burst)
+        one = self._rates.pop(client, None) or _Client(burst, now)
         one.allowance = min(burst, one.allowance + (now - one.since) * self.guard.rate)
         one.since = now
         self._rates[client] = one

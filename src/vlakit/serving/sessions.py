@@ -59,14 +59,17 @@ class Session:
         self.instruction = question.instruction
         size = self.memory.window
         frames = {len(images) for images in question.images.values()}
+        moments = size if question.proprio is None else len(question.proprio)
+        if moments != size and {moments} != frames:
+            raise Refused(f"proprio of {moments} moments", where="proprio", do=f"send one of each frame, or all {size}")
         if frames == {size} and size > 1:  # the client keeps the history itself
-            return _observation(question, question.images, None if question.proprio is None else [question.proprio])
+            return _observation(question, question.images, question.proprio)
         if frames != {1}:
             raise Refused(f"{sorted(frames)} frames of a camera", where="pictures", do=f"send 1, or all {size}")
         self._remember(question, size)
         images = {name: np.concatenate([one[name] for one in self._history]) for name in question.images}
         mask = None if size == 1 else np.array(self._real)
-        return _observation(question, images, list(self._proprio) or None, mask)
+        return _observation(question, images, np.stack(self._proprio) if self._proprio else None, mask)
 
     def _remember(self, question: Question, size: int) -> None:
         """Take in the newest frame; the first of an episode stands in for those before it."""
@@ -75,7 +78,7 @@ class Session:
             self._history.append(dict(question.images))
             self._real.append(not fresh or number == size - 1)
             if question.proprio is not None:
-                self._proprio.append(question.proprio)
+                self._proprio.append(question.proprio[-1])
         for kept in (self._history, self._real, self._proprio):
             while len(kept) > size:
                 kept.popleft()
@@ -105,8 +108,7 @@ class Session:
 def _observation(
     question: Question,
     images: dict[str, UInt8] | object,
-    proprio: list[Float32] | None,
+    proprio: Float32 | None,
     mask: np.ndarray | None = None,
 ) -> Observation:
-    rows = None if proprio is None else np.stack(proprio)
-    return Observation(images, question.instruction, question.dataset, rows, mask)  # pyright: ignore[reportArgumentType]
+    return Observation(images, question.instruction, question.dataset, proprio, mask)  # pyright: ignore[reportArgumentType]

@@ -154,7 +154,7 @@ class Talk:
             return
         await self.socket.accept()
         try:
-            with self.service.client() as session:
+            with self.service.client(self.name) as session:
                 await speak(self, session)
         except (WebSocketDisconnect, TimeoutError):
             pass  # it went, or reads no answers: nobody is left to tell

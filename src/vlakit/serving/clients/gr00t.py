@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from typing import Any, ClassVar
 
 import numpy as np
 import zmq
 
+from vlakit.errors import VlakitError
 from vlakit.schema import Float32, Observation
 from vlakit.serving.arrays import pack, unpack
 from vlakit.serving.clients.base import RemoteFailed, chunk_of, pictures_of
@@ -37,8 +39,8 @@ class Gr00tClient:
         self.sent = {name: self.keys["video"][0] if key == MAIN else key for name, key in cameras.items()}
 
     def begin(self) -> None:
-        """See Client; N1.5 has no word for it."""
-        if not self.flat:
+        """See Client; N1.5's own server has no word for it."""
+        with suppress(VlakitError) if self.flat else nullcontext():
             self._call("reset", {"options": None})
 
     def ask(self, observation: Observation) -> Float32:

@@ -23,7 +23,9 @@ class StarVlaClient:
         self.info: Mapping[str, Any] = self.metadata.get("vlakit", {})
 
     def begin(self) -> None:
-        """The dialect has no word for this; other words in a question begin an episode for vlakit's server."""
+        """Only vlakit's server has a word for this."""
+        if "reset" in self.info:
+            self.socket.exchange({"type": self.info["reset"]}, "bytes")
 
     def ask(self, observation: Observation) -> Float32:
         """See Client."""

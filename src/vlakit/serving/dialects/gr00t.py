@@ -86,8 +86,7 @@ class Gr00t:
         if endpoint == "get_modality_config":
             return self.modality_config()
         if endpoint == "reset":
-            with self.service.named(client) as session:
-                session.reset()
+            self.service.reset(client)
             return {}
         if endpoint in REFUSED:
             raise Refused("no client can end this server", where="endpoint", do="end it where it was started")
@@ -109,7 +108,7 @@ class Gr00t:
 
         async def one(number: int, question: Question) -> Float32:
             with self.service.named(f"{client}/{number}" if number else client) as session:
-                return await self.service.ask(self.name, client, session, question)
+                return await self.service.ask(self.name, client, session, question, counts=not number)
 
         return np.stack(await asyncio.gather(*(one(number, question) for number, question in enumerate(questions))))
 
@@ -181,12 +180,14 @@ def _words(value: Any) -> Any:
 
 
 def _row(state: Any, row: int | None = None) -> Any:
-    """The newest (P,) of a state (T, P), or of one row of (B, T, P)."""
+    """(T, P) of a state (T, P) or (P,), or of one row of (B, T, P)."""
     array = np.asarray(state) if isinstance(state, np.ndarray | list) else np.zeros(0)
     if row is not None:
         array = array[row] if array.ndim == 3 and row < len(array) else np.zeros(0)
-    return array.reshape(-1, array.shape[-1])[-1] if array.ndim and array.size else np.zeros(0)
+    return array.reshape(-1, array.shape[-1]) if array.ndim and array.size else np.zeros((1, 0))
 
 
 def _state(parts: list[Any]) -> Any:
-    return np.concatenate(parts) if parts else None
+    """(T, P) of all parts side by side; where they differ in length, of their newest moments."""
+    shortest = min((len(part) for part in parts), default=0)
+    return np.concatenate([part[-shortest:] for part in parts], axis=-1) if parts else None

@@ -69,8 +69,7 @@ class OpenVLA:
         """Begin an episode."""
         try:
             check_visitor(self.service, request.headers)
-            with self.service.named(_client(request)) as session:
-                session.reset()
+            self.service.reset(_client(request))
         except Exception as error:
             return self._error(error)
         return JSONResponse({"status": "ok"})

@@ -9,13 +9,14 @@ import numpy as np
 from starlette.websockets import WebSocketDisconnect
 
 from vlakit.schema import Float32
-from vlakit.serving.arrays import pack, unpack
+from vlakit.serving.arrays import outline, pack, unpack
 from vlakit.serving.questions import Question, Refused
 from vlakit.serving.service import Service
 from vlakit.serving.sessions import Session
 from vlakit.serving.web import OverWebSocket, Talk
 
 ASKS = (None, "infer")  # types of a question; a flat dict has none
+RESET = "vlakit/reset"  # a type of vlakit's own client; starVLA's has no word for an episode's begin
 
 
 class StarVla(OverWebSocket):
@@ -39,13 +40,13 @@ class StarVla(OverWebSocket):
             "ckpt_path": facts.name,
             "action_chunk_size": self.service.horizon,
             "available_unnorm_keys": list(facts.datasets),
-            "default_unnorm_key": facts.dataset or next(iter(facts.datasets), None),
+            "default_unnorm_key": facts.dataset or (facts.datasets[0] if len(facts.datasets) == 1 else None),
             "training_data_mix": None,
             "training_obs_image_size": list(facts.picture) if facts.picture else None,
             "eval_image_contract": "explicit",
             "action_keys": ["action.all"],
             "state_keys": ["state"] if facts.proprio else [],
-            "vlakit": self.service.info(),
+            "vlakit": {**self.service.info(), "reset": RESET},
         }
 
     async def speak(self, talk: Talk, session: Session) -> None:
@@ -65,17 +66,21 @@ class StarVla(OverWebSocket):
 
     async def _answer(self, talk: Talk, session: Session, data: bytes, envelope: dict[str, Any]) -> dict[str, Any]:
         """An answer; what is known of the question is left in `envelope` for an error to say."""
+        plain = outline(data)
+        if isinstance(plain.get("request_id"), str):
+            envelope["request_id"] = plain["request_id"][:200]
+        kind = plain.get("type")
+        if kind in ASKS:
+            envelope["type"] = "inference_result"
         message, _ = unpack(data)
         if not isinstance(message, dict):
             raise Refused("the message is no dict", where="message", do="send examples, or type and payload")
-        if isinstance(message.get("request_id"), str):
-            envelope["request_id"] = message["request_id"][:200]
-        kind = message.get("type")
-        if kind == "ping":
-            return {"status": "ok", "ok": True, **envelope, "type": "ping"}
+        if kind in ("ping", RESET):
+            if kind == RESET:
+                session.reset()
+            return {"status": "ok", "ok": True, **envelope, "type": kind}
         if kind not in ASKS:
             raise Refused(f"Unsupported message type {kind!r}"[:200], where="type", do="infer or ping")
-        envelope["type"] = "inference_result"
         actions = await self._act(talk, session, message if kind is None else message.get("payload"))
         return {"status": "ok", "ok": True, **envelope, "data": {"actions": actions}}
 
@@ -101,7 +106,7 @@ async def answers(service: Service, talk: Talk, session: Session, questions: lis
 
     async def beside(number: int, question: Question) -> Float32:
         with service.named(f"{talk.name}/{number}") as other:
-            return await service.ask(talk.dialect, talk.name, other, question)
+            return await service.ask(talk.dialect, talk.name, other, question, counts=False)
 
     first = service.ask(talk.dialect, talk.name, session, questions[0])
     return np.stack(await asyncio.gather(first, *(beside(n, q) for n, q in enumerate(questions[1:], 1))))

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from vlakit import __version__
 from vlakit.schema import Float32
-from vlakit.serving.arrays import pack, unpack
+from vlakit.serving.arrays import outline, pack, unpack
 from vlakit.serving.questions import Refused
 from vlakit.serving.service import Service
 from vlakit.serving.sessions import Session
@@ -47,11 +47,10 @@ class VlaEval(OverWebSocket):
         """See OverWebSocket."""
         while True:
             data = await talk.hear()
-            seq = 0
+            seq = outline(data).get("seq")
+            seq = seq if isinstance(seq, int) and not isinstance(seq, bool) else 0
             try:
-                message = _message(data)
-                seq = message["seq"]
-                said = await self._said(talk, session, message)
+                said = await self._said(talk, session, _message(data))
             except WebSocketDisconnect:
                 raise
             except Exception as error:
