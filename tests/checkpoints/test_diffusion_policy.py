@@ -13,7 +13,7 @@ import torch
 from models.diffusion_policy.cases import batch, policy, processor
 from safetensors.torch import load_file, save_file
 
-from vlakit.checkpoints.diffusion_policy import SETTINGS, tensors_of
+from vlakit.checkpoints.diffusion_policy import SETTINGS, _image_unet, tensors_of
 from vlakit.errors import CheckpointMismatch
 from vlakit.policy import TrainedPolicy
 from vlakit.schema import Observation
@@ -108,13 +108,37 @@ def test_another_policy_or_a_garbled_file_is_refused(tmp_path: Path, change: dic
         TrainedPolicy.from_checkpoint(converted(tmp_path / "dp", **change))
 
 
-def test_a_released_pickle_is_refused_unread_with_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["checkpoints/latest.ckpt", "latest.pt", "latest.pth"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_released_pickle_is_refused_unread_with_the_recipe(
+    name: str, zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    file = tmp_path / "latest.ckpt"
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
     states = {"model": {"w": torch.zeros(1)}, "ema_model": {"w": torch.zeros(1)}}
-    torch.save({"cfg": Bomb(), "state_dicts": states, "pickles": {"epoch": pickle.dumps(1)}}, file)
+    content = {"cfg": Bomb(), "state_dicts": states, "pickles": {"epoch": pickle.dumps(1)}}
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointMismatch, match="dill") as caught:
         TrainedPolicy.from_checkpoint(file)
+    if file.parent != tmp_path:
+        with pytest.raises(CheckpointMismatch, match="dill"):
+            TrainedPolicy.from_checkpoint(tmp_path)
     assert "ema_model" in caught.value.do
     assert SETTINGS in caught.value.do
     assert not (tmp_path / "ran").exists()
+
+
+IMAGES: dict[str, Any] = {
+    "shape_meta": {"obs": {c: {"shape": [3, 84, 84], "type": "rgb"} for c in ("front", "side")}},
+    "obs_encoder": {"rgb_model": {"name": "resnet18"}},
+    **{"down_dims": [16, 32], "diffusion_step_embed_dim": 16, "kernel_size": 5, "n_groups": 8},
+}
+
+
+def test_what_the_image_policy_is_told_by_is_read_and_pictures_of_two_sizes_are_refused() -> None:
+    assert _image_unet(IMAGES)[0]["condition"] == "global"
+    assert _image_unet({**IMAGES, "obs_as_global_cond": False})[0]["condition"] == "inpaint"
+    other = {"front": {"shape": [3, 84, 84], "type": "rgb"}, "side": {"shape": [3, 96, 96], "type": "rgb"}}
+    with pytest.raises(CheckpointMismatch, match="pictures of 2 sizes"):
+        _image_unet({**IMAGES, "shape_meta": {"obs": other}})

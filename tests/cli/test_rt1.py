@@ -100,6 +100,11 @@ def test_a_local_sentence_encoder_speaks_and_stays_in_its_folder(
     vectors = network.text(inputs.text)
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
     assert not torch.allclose(vectors[0], vectors[1], atol=1e-3)
+    weights = next(encoder.glob("*.safetensors"))
+    weights.rename(encoder / "elsewhere")
+    with pytest.raises(PartMissing, match=r"model\.safetensors"):
+        load(trained)
+    (encoder / "elsewhere").rename(weights)
     (encoder / "tokenizer.json").unlink()
     with pytest.raises(PartMissing, match=r"no tokenizer\.json"):
         load(trained)
@@ -109,5 +114,5 @@ def test_a_local_sentence_encoder_speaks_and_stays_in_its_folder(
 @pytest.mark.parametrize("name", ["saved_model.pb", "ckpt-424760.index"])
 def test_a_checkpoint_of_tensorflow_is_refused_with_the_way_out(name: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / name).write_bytes(b"")
-    for place in (tmp_path, tmp_path / name):
+    for place in (tmp_path, tmp_path / name, tmp_path / name.removesuffix(".index")):
         says(complaint(capsys, "score", f"ckpt={place}"), "TensorFlow", "experiment=rt1_x")

@@ -275,7 +275,7 @@ def learning_rate(fixture: Fixture) -> Pairs:
 
 def ensemble(fixture: Fixture) -> Pairs:
     chunks = fixture.expected["ensemble/chunks"]
-    for name in (one for one in fixture.expected if re.fullmatch(r"ensemble/[\d.]+", one)):
+    for name in (one for one in fixture.expected if re.fullmatch(r"ensemble/(?!chunks$).+", one)):
         own = TemporalEnsemble(chunks.shape[1], float(name.split("/")[1]))
         yield name, np.stack([own.action(chunk) for chunk in chunks])
 
@@ -283,7 +283,7 @@ def ensemble(fixture: Fixture) -> Pairs:
 # Read, not computed.
 GIVEN = re.compile(
     r"stem\w*/image|bins/.*/x|head/.*|head_diffusion/(time|noisy|loss_time|loss_noise|sample(_dim)?_noise)"
-    r"|module/[a-z_]+|module/.*/(time|noisy)|ensemble/chunks"
+    r"|module/(image_\w+|goal_\w+|\w+_present|proprio|language|timestep_pad_mask)|module/.*/(time|noisy)|ensemble/chunks"
 )
 SECTIONS: list[Callable[[Fixture], Pairs]] = [
     masks, stems, bins, heads, diffusion, module, learning_rate, ensemble

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tiny_runs import saved, trainer_of
 from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.file import read_checkpoint
 from vlakit.checkpoints.formats import LoadOptions
+from vlakit.collecting import choosing
 from vlakit.collecting.choosing import RolloutChoice
 from vlakit.collecting.rounds import IteratedPairs
 from vlakit.errors import CheckpointMismatch, ConfigError, LossNotFinite, PartMissing
@@ -24,6 +26,7 @@ from vlakit.preferences.datamodule import PairDataModule, PairOrder
 from vlakit.preferences.losses import LOSSES, judge
 from vlakit.preferences.pair_file import PairFolder
 from vlakit.strategies.base import Finetune
+from vlakit.strategies.ema import Ema
 from vlakit.strategies.lora import Lora
 from vlakit.strategies.optim import constant
 from vlakit.strategies.preference import Preference, PreferenceLora
@@ -220,6 +223,40 @@ def test_where_training_only_harms_the_policy_that_it_began_with_is_chosen(
     one = fitted(weights, pairs, 4, choice, optimizer=partial(torch.optim.SGD, lr=0.0))
     assert (choice.best["step"], len(choice.measured)) == (0, 3)
     assert torch.equal(one.model.lm_head.bias, policy().network.lm_head.bias)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+
+
+def test_where_weights_are_averaged_the_average_is_rolled_out_put_back_and_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "TrainedPolicy", lambda network, *_, **__: network)
+    choice = RolloutChoice(Rightward(), str(tmp_path), starts=4, starts_seed=900, every=1, drawn=0, slots=4)
+    rolled: list[float] = []
+
+    def greedy(network: torch.nn.Linear) -> float:
+        rolled.append(network.weight.item())
+        return [0.0, 0.3, 0.1, 0.2][len(rolled) - 1]
+
+    monkeypatch.setattr(choice, "_greedy", greedy)
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    preparing = SimpleNamespace(for_validation=lambda: None)
+    module: Any = SimpleNamespace(model=network, device="cpu", facts={}, processor=preparing)
+    ema = Ema(power=0.75)
+    trainer: Any = SimpleNamespace(callbacks=[choice, ema], loggers=[], callback_metrics={}, global_step=0, max_steps=3)
+    for callback in (choice, ema):
+        callback.on_train_start(trainer, module)
+    for step in (1, 2, 3):
+        network.weight.data.fill_(10.0 * step)
+        trainer.global_step = step
+        for callback in (ema, choice):
+            callback.on_train_batch_end(trainer, module, None, None, 0)
+    choice.on_train_end(trainer, module)
+    checkpoint: dict[str, Any] = {"state_dict": {}}
+    ema.on_save_checkpoint(trainer, module, checkpoint)
+    assert choice.best["step"] == 1
+    assert rolled[:3] == [0, 10, 20]
+    assert 20 < rolled[3] < 30  # the average of the third step, which is not what trains
+    assert checkpoint["state_dict"]["model.weight"].item() == rolled[1]
 
 
 def test_starts_to_choose_by_must_not_be_those_of_pairs(pairs: PairFolder, weights: str, tmp_path: Path) -> None:

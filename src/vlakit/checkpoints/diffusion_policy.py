@@ -26,17 +26,24 @@ RECIPE = """convert it where it was trained, if you trust the file, and pass the
            weights = states.get("ema_model", states["model"])
            save_file({name: t.contiguous() for name, t in weights.items()}, "DIR/model.safetensors")
            json.dump(OmegaConf.to_container(run["cfg"], resolve=True), open("DIR/diffusion_policy.json", "w"))"""
+_HEAD = 2**20  # bytes of an old file that are looked through
 _DROPPED = ("normalizer.", "mask_generator.", "model.mask", "model.memory_mask", "model.local_cond_encoder.1.")
 _TWICE = {True: "imagenet_twice", False: "half"}  # to [-1, 1] first, whether ImageNet's numbers follow or not
 
 
 def refuse_pickle(place: Path) -> None:
-    """Raise CheckpointMismatch for a released .ckpt, without reading any object in it."""
-    if place.suffix != ".ckpt" or not zipfile.is_zipfile(place):
+    """Raise CheckpointMismatch for a released .ckpt, or its run's folder, without reading any object in it."""
+    for inside in sorted(place.glob("checkpoints/*.ckpt")) if place.is_dir() else []:
+        refuse_pickle(inside)
+    if place.suffix not in (".ckpt", ".pt", ".pth") or not place.is_file():
         return
-    with zipfile.ZipFile(place) as archive:
-        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        pickled = b"".join(archive.read(name) for name in names)
+    if zipfile.is_zipfile(place):
+        with zipfile.ZipFile(place) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            pickled = b"".join(archive.read(name) for name in names)
+    else:  # torch's file of before 2020, whose pickle begins behind its magic number
+        with place.open("rb") as file:
+            pickled = file.read(_HEAD)
     if b"state_dicts" in pickled and b"pickles" in pickled:
         raise CheckpointMismatch(
             "a checkpoint of Diffusion Policy's own code, a dill pickle: reading it runs whatever code is in it",
@@ -105,12 +112,16 @@ def _image_unet(policy: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     encoder, meta = policy["obs_encoder"], policy["shape_meta"]["obs"]
     cameras = sorted(key for key, one in meta.items() if one.get("type", "low_dim") == "rgb")
     lowdim = sorted(set(meta) - set(cameras))
-    (side,) = {tuple(encoder.get("resize_shape") or meta[camera]["shape"][1:]) for camera in cameras}
+    sides = sorted({tuple(encoder.get("resize_shape") or meta[camera]["shape"][1:]) for camera in cameras})
     crop = encoder.get("crop_shape") if encoder.get("random_crop", True) else None  # else the original does not crop
-    _square([side, *([tuple(crop)] if crop else [])])
+    _square([*sides, *([tuple(crop)] if crop else [])])
+    if len(sides) != 1:
+        raise CheckpointMismatch(f"pictures of {len(sides)} sizes: {sides}", do="only those of one size can be read")
+    side = sides[0]
     network = {
         "backbone": "unet",
         "options": _unet_options(policy, kernel=5, scale=True),
+        "condition": "global" if policy.get("obs_as_global_cond", True) else "inpaint",
         "vision": encoder["rgb_model"]["name"],
         "crop": crop[0] if crop else None,
         "shared": bool(encoder.get("share_rgb_model", False)),

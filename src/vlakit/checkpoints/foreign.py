@@ -9,7 +9,7 @@ from vlakit.errors import CheckpointMismatch
 
 def refuse_tensorflow(place: Path) -> None:
     """Raise CheckpointMismatch for a TensorFlow checkpoint or SavedModel, as RT-1's authors released theirs."""
-    named = place.suffix in {".pb", ".index", ".h5"} or ".data-" in place.name
+    named = place.suffix in {".pb", ".index", ".h5"} or ".data-" in place.name or Path(f"{place}.index").is_file()
     if named or any(file for name in ("saved_model.pb", "*.index") for file in place.glob(name)):
         raise CheckpointMismatch(
             "a checkpoint of TensorFlow, which is not read here",

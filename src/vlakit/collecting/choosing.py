@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,9 +23,16 @@ from vlakit.files import atomic_writer
 from vlakit.models.network import Likelihood
 from vlakit.policy import TrainedPolicy
 from vlakit.strategies.base import PolicyModule
+from vlakit.strategies.ema import Ema
 
 log = logging.getLogger(__name__)
 CHOSEN = "chosen.pt"  # what trained, as it was at the best step so far
+
+
+def _acting(trainer: Trainer) -> AbstractContextManager[object]:
+    """Meanwhile the network holds the weights that a checkpoint will: the averaged ones where there are such."""
+    averages = next((one for one in cast("Any", trainer).callbacks if isinstance(one, Ema)), None)
+    return nullcontext() if averages is None else averages.showing(True)
 
 
 class RolloutChoice(Callback):
@@ -84,7 +91,7 @@ class RolloutChoice(Callback):
                 do="another seed, here or in vlakit collect",
             )
         if not self.measured:
-            self._measure(trainer, cast("PolicyModule", pl_module), 0)
+            self._measure(trainer, cast("PolicyModule", pl_module), 0)  # an average is not there yet, nor another one
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -93,7 +100,8 @@ class RolloutChoice(Callback):
         step = trainer.global_step
         due = step % self.every == 0 or step == trainer.max_steps
         if due and step > self.measured[-1]["step"]:
-            self._measure(trainer, cast("PolicyModule", pl_module), step)
+            with _acting(trainer):
+                self._measure(trainer, cast("PolicyModule", pl_module), step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put back the best, and say so in the card."""
@@ -101,7 +109,7 @@ class RolloutChoice(Callback):
         if self.best["step"] != self.measured[-1]["step"]:
             kept = torch.load(file, map_location=pl_module.device, weights_only=True)
             parameters = dict(cast("PolicyModule", pl_module).model.named_parameters())
-            with torch.no_grad():
+            with torch.no_grad(), _acting(trainer):
                 for name, tensor in kept.items():
                     parameters[name].copy_(tensor)
         file.unlink(missing_ok=True)

@@ -144,11 +144,11 @@ def held_out(pictures: Sequence[str], fraction: float) -> list[str]:
 def _questions(item: Any, where: str) -> Iterator[Question]:
     """The pairs of one item. Raises InvalidData."""
     try:
-        if "image" not in item:
+        if "image" not in item.keys():  # noqa: SIM118  of what is no object, too: text has no keys
             return
         if Path(item["image"]).is_absolute() or ".." in Path(item["image"]).parts:
             raise ValueError("a picture outside the folder of the file")
-        turns = item["conversations"]
+        turns = item["conversations"] or [{}, {}]  # nobody speaks: no turn says from whom it is
         for said, reply in zip(turns[::2], turns[1::2], strict=True):
             if (said["from"], reply["from"]) != ("human", "gpt"):
                 raise ValueError(f"turns of {said['from']} and {reply['from']}, not of human and gpt")

@@ -16,7 +16,7 @@ from vlakit.processing.action_tokenizer import ActionTokenizer
 from vlakit.processing.parted_actions import Part, PartedTokenizer
 from vlakit.processing.processor import Processor
 from vlakit.processing.settings import ProcessorSettings, TokenSettings
-from vlakit.processing.text import TOKENIZERS, TextTokenizer
+from vlakit.processing.text import TOKENIZERS, TextTokenizer, lacking_files
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Example, Sample, TextBatch
 
@@ -77,8 +77,8 @@ class RT1Processor(TokenProcessor):
 def sentence_folder(path: str | None) -> Path:
     """The folder of a sentence encoder. Raises PartMissing where its files are not here."""
     folder = Path(path or "").expanduser()
-    lacking = [name for name in ("config.json", "tokenizer.json") if path is None or not (folder / name).is_file()]
-    if lacking:
+    lacking = lacking_files(folder)
+    if path is None or lacking:
         raise PartMissing(
             f"the sentence encoder is not here: no {', '.join(lacking)}",
             where=str(folder) if path else "model.processor.tokenizer_path is not set",

@@ -107,10 +107,17 @@ def build_tokenizer(name: str, path: str | None = None) -> TextTokenizer:
     return TOKENIZERS.build(name, path=path)
 
 
+def lacking_files(place: Path) -> list[str]:
+    """What the folder of a Hugging Face text encoder lacks: settings, tokenizer, weights under any of their names."""
+    lacking = [name for name in ("config.json", "tokenizer.json") if not (place / name).is_file()]
+    weights = any(file for name in ("*.safetensors", "pytorch_model*.bin") for file in place.glob(name))
+    return lacking if weights else [*lacking, "model.safetensors"]
+
+
 def check_folder(folder: str) -> None:
     """Raise PartMissing where a text encoder's files are not here."""
     place = Path(folder).expanduser()
-    lacking = [name for name in ("config.json", "tokenizer.json") if not (place / name).is_file()]
+    lacking = lacking_files(place)
     if lacking:
         raise PartMissing(
             f"the text encoder's files are not here: no {', '.join(lacking)}",

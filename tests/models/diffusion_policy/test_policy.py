@@ -169,6 +169,22 @@ def test_a_setting_that_it_lacks_is_refused_in_words(change: dict[str, Any], wor
     assert word in caught.value.do
 
 
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"noise_samples": 0}, "0 noises"),
+        ({"executed_from": 99}, "from number 99"),
+        ({"executed_from": -1}, "from number -1"),
+        ({"of": processor(normalization="normal")}, "one standard deviation"),
+    ],
+)
+def test_numbers_under_which_nothing_is_learnt_or_answered_are_refused(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        policy(**change)
+    wide = {"scheduler": "ddim", "clip_sample_range": 5.0}
+    assert policy(of=processor(normalization="normal"), sampler=wide).sampler.scheduler.config["clip_sample_range"] == 5
+
+
 def test_other_things_that_do_not_fit_are_refused() -> None:
     with pytest.raises(CheckpointMismatch, match="widthss"):
         policy(options={"widthss": [16, 32]})

@@ -79,5 +79,5 @@ def test_two_modes_stay_two_where_a_mean_would_be_neither() -> None:
         seen = network.eval().seen(given)[:1].expand(256, -1, -1)
         generator = torch.Generator().manual_seed(0)
         end = network.denoised(seen, torch.randn(256, network.length, 1, generator=generator))[-1].mean(dim=(1, 2))
-    assert 0.3 < float((end > 0).float().mean()) < 0.7
+    assert 0.4 < float((end > 0).float().mean()) < 0.6
     assert float((end.abs() - 0.8).abs().median()) < 0.1  # the mean of the data, 0, is what no answer is near

@@ -87,13 +87,32 @@ def test_a_run_begins_from_the_originals_parameters(tmp_path: Path, bridge_stati
         start_from(file, {**network.description, "layers": 3}, processor)
 
 
+def test_a_run_of_fewer_senses_or_another_head_begins_from_what_it_has_in_common(
+    tmp_path: Path, bridge_statistics: DatasetStatistics
+) -> None:
+    processor = processor_of(bridge_statistics)
+    network = octo_of(processor, "diffusion", seed=3, **WHOLE)
+    wrist = {path.replace("primary", "wrist"): x for path, x in flax_of(network).items() if "primary" in path}
+    file = tmp_path / "octo.npz"
+    np.savez(file, **flax_of(network), **wrist)  # pyright: ignore[reportArgumentType]
+    assert wrist
+    one = start_from(file, network.description, processor).state_dict()
+    assert all(torch.equal(one[name], tensor) for name, tensor in network.state_dict().items())
+    goal = octo_of(processor, "l1", seed=4, **WHOLE)
+    other = start_from(file, goal.description, processor).state_dict()
+    assert not any(tensor.is_meta for tensor in other.values())
+    assert all(torch.equal(other[n], t) for n, t in network.state_dict().items() if n.startswith("trunk."))
+    with pytest.raises(CheckpointMismatch, match="missing"):  # a sense that the file lacks is not begun anew in silence
+        start_from(file, {**network.description, "layers": 3}, processor)
+
+
 def test_a_parameter_too_many_is_named_with_the_nearest() -> None:
     with pytest.raises(CheckpointMismatch, match="not of this network") as caught:
         load_flax(Pooling(16), {"map_head/LayerNorm_0/scales": np.zeros(16)}, where="here")
     assert "do:" in str(caught.value)
 
 
-@pytest.mark.parametrize("file", ["example_batch.msgpack", "default/checkpoint", "_METADATA"])
+@pytest.mark.parametrize("file", ["example_batch.msgpack", "default/checkpoint", "_METADATA", "default/manifest.ocdbt"])
 def test_a_flax_folder_as_it_is_is_refused_with_the_recipe(
     tmp_path: Path, bridge_statistics: DatasetStatistics, file: str
 ) -> None:

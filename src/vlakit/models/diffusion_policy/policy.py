@@ -68,6 +68,7 @@ class DiffusionPolicy(Network):
         self.seen_size = self._seen_size()
         self.model = self._backbone(backbone, dict(options or {}))
         self.length = -(-settings.horizon // self.model.step) * self.model.step  # the U-Net halves it some times
+        _check_numbers(self)
 
     def _seen_size(self) -> int:
         """Numbers that a frame is told by."""
@@ -216,6 +217,23 @@ class DiffusionPolicy(Network):
                 where="model.network.action_size",
                 do=f"set it to {size}",
             )
+
+
+def _check_numbers(policy: DiffusionPolicy) -> None:
+    settings, sampler = policy.processor_settings, policy.sampler.scheduler.config
+    wrong = {
+        "noise_samples": policy.noise_samples < 1 and f"{policy.noise_samples} noises an example",
+        "executed_from": not 0 <= policy.first <= policy.length - settings.chunk
+        and f"{settings.chunk} actions from number {policy.first} on, of {policy.length}",
+        "sampler": settings.normalization == "normal"
+        and bool(sampler.get("clip_sample"))
+        and sampler.get("clip_sample_range", 1.0) == 1.0
+        and "normalization=normal, and no sampled action beyond one standard deviation",
+    }
+    for key, what in wrong.items():
+        if what:
+            do = {"sampler": "clip_sample_range: 5 there, or model.processor.normalization=limits"}
+            raise ConfigError(what, where=f"model.network.{key}", do=do.get(key, "set it between 1 and what there is"))
 
 
 def _checked(processor: Processor, condition: str) -> DiffusionProcessor:

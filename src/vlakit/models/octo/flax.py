@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vlakit.errors import CheckpointMismatch, nearest
 
 # Pieces of a Flax path and ours, in the order in which they are replaced.
+_SENSE = re.compile(r"trunk\.(stems|observed)\.\w+\.")
 NAMES = (
     (r"^octo_transformer/", "trunk/"),
     (r"^heads_action/", "head/"),
@@ -77,14 +78,24 @@ def own_tensor(path: str, array: np.ndarray) -> Tensor:
     return tensor.squeeze(0) if leaf == "probe" or leaf.endswith("pos_embedding") else tensor
 
 
-def load_flax(module: nn.Module, parameters: Mapping[str, np.ndarray], *, where: str) -> list[str]:
+def load_flax(module: nn.Module, parameters: Mapping[str, np.ndarray], *, where: str, part: bool = False) -> list[str]:
     """Fill a module with the original's parameters; the paths left out (frozen T5) are returned.
 
+    part: senses that the module lacks are left out, too, and so is a head of another kind, whose place is not filled.
     Raises CheckpointMismatch for a parameter that is missing, of another shape, or not of this module.
     """
     kept = {path: array for path, array in parameters.items() if FROZEN not in f"/{path}"}
     state = {own_name(path): own_tensor(path, array).contiguous() for path, array in kept.items()}
     present = module.state_dict()
+    if part:
+        own = [name for name in present if name.startswith("head.")]
+        another = any(name not in state or state[name].shape != present[name].shape for name in own)
+        senses = {sense[0] for name in state if (sense := _SENSE.match(name))}
+        left = {sense for sense in senses if not any(name.startswith(sense) for name in present)}
+        left |= {"head."} if another else set[str]()
+        kept = {path: array for path, array in kept.items() if not own_name(path).startswith(tuple(left))}
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(tuple(left))}
+        present = {name: tensor for name, tensor in present.items() if not name.startswith(tuple(left))}
     missing, foreign = sorted(present.keys() - state.keys()), sorted(state.keys() - present.keys())
     if missing or foreign:
         first = missing or foreign
@@ -101,5 +112,5 @@ def load_flax(module: nn.Module, parameters: Mapping[str, np.ndarray], *, where:
             where=where,
             do="set model.network to the sizes of these weights",
         )
-    module.load_state_dict(state, assign=True)
+    module.load_state_dict(state, assign=True, strict=not part)
     return sorted(parameters.keys() - kept.keys())

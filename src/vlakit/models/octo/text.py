@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vlakit.errors import ConfigError, PartMissing
+from vlakit.processing.text import lacking_files
 from vlakit.schema import TextBatch
 
 KEPT = 1000  # instructions whose states are remembered
@@ -43,9 +44,10 @@ class FrozenT5:
         from transformers import T5EncoderModel
 
         folder = Path(self.path or "")
-        if self.path is None or not (folder / "config.json").is_file():
+        lacking = lacking_files(folder)
+        if self.path is None or lacking:
             raise PartMissing(
-                "T5's files are not here",
+                f"T5's files are not here: no {', '.join(lacking)}",
                 where=str(folder) if self.path else "model.processor.tokenizer_path is not set",
                 do="pass model.processor.tokenizer_path=DIR, a local Hugging Face folder of t5-base; without one take"
                 " the learned encoder: model.network.text=words model.processor.tokenizer=words",
