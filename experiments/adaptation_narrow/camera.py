@@ -1,9 +1,9 @@
 """Camera weights for Diffusion Policy from before any robot data, as ImageNet's are in print.
 
-PYTHONPATH=experiments/tiny_pretraining python experiments/adaptation_narrow/camera.py SCENES OUT [--steps N]
+PYTHONPATH=experiments/tiny_pretraining python experiments/adaptation_narrow/camera.py SCENES OUT [--experiment NAME]
 
-The camera network of `experiment=dp_tiny` learns to say where things of each colour and the gripper are, from pictures
-as the shipped towers learn from (render_scenes.py there), and the layer that says it is thrown away. OUT is a
+The camera network of dp_tiny and dp_tiny_matched learns to say where things of each colour and the gripper are, from
+pictures as the shipped towers learn from (render_scenes.py there), and the layer that says it is thrown away. OUT is a
 checkpoint for `model.weights=OUT`: that camera network, all other weights random. Prints what is right on 500 pictures.
 """
 
@@ -70,9 +70,10 @@ def main() -> None:
     parser.add_argument("scenes", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--experiment", default="dp_tiny", help="whose other weights stand beside the camera's")
     given = parser.parse_args()
     seed_everything(0)
-    cfg = compose_config("train", ["experiment=dp_tiny"])
+    cfg = compose_config("train", [f"experiment={given.experiment}"])
     processor = build_processor(to_plain(cfg.model.processor))
     network: Any = build_network(to_plain(cfg.model.network), processor)
     scenes, rng = SceneFolder.open(given.scenes), np.random.default_rng(0)
