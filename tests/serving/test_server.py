@@ -150,6 +150,18 @@ def test_too_many_questions_a_second_and_too_many_clients_are_busy_not_dead() ->
             assert infer(first)["actions"].shape == (3, 7)
 
 
+def test_idle_connections_are_counted_and_the_first_one_is_still_answered_when_they_go() -> None:
+    with running(lambda: service_of(guard=Guard(clients=2)), ["openvla"]) as ports:
+        port = ports["openvla"]
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(2 + 16)]
+        time.sleep(0.5)
+        assert get(port, "/health")[0] == 503
+        for one in idle:
+            one.close()
+        time.sleep(0.5)
+        assert post(port, to_json(ASKED).encode())[0] == 200
+
+
 def test_a_queue_over_http_is_a_clients_own_and_reset_empties_it() -> None:
     subject = PolicySubject(Mean(), FACTS)
     with running(lambda: service_of(subject, memory=Memory(queue=3)), ["openvla"]) as ports:

@@ -81,6 +81,9 @@ class _Server(uvicorn.Server):
         yield
 
 
+SPARE = 16  # connections that are for /health, /metrics and the page when all clients are there
+
+
 def web_server(service: Service, routes: Sequence[Any]) -> _Server:
     """A server of one port. No pings: a client that waits for a slow first answer is not dead."""
     config = uvicorn.Config(
@@ -97,6 +100,7 @@ def web_server(service: Service, routes: Sequence[Any]) -> _Server:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=75,
+        limit_concurrency=service.guard.clients + SPARE,  # open connections, silent ones too; 503 to a question beyond
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=64 * 1024,
     )
