@@ -35,7 +35,7 @@ BUDGETS = {  # the one place where the numbers stand
     "wall seconds of just test, idle machine": 120.0,
 }
 RATCHET = {  # budgets that are not reached: what is there may fall, never rise; lower these when it does
-    "lines of src": 48_407,  # 48,201 before audits of server and baselines, whose thirty holes took the rest
+    "lines of src": 48_355,  # audits of server and baselines mended some thirty holes in 206 of them
     "lines of the spine": 3_330,
     "lines of the largest package": 8_825,
 }

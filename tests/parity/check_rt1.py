@@ -1,8 +1,8 @@
 """Compare vlakit with the outputs that robotics_transformer's own code gave: python tests/parity/check_rt1.py DIR
 
 DIR holds config.json, keys.json (part -> Keras path -> shape), seeded_params.py, masks.json, expected.npz. Parameters
-come through vlakit's own map of Keras names. Prints `array deviation ok|FAIL`: the largest difference over the largest
-value, of integers the share that differs; exits with 1 beyond 1e-4 (EfficientNet 1e-3, integers 0).
+come through the map of Keras names in rt1_keras.py. Prints `array deviation ok|FAIL`: the largest difference over the
+largest value, of integers the share that differs; exits with 1 beyond 1e-4 (EfficientNet 1e-3, integers 0).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rt1_keras import PARTS, from_keras
 from torch import Tensor, nn
 
 from vlakit.checkpoints.file import load_strictly
-from vlakit.models.rt1.keras import PARTS, from_keras
 from vlakit.models.rt1.rt1 import grown
 from vlakit.models.rt1.transformer import Decoder, DecoderSizes, attention_allowed, logit_positions
 from vlakit.models.rt1.vision import EncoderSizes, Film, FilmEfficientNet, TokenLearner

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from parity.check_rt1 import SECTIONS, Fixture, check, expected_masks
+from rt1_keras import own_name
+
+from vlakit.errors import CheckpointMismatch
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "rt1"
 
@@ -92,3 +95,10 @@ def test_it_checks_any_such_folder_and_sees_what_is_off(folder: Path) -> None:
     again, passed = check(folder)
     assert not passed
     assert {line.split()[0] for line in again if line.endswith("FAIL")} == {"network/logits", "an/array_of_tomorrow"}
+
+
+def test_keras_paths_become_the_names_here() -> None:
+    assert own_name("film_3/mult/kernel", "efficientnet") == "films.3.mult.weight"
+    assert own_name("layer_1/mha1/output/bias", "transformer") == "layers.1.output.bias"
+    with pytest.raises(CheckpointMismatch, match="no parameter 'layer_1/mha2/output/bias'"):
+        own_name("layer_1/mha2/output/bias", "transformer")

@@ -162,6 +162,42 @@ def test_idle_connections_are_counted_and_the_first_one_is_still_answered_when_t
         assert post(port, to_json(ASKED).encode())[0] == 200
 
 
+def test_who_never_ends_the_head_of_a_question_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlakit.serving.server.SILENT_S", 1)
+    with running(service_of, ["openvla", "openpi"]) as ports, talking(ports["openpi"]) as patient:
+        patient.recv()
+        for begun in (b"", b"POST /act HTTP/1.1\r\nHost: x\r\n", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /he"):
+            with socket.create_connection(("127.0.0.1", ports["openvla"]), timeout=10) as slow:
+                slow.sendall(begun)
+                heard, deadline = [b"none yet"], time.monotonic() + 5
+                while heard[-1] and time.monotonic() < deadline:  # a letter now and then wins no time
+                    slow.settimeout(0.3)
+                    try:
+                        heard.append(slow.recv(4096))
+                        slow.sendall(b"x")
+                    except TimeoutError:
+                        pass
+                    except OSError:
+                        heard.append(b"")
+                assert heard[-1] == b"", begun
+        assert infer(patient)["actions"].shape == (3, 7)  # a WebSocket may be silent for as long as it likes
+
+
+def test_openpis_other_robots_send_nested_pictures_and_states_of_their_own() -> None:
+    facts = Facts("mean", ("primary", "wrist"), (3, 7), (), proprio=8, picture=(8, 8))
+    subject = PolicySubject(Mean(cameras=facts.cameras), facts)
+    keys = {"primary": "images/cam_high", "wrist": "images/cam_left_wrist"}
+    nested = {name: PICTURE.transpose(2, 0, 1) for name in ("cam_high", "cam_low", "cam_left_wrist")}
+    droid = {"observation/joint_position": np.ones(7), "observation/gripper_position": np.ones(1)}
+    with running(lambda: service_of(subject), ["openpi"], keys) as ports, talking(ports["openpi"]) as talk:
+        talk.recv()
+        for state in ({"state": np.ones(8)}, {"observation/state": np.ones(8)}, droid):
+            talk.send(pack({"images": nested, "prompt": "lift the pot", **state}, "bytes"))
+            assert unpack(cast(bytes, talk.recv(timeout=30)))[0]["actions"].shape == (3, 7)
+        talk.send(pack({"images": {"cam_low": PICTURE}, "prompt": "lift", **droid}, "bytes"))
+        assert "images/cam_low" in str(talk.recv(timeout=30))  # what is there
+
+
 def test_a_queue_over_http_is_a_clients_own_and_reset_empties_it() -> None:
     subject = PolicySubject(Mean(), FACTS)
     with running(lambda: service_of(subject, memory=Memory(queue=3)), ["openvla"]) as ports:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vlakit.errors import ConfigError
 from vlakit.registry import Registry
@@ -81,6 +82,37 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Impatient(H11Protocol):
+    """uvicorn's HTTP, which hangs up on who never sends the head of a question: it would hold its place for ever."""
+
+    _ends: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unwatch()
+
+    def _watch(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.transport.get_protocol() is not self:  # of a WebSocket, once it is upgraded
+            self._unwatch()
+        elif self._ends is None:  # a byte now and then wins no time
+            self._ends = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
+
+    def _unwatch(self) -> None:
+        if self._ends is not None:
+            self._ends.cancel()
+            self._ends = None
+
+
+SILENT_S = 75  # of a connection between two questions, or before a question's head is whole
 SPARE = 16  # connections that are for /health, /metrics and the page when all clients are there
 
 
@@ -88,6 +120,7 @@ def web_server(service: Service, routes: Sequence[Any]) -> _Server:
     """A server of one port. No pings: a client that waits for a slow first answer is not dead."""
     config = uvicorn.Config(
         app(service, routes),
+        http=_Impatient,
         ws="websockets-sansio",
         ws_max_size=service.guard.bytes,
         ws_max_queue=2,
@@ -99,7 +132,7 @@ def web_server(service: Service, routes: Sequence[Any]) -> _Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=SILENT_S,
         limit_concurrency=service.guard.clients + SPARE,  # open connections, silent ones too; 503 to a question beyond
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=64 * 1024,

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from vlakit.errors import CheckpointMismatch, ConfigError, InvalidData, UnknownName, VlakitError
 from vlakit.models.network import Likelihood, build_network
-from vlakit.models.rt1.keras import own_name
 from vlakit.models.rt1.rt1 import RT1, grown
 from vlakit.models.rt1.transformer import attention_allowed, logit_positions
 from vlakit.models.rt1.vision import EncoderSizes, FilmEfficientNet, TokenLearner, efficientnet
@@ -229,13 +228,6 @@ def test_eleven_tokens_of_the_originals_kind_answer_with_their_columns(bridge_st
     assert output.predicted[..., 10:].sum(dim=-1).tolist() == [[1]] * 4
     again = build_processor(processor.description, processor.statistics)
     assert again.description == processor.description
-
-
-def test_the_originals_code_has_its_names_for_every_tensor(network: RT1) -> None:
-    assert own_name("film_3/mult/kernel", "efficientnet") == "films.3.mult.weight"
-    assert own_name("layer_1/mha1/output/bias", "transformer") in network.transformer.state_dict()
-    with pytest.raises(CheckpointMismatch, match="no parameter 'layer_1/mha2/output/bias'"):
-        own_name("layer_1/mha2/output/bias", "transformer")
 
 
 @pytest.mark.parametrize(

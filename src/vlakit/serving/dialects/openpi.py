@@ -5,6 +5,8 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any, ClassVar
 
+import numpy as np
+
 from vlakit.schema import Float32
 from vlakit.serving.arrays import pack, unpack
 from vlakit.serving.questions import Refused, pictures_in
@@ -12,6 +14,8 @@ from vlakit.serving.service import Service
 from vlakit.serving.sessions import Session
 from vlakit.serving.web import OverWebSocket, Talk
 
+# Where openpi's robots put their state: LIBERO's, ALOHA's, DROID's in two parts.
+STATES = (("observation/state",), ("state",), ("observation/joint_position", "observation/gripper_position"))
 RESET = "vlakit/reset"  # a key of vlakit's own client; openpi's has no word for an episode's begin
 
 
@@ -49,7 +53,20 @@ class OpenPi(OverWebSocket):
     async def _answer(self, talk: Talk, session: Session, message: Any) -> Float32:
         if not isinstance(message, dict):
             raise Refused("the message is no dict", where="observation", do="send keys such as observation/image")
-        question = self.asked.question(
-            pictures_in(message, self.asked), message.get("prompt"), proprio=message.get(self.asked.proprio_key)
-        )
+        message = {**message, **_named(message.get("images"))}
+        question = self.asked.question(pictures_in(message, self.asked), message.get("prompt"), proprio=_state(message))
         return await self.service.ask(self.name, talk.name, session, question)
+
+
+def _named(images: Any) -> dict[str, Any]:
+    """ALOHA's clients send pictures in a dict of their own: "images/cam_high" is the one called cam_high in it."""
+    return {f"images/{name}": picture for name, picture in images.items()} if isinstance(images, dict) else {}
+
+
+def _state(message: dict[Any, Any]) -> Any:
+    """The robot's numbers, under the keys of the first robot whose all are there; None where nobody's are."""
+    for keys in STATES:
+        parts = [message[key] for key in keys if message.get(key) is not None]
+        if len(parts) == len(keys):
+            return parts[0] if len(parts) == 1 else np.concatenate([np.ravel(part) for part in parts])
+    return None

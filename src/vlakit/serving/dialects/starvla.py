@@ -54,35 +54,27 @@ class StarVla(OverWebSocket):
         await talk.say(pack(self.metadata, "bytes"))
         while True:
             data = await talk.hear()
-            envelope: dict[str, Any] = {"type": "unknown", "request_id": "default"}
             try:
-                answer = await self._answer(talk, session, data, envelope)
+                answer = await self._answer(talk, session, unpack(data)[0])
             except WebSocketDisconnect:
                 raise
             except Exception as error:
                 message = {"message": self.service.refuse(self.name, error)}
-                answer = {"status": "error", "ok": False, **envelope, "error": message}
+                answer = {"status": "error", "ok": False, **_envelope(outline(data)), "error": message}
             await talk.say(pack(answer, "bytes"))
 
-    async def _answer(self, talk: Talk, session: Session, data: bytes, envelope: dict[str, Any]) -> dict[str, Any]:
-        """An answer; what is known of the question is left in `envelope` for an error to say."""
-        plain = outline(data)
-        if isinstance(plain.get("request_id"), str):
-            envelope["request_id"] = plain["request_id"][:200]
-        kind = plain.get("type")
-        if kind in ASKS:
-            envelope["type"] = "inference_result"
-        message, _ = unpack(data)
+    async def _answer(self, talk: Talk, session: Session, message: Any) -> dict[str, Any]:
         if not isinstance(message, dict):
             raise Refused("the message is no dict", where="message", do="send examples, or type and payload")
+        kind = None if message.get("type") is None else str(message["type"])
         if kind in ("ping", RESET):
             if kind == RESET:
                 session.reset()
-            return {"status": "ok", "ok": True, **envelope, "type": kind}
+            return {"status": "ok", "ok": True, **_envelope(message), "type": kind}
         if kind not in ASKS:
             raise Refused(f"Unsupported message type {kind!r}"[:200], where="type", do="infer or ping")
         actions = await self._act(talk, session, message if kind is None else message.get("payload"))
-        return {"status": "ok", "ok": True, **envelope, "data": {"actions": actions}}
+        return {"status": "ok", "ok": True, **_envelope(message), "data": {"actions": actions}}
 
     async def _act(self, talk: Talk, session: Session, payload: Any) -> Float32:
         """(B, T, A)."""
@@ -99,6 +91,15 @@ class StarVla(OverWebSocket):
         listed = pictures if isinstance(pictures, list) else [pictures] if pictures is not None else []
         shown = {str(place): picture for place, picture in enumerate(listed)}
         return self.asked.question(shown, example.get("lang"), unnorm_key=unnorm_key, proprio=example.get("state"))
+
+
+def _envelope(message: dict[Any, Any]) -> dict[str, Any]:
+    """What an answer repeats of its question."""
+    number = message.get("request_id")
+    return {
+        "type": "inference_result" if message.get("type") in ASKS else "unknown",
+        "request_id": number[:200] if isinstance(number, str) else "default",
+    }
 
 
 async def answers(service: Service, talk: Talk, session: Session, questions: list[Question]) -> Float32:

@@ -47,16 +47,16 @@ class VlaEval(OverWebSocket):
         """See OverWebSocket."""
         while True:
             data = await talk.hear()
-            seq = outline(data).get("seq")
-            seq = seq if isinstance(seq, int) and not isinstance(seq, bool) else 0
             try:
-                said = await self._said(talk, session, _message(data))
+                message = _message(data)
+                said = await self._said(talk, session, message)
             except WebSocketDisconnect:
                 raise
             except Exception as error:
+                message = outline(data)  # an array that is refused leaves nothing else
                 said = "error", {"error": f"observation_failed: {self.service.refuse(self.name, error)}"}
             if said is not None:
-                await talk.say(_packed(*said, seq))
+                await talk.say(_packed(*said, message.get("seq")))
 
     async def _said(self, talk: Talk, session: Session, message: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
         """Type and payload of what is said to a message; None where nothing is."""
@@ -126,5 +126,6 @@ def _message(data: bytes) -> dict[str, Any]:
     return message
 
 
-def _packed(kind: str, payload: dict[str, Any], seq: int) -> bytes:
+def _packed(kind: str, payload: dict[str, Any], seq: Any) -> bytes:
+    seq = seq if isinstance(seq, int) and not isinstance(seq, bool) else 0
     return pack({"type": kind, "payload": payload, "seq": seq, "timestamp": time.time()}, "text")
