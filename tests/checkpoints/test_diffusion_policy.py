@@ -65,6 +65,11 @@ def test_a_converted_folder_is_a_policy_like_any_other(tmp_path: Path) -> None:
     assert list(loaded.processor.statistics) == ["pusht"]
 
 
+def test_actions_beyond_the_horizon_are_cut_as_the_original_cuts_them(tmp_path: Path) -> None:
+    cut = TrainedPolicy.from_checkpoint(converted(tmp_path / "dp", n_action_steps=9))
+    assert cut.act([Observation({}, "", proprio=np.zeros((2, 7), np.float32))]).shape == (1, 7, 7)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
 def test_what_batch_norm_counts_stays_a_whole_number(dtype: torch.dtype) -> None:
     name = "obs_encoder.obs_nets.camera.bn1.num_batches_tracked"

@@ -96,7 +96,7 @@ class Fixture:
 
     @property
     def policies(self) -> list[str]:
-        return [name for name in self.keys["models"] if f"{name}_loss" in self.expected]
+        return [name for name in self.keys["models"] if f"{name}_loss" in self.expected or self.runs(name)]
 
     def runs(self, policy: str) -> list[str]:
         return [kind for kind in ("ddpm", "ddim") if f"{policy}_{kind}_action" in self.expected]
@@ -126,6 +126,7 @@ class Fixture:
         settings, rows = processor.settings, len(self.expected["loss_t"])
         if policy == IMAGE:
             of = {name.partition("/")[2]: x for name, x in self.expected.items() if name.startswith("unet_image_obs/")}
+            of = {name: x[:, : settings.window] for name, x in of.items()}
             images = {camera: np.moveaxis(of[camera], -3, -1) for camera in settings.cameras}
             numbers = [of[name] for name in sorted(of) if name not in settings.cameras]
             proprio = np.concatenate(numbers, axis=-1) if numbers else None
@@ -160,19 +161,21 @@ def _configuration(fixture: Fixture, policy: str, kind: str) -> dict[str, Any]:
         target = "DiffusionTransformerLowdimPolicy"
         return {"_target_": target, **common, "model": model, "obs_as_cond": "model.cond_obs_emb.weight" in shapes}
     unet = _unet_configuration(config, shapes)
+    seen = shapes["model.mid_modules.0.cond_encoder.1.weight"][1] - unet["diffusion_step_embed_dim"]
     if lowdim:
-        seen = shapes["model.mid_modules.0.cond_encoder.1.weight"][1] - unet["diffusion_step_embed_dim"]
         told = {"obs_as_global_cond": seen > 0, "obs_as_local_cond": any("local_cond" in name for name in shapes)}
-        convention = _executed_from(fixture, policy, kind) == common["n_obs_steps"] - 1
+        convention = _executes_present(fixture, policy, kind, common["n_obs_steps"] - 1)
         target = "DiffusionUnetLowdimPolicy"
         return {"_target_": target, **common, **told, "model": unet, "oa_step_convention": convention}
     encoder = {
-        "rgb_model": {"name": _resnet(shapes)}, "crop_shape": [config["crop"]] * 2, "random_crop": True,
-        "use_group_norm": "group_norm_channels" in config, "share_rgb_model": config["share"],
+        "rgb_model": {"name": _resnet(shapes)}, "crop_shape": config["crop"] and [config["crop"]] * 2,
+        "random_crop": config.get("random_crop", True), "share_rgb_model": config["share"],
+        "use_group_norm": not any(name.endswith("running_mean") for name in shapes),
         "imagenet_norm": config["imagenet_norm"],
     }  # fmt: skip
     target = "DiffusionUnetImagePolicy"
-    return {"_target_": target, **common, **unet, "obs_encoder": encoder, "shape_meta": config["shape_meta"]}
+    told = {"obs_as_global_cond": seen > 0, "obs_encoder": encoder, "shape_meta": config["shape_meta"]}
+    return {"_target_": target, **common, **unet, **told}
 
 
 def _resnet(shapes: dict[str, Any]) -> str:
@@ -182,11 +185,10 @@ def _resnet(shapes: dict[str, Any]) -> str:
     return "resnet50" if deep else {2: "resnet18", 6: "resnet34"}[len(blocks)]
 
 
-def _executed_from(fixture: Fixture, policy: str, kind: str) -> int:
+def _executes_present(fixture: Fixture, policy: str, kind: str, present: int) -> bool:
     """config.json does not say whether a low-dimensional U-Net has oa_step_convention."""
     whole, part = (fixture.expected[f"{policy}_{kind}_{name}"] for name in ("action_pred", "action"))
-    first = [start for start in range(whole.shape[1]) if np.array_equal(whole[:, start : start + part.shape[1]], part)]
-    return first[0]
+    return np.array_equal(whole[:, present : present + part.shape[1]], part)  # clipped actions may recur elsewhere
 
 
 def _unet_configuration(config: dict[str, Any], shapes: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +218,8 @@ def _transformer_configuration(config: dict[str, Any], shapes: dict[str, Any]) -
 
 def normalizers(fixture: Fixture) -> Section:
     """Fitting and applying."""
+    if "norm_data_state" not in fixture.expected:
+        return
     data, probe = fixture.expected["norm_data_state"].astype(np.float64), fixture.expected["norm_probe"]
     low, high, mean, std = data.min(axis=0), data.max(axis=0), data.mean(axis=0), data.std(axis=0, ddof=1)
     kinds = {
@@ -245,11 +249,14 @@ def averages(fixture: Fixture) -> Section:
         "gamma2_min": {"power": 0.75, "inv_gamma": 2, "least": 0.2, "most": 0.99},
     }  # fmt: skip
     for kind, numbers in kinds.items():
-        yield f"ema_{kind}", [decay(int(n), **numbers) for n in fixture.expected["ema_steps"]]
-    toy = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+        yield f"ema_{kind}", [decay(int(n), **numbers) for n in fixture.expected.get("ema_steps", ())]
     shapes = {
         name.removeprefix("ema_toy_"): x.shape for name, x in fixture.expected.items() if name.startswith("ema_toy")
     }
+    if not shapes:
+        return
+    (last, inner), (_, first) = shapes["2.weight"], shapes["0.weight"]
+    toy = nn.Sequential(nn.Linear(first, inner), nn.BatchNorm1d(inner), nn.Linear(inner, last))
     toy.load_state_dict(fixture.seeded_state("ema/0", shapes), strict=False)
     toy[2].bias.requires_grad_(False)
     average = {name: tensor.clone() for name, tensor in toy.state_dict().items()}
@@ -287,6 +294,8 @@ def drawn(fixture: Fixture, run: str) -> Iterator[list[Tensor]]:
 
 def schedules(fixture: Fixture) -> Section:
     """Adding noise, and single steps back."""
+    if "sched_x0" not in fixture.expected:
+        return
     x, eps = fixture.tensor("sched_x0"), fixture.noise("sched/eps", fixture.expected["sched_x0"].shape)
     sampler = Sampler("ddpm", **fixture.config["ddpm"])
     yield "ddpm_alphas_cumprod", sampler.scheduler.alphas_cumprod
@@ -305,7 +314,7 @@ def schedules(fixture: Fixture) -> Section:
 @torch.no_grad()
 def images(fixture: Fixture) -> Section:
     """The encoders, and one pass of the U-Net."""
-    if IMAGE not in fixture.policies:
+    if "unet_image_noise_pred" not in fixture.expected:
         return
     network, seen = fixture.network(IMAGE), fixture.seen(IMAGE)
     yield "unet_image_features", seen.flatten(0, 1)
@@ -316,7 +325,7 @@ def images(fixture: Fixture) -> Section:
 @torch.no_grad()
 def droid(fixture: Fixture) -> Section:
     """DROID's copy of the U-Net."""
-    if "droid_unet" not in fixture.keys["models"]:
+    if "droid_unet_noise_pred" not in fixture.expected:
         return
     state = fixture.state("droid_unet")
     settings = _unet_configuration(fixture.config, {f"model.{name}": tuple(x.shape) for name, x in state.items()})
@@ -334,6 +343,8 @@ def droid(fixture: Fixture) -> Section:
 def losses(fixture: Fixture) -> Section:
     """The loss under given noise, and the norms of some of its gradients."""
     for policy in fixture.policies:
+        if f"{policy}_loss" not in fixture.expected:
+            continue
         network, inputs = fixture.network(policy), fixture.inputs(policy)
         network.zero_grad()
         seen = network.seen(inputs)

@@ -78,6 +78,7 @@ def card_of(config: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], *,
         raise CheckpointMismatch(
             f"{SETTINGS} or the normalisers lack or garble {error}", where=where, do="convert it again: " + RECIPE
         ) from error
+    horizon[1] = min(horizon[1], horizon[2] - network.get("executed_from", 0))  # the original cuts at the end, too
     everything = np.ones(len(action["min"]), bool)
     statistics = DatasetStatistics(**action, mask=everything, num_transitions=0, num_trajectories=0, proprio=proprio)
     network = {"kind": "diffusion_policy", **network, "sampler": sampler, "action_size": len(action["min"])}

@@ -68,6 +68,11 @@ def test_a_horizon_that_a_unet_cannot_halve_is_padded_within_the_network() -> No
     assert network(given).predicted.shape == (3, 1, 7)
 
 
+def test_a_unet_of_one_level_halves_nothing() -> None:
+    of = processor(horizon=7)
+    assert policy(of=of, options={**UNET, "widths": [16]}).length == 7
+
+
 def test_the_loss_under_several_noises_is_the_mean_of_single_losses() -> None:
     network, given = policy(noise_samples=8), batch(processor(), rows=2)
     torch.manual_seed(3)

@@ -221,19 +221,16 @@ class DiffusionPolicy(Network):
 
 def _check_numbers(policy: DiffusionPolicy) -> None:
     settings, sampler = policy.processor_settings, policy.sampler.scheduler.config
-    wrong = {
-        "noise_samples": policy.noise_samples < 1 and f"{policy.noise_samples} noises an example",
-        "executed_from": not 0 <= policy.first <= policy.length - settings.chunk
-        and f"{settings.chunk} actions from number {policy.first} on, of {policy.length}",
-        "sampler": settings.normalization == "normal"
-        and bool(sampler.get("clip_sample"))
-        and sampler.get("clip_sample_range", 1.0) == 1.0
-        and "normalization=normal, and no sampled action beyond one standard deviation",
-    }
-    for key, what in wrong.items():
-        if what:
-            do = {"sampler": "clip_sample_range: 5 there, or model.processor.normalization=limits"}
-            raise ConfigError(what, where=f"model.network.{key}", do=do.get(key, "set it between 1 and what there is"))
+    key, what, do = "", "", "set it between 1 and what there is"
+    if policy.noise_samples < 1:
+        key, what = "noise_samples", f"{policy.noise_samples} noises an example"
+    elif not 0 <= policy.first <= policy.length - settings.chunk:
+        key, what = "executed_from", f"{settings.chunk} actions from number {policy.first} on, of {policy.length}"
+    elif settings.normalization == "normal" and sampler.get("clip_sample") and sampler.get("clip_sample_range", 1) == 1:
+        key, what = "sampler", "normalization=normal, and no sampled action beyond one standard deviation"
+        do = "clip_sample_range: 5 there, or model.processor.normalization=limits"
+    if what:
+        raise ConfigError(what, where=f"model.network.{key}", do=do)
 
 
 def _checked(processor: Processor, condition: str) -> DiffusionProcessor:

@@ -120,9 +120,9 @@ def _sized(layer: nn.Module) -> nn.Sequential:
 
 def _check(widths: Sequence[int], groups: int, kernel: int, time_width: int) -> None:
     uneven = [width for width in widths if width % groups]
-    if len(widths) < 2 or uneven or widths[0] % FINAL_GROUPS or not kernel % 2 or time_width % 2 or time_width < 4:
+    if not widths or uneven or widths[0] % FINAL_GROUPS or not kernel % 2 or time_width % 2 or time_width < 4:
         raise ConfigError(
             f"a U-Net of widths {list(widths)}, {groups} groups, kernel {kernel}, time_width {time_width}",
             where="model.network.options",
-            do=f"two widths or more, multiples of groups, the first of {FINAL_GROUPS}; kernel odd, time_width even",
+            do=f"widths are multiples of groups, the first of {FINAL_GROUPS}; kernel is odd, time_width even",
         )
