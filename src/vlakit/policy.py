@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vlakit.checkpoints.card import Card
-from vlakit.checkpoints.contract import agreement, check_contract
+from vlakit.checkpoints.contract import check_contract, check_near
 from vlakit.checkpoints.formats import LoadOptions, load
 from vlakit.errors import PartMissing, StatisticsMissing
 from vlakit.models.cpu import use_onednn
@@ -109,7 +109,7 @@ class TrainedPolicy:
         Local paths only. The checkpoint's contract is replayed: a policy that answers otherwise than when it was saved
         raises ContractBroken (strict=False: warns), one without a contract warns (strict=True: CheckpointMismatch).
         acting=False: it is to answer questions alone, for which a model that knows no robot yet is good enough.
-        options.quantize: answers then are near those of the contract, not the same; `quantization` says how near.
+        options.quantize: answers then need only be near those of the contract; `quantization` says how near.
         """
         options = options or LoadOptions()
         if options.quantize != NONE:
@@ -125,7 +125,9 @@ class TrainedPolicy:
         card, asked = loaded.card, options.quantize != NONE
         if card.quantized is not None:
             check_kernel(card.quantized["scheme"], torch.device(device).type)
-            near = agreement(card.contract, policy.network, policy.processor) if asked else {}
+            near: dict[str, float] = {}
+            if asked and acting:
+                near = check_near(card.contract, policy.network, policy.processor, where=str(path), strict=strict)
             keys = {"quantize": options.quantize, "quantize_also": list(options.quantize_also)} if asked else {}
             policy.quantization = Quantization.of(policy.network, card.quantized, near, keys)
             log.info("%s", policy.quantization)

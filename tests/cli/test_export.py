@@ -48,10 +48,17 @@ def test_an_adapter_finds_its_base_again(
     assert torch.equal(logits_of(there.network), logits_of(back.network))
 
 
-def test_a_dtype_is_written(checkpoint: Path, tmp_path: Path) -> None:
-    assert run("export", [f"ckpt={checkpoint}", f"out={tmp_path / 'hf'}", "dtype=bf16"]) == 0
-    policy = TrainedPolicy.from_checkpoint(tmp_path / "hf")
+@pytest.mark.parametrize("layout", ["hf", "ckpt"])
+def test_a_dtype_is_written_and_the_contract_holds_in_it(checkpoint: Path, tmp_path: Path, layout: str) -> None:
+    words = [f"ckpt={checkpoint}", f"out={tmp_path / layout}", f"layout={layout}", "dtype=bf16"]
+    assert run("export", words) == 0
+    policy = TrainedPolicy.from_checkpoint(tmp_path / layout, strict=True)
     assert {p.dtype for p in policy.network.parameters()} == {torch.bfloat16}
+
+
+def test_an_adapter_is_not_quantised(tmp_path: Path, capsys: Capture) -> None:
+    words = [f"ckpt={tmp_path / 'none'}", f"out={tmp_path / 'out'}", "layout=adapter", "quantize=int8"]
+    assert "merges the adapter" in complaint(capsys, "export", *words)
 
 
 def test_a_target_that_exists_or_an_unknown_word_is_said_before_anything_is_loaded(

@@ -11,7 +11,7 @@ from vlakit.models.adapters import (
     ADAPTABLE,
     OPENVLA_TARGETS,
     LoraNumbers,
-    adaptable_layers,
+    bare_layers,
     every_layer,
     inject_lora,
     merged_state_dict,
@@ -54,13 +54,13 @@ def test_every_linear_and_convolutional_layer_is_adapted(tiny_vla: OpenVLA) -> N
     with_adapter = {n.removesuffix(".lora_B.default.weight") for n, _ in tiny_vla.named_parameters() if ".lora_B." in n}
     assert with_adapter == layers
     assert {"language_model.lm_head", "vision_backbone.featurizer.patch_embed.stem.0"} <= layers
-    assert adaptable_layers(tiny_vla) == []
+    assert bare_layers(tiny_vla) == []
 
 
 def test_a_layer_without_an_adapter_is_named(tiny_vla: OpenVLA) -> None:
     adapted(tiny_vla)
     stems = [f"vision_backbone.{tower}.patch_embed.stem.{i}" for tower in ("featurizer",) for i in (0, 3, 6)]
-    assert [name for name in adaptable_layers(tiny_vla) if ".featurizer." in name] == stems
+    assert [name for name in bare_layers(tiny_vla) if ".featurizer." in name] == stems
 
 
 def test_merged_lora_moves_the_layers_that_full_fine_tuning_moves(tiny_vla: OpenVLA, tiny_batch: Batch) -> None:

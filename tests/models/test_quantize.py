@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tiny_folders import policy_of
 from torch import Tensor, nn
 from toy_network import ToyNetwork
 
+from vlakit.checkpoints.contract import ContractBroken, agreement, make_contract
 from vlakit.checkpoints.export import ExportOptions, export
 from vlakit.checkpoints.formats import QUANTIZED, Loaded, LoadOptions, load, start_from
 from vlakit.errors import CheckpointMismatch, InvalidData, PartMissing, UnknownName
@@ -60,10 +62,6 @@ def answers(loaded: Loaded, samples: list[Sample]) -> Tensor:
 
 
 def golden(network: OpenVLA, processor: TokenProcessor, samples: list[Sample]) -> Loaded:
-    from dataclasses import replace
-
-    from vlakit.checkpoints.contract import make_contract
-
     loaded = policy_of(network, processor)
     return replace(loaded, card=replace(loaded.card, contract=make_contract(network, processor, samples)))
 
@@ -161,9 +159,8 @@ def test_the_policy_says_what_became_smaller_and_how_near_it_is(exported: Path, 
 
 
 def test_an_unquantised_policy_agrees_with_its_contract(exported: Path) -> None:
-    from vlakit.checkpoints.contract import agreement
-
     loaded = load(exported)
+    assert loaded.card.contract is not None
     near = agreement(loaded.card.contract, loaded.network.eval(), loaded.processor)
     assert near == {"frames": 3, "l1": pytest.approx(0, abs=1e-6), "token_agreement": 1.0}
 
@@ -284,10 +281,53 @@ def test_quantised_weights_without_their_description_are_refused(exported: Path,
     described.unlink()
     with pytest.raises(CheckpointMismatch, match=r"holds torch\.int8"):
         load(tmp_path / "small")
-    for garbled in ({}, {**said, "scheme": "os:system"}, {**said, "layers": ["no.such"]}, {**said, "layers": [7]}):
+    for garbled in (
+        {},
+        {**said, "scheme": "os:system"},
+        {**said, "layers": ["no.such"]},
+        {**said, "layers": [7]},
+        {**said, "float_bytes": "many"},
+    ):
         described.write_text(json.dumps(garbled))
         with pytest.raises(CheckpointMismatch, match="garbled"):
             load(tmp_path / "small")
+
+
+def test_a_quantised_policy_must_still_be_one(
+    tiny_vla: OpenVLA, tiny_processor: TokenProcessor, samples: list[Sample], tmp_path: Path, scheme: str
+) -> None:
+    other = copy.deepcopy(tiny_vla)
+    nn.init.normal_(other.language_model.lm_head.weight)  # pyright: ignore[reportArgumentType]
+    contract = golden(tiny_vla, tiny_processor, samples).card.contract
+    broken = policy_of(other, tiny_processor)
+    export(replace(broken, card=replace(broken.card, contract=contract)), tmp_path / "odd", "ckpt", ExportOptions())
+    options = LoadOptions(quantize=scheme)
+    with pytest.raises(ContractBroken, match="golden frames with a mean error"):
+        TrainedPolicy.from_checkpoint(tmp_path / "odd", options=options)
+    policy = TrainedPolicy.from_checkpoint(tmp_path / "odd", options=options, strict=False)
+    assert policy.quantization is not None
+    assert policy.quantization.golden["l1"] > 0.2
+    export(policy_of(tiny_vla, tiny_processor), tmp_path / "bare", "ckpt", ExportOptions())
+    with pytest.raises(CheckpointMismatch, match="no contract"):
+        TrainedPolicy.from_checkpoint(tmp_path / "bare", options=options, strict=True)
+
+
+def test_numbers_of_another_kind_under_a_quantised_layers_name_are_refused(exported: Path, tmp_path: Path) -> None:
+    export(load(exported, LoadOptions(quantize="int8")), tmp_path / "small", "ckpt", ExportOptions())
+    file = tmp_path / "small" / "last.ckpt"
+    content = torch.load(file, weights_only=True)
+    name = next(name for name, tensor in content["state_dict"].items() if tensor.dtype == torch.int8)
+    content["state_dict"][name] = content["state_dict"][name].float()
+    torch.save(content, file)
+    with pytest.raises(CheckpointMismatch, match="1 quantised"):
+        load(tmp_path / "small")
+
+
+def test_a_part_that_a_network_does_not_spare_is_refused(tiny_processor: TokenProcessor, tiny_vla: OpenVLA) -> None:
+    toy = ToyNetwork(tiny_processor)
+    with pytest.raises(PartMissing, match="spares as lm_head"):
+        quantizable(toy, ("lm_head",))
+    assert quantizable(tiny_vla, ("lm_head",))
 
 
 def test_a_network_without_a_linear_layer_is_refused(tiny_processor: TokenProcessor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from vlakit.evaluation.run import Request, evaluate
 from vlakit.models.openvla.vla import OpenVLA
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
-from vlakit.schema import Observation
+from vlakit.schema import Float32, Observation
 from vlakit.serving.clients.base import RemoteFailed
 from vlakit.serving.dialects.openpi import OpenPi
 from vlakit.serving.remote import CLIENTS, remote_actor
@@ -80,6 +81,47 @@ def test_any_policy_of_the_seam_is_served_and_has_the_same_episodes(dialect: str
         actor.close()
     assert told(there) == told(here)
     assert all(one.success for one in there)
+
+
+class Looks(Seeker):
+    """Three frames decide on a chunk of two: those that are missing, or not its neighbours, make another."""
+
+    window = 3
+
+    def __init__(self, *, told: bool = True) -> None:
+        """told: whether it hears which frames stand in for others."""
+        super().__init__()
+        self.told = told
+
+    def act(self, observations: Sequence[Observation]) -> Float32:
+        chunks = np.repeat(super().act([last(one) for one in observations]), 2, axis=1)
+        for chunk, one in zip(chunks, observations, strict=True):
+            real = np.ones(3, bool) if one.window_mask is None or not self.told else one.window_mask
+            history = [frame.astype(float).std() for frame in one.images["primary"]]
+            chunk[:, 3] = np.dot(history, [1, 10, 100]) * 1e-6 + np.dot(real, [1, 2, 4]) * 1e-3
+            chunk[:, 4] = 0 if one.proprio is None else np.dot(one.proprio[:, 0], [1, 10, 100]) * 1e-5
+        return chunks
+
+
+def last(one: Observation) -> Observation:
+    return replace(one, images={camera: frames[-1:] for camera, frames in one.images.items()}, window_mask=None)
+
+
+@pytest.mark.parametrize("dialect", [name for name in URL if name != "openvla"])  # its REST answers one action
+def test_a_policy_that_sees_a_history_is_served_every_frame_of_it(dialect: str) -> None:
+    suite = FakeSuite()
+    states = states_of(suite, 2)
+    facts = Facts("looks", shape=(2, 7), datasets=("fake_dots",), picture=(64, 64), window=3)
+    policy = Looks(told=dialect != "gr00t")  # whose clients send whole windows, with no word for stand-ins
+    here = list(rollout(suite, policy, states, Options(2)))
+    warm = PolicySubject(policy, facts)
+    warm.warm_up = lambda rows: None  # pyright: ignore[reportAttributeAccessIssue]
+    with running(lambda: service_of(warm), [dialect]) as ports:
+        actor = remote_actor(URL[dialect].format(ports[dialect]), dialect)
+        there = list(rollout(suite, actor, states, Options(2)))
+        actor.close()
+    assert told(there) == told(here)
+    assert max(one.policy_calls for one in here) > 1
 
 
 @pytest.mark.parametrize("dialect", URL)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlakit.evaluation.rollout import stacked
-from vlakit.schema import Observation
+from vlakit.schema import Observation, UInt8
 from vlakit.serving.questions import Question, Refused
 from vlakit.serving.sessions import Memory, Session
 
@@ -42,8 +42,24 @@ def test_a_window_is_stacked_as_a_rollout_stacks_it() -> None:
 def test_a_client_that_keeps_the_history_itself_is_taken_at_its_word() -> None:
     session = Session(Memory(window=3), 0)
     assert session.observe(question(1, frames=3)).images["primary"].shape[0] == 3
-    with pytest.raises(Refused, match=r"\[2\] frames"):
-        session.observe(question(1, frames=2))
+    with pytest.raises(Refused, match=r"\[4\] frames"):
+        session.observe(question(1, frames=4))
+
+
+def test_frames_since_the_last_question_come_behind_those_before() -> None:
+    session = Session(Memory(window=3), 0)
+    first = session.observe(question(1))
+    assert first.images["primary"][:, 0, 0, 0].tolist() == [1, 1, 1]
+    assert first.window_mask is not None
+    assert first.window_mask.tolist() == [False, False, True]
+    second = session.observe(replace(question(3, frames=2), images={"primary": frames_of(2, 3)}))
+    assert second.images["primary"][:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert second.window_mask is not None
+    assert second.window_mask.all()
+
+
+def frames_of(*shades: int) -> UInt8:
+    return np.concatenate([question(shade).images["primary"] for shade in shades])
 
 
 def test_a_history_of_the_clients_own_brings_its_poses() -> None:

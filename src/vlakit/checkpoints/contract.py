@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 
 from vlakit import __version__
 from vlakit.errors import CheckpointMismatch, InvalidData, PartMissing, StatisticsMissing, VlakitError
-from vlakit.models.network import Network
+from vlakit.models.cpu import use_onednn
+from vlakit.models.network import Likelihood, Network
 from vlakit.processing.images import decode_jpeg
 from vlakit.processing.normalizer import bounds_of, mask_of, with_constants
 from vlakit.processing.processor import Processor
@@ -26,6 +28,7 @@ from vlakit.schema import DatasetStatistics, Float32, Observation, Sample
 log = logging.getLogger(__name__)
 CONTRACT_FILE = "contract.json"
 N_FRAMES = 8
+FAR = 0.2  # mean normalised error of a quantised policy that is none any more: the mean action's is hardly larger
 TOLERANCE = 2 / 255 + 1e-4  # one bin of 256, normalised: another machine's arithmetic may move an answer so far
 _LIBRARIES = ("torch", "timm", "transformers", "peft", "numpy", "simplejpeg")
 _CONVENTION = "end-effector deltas a control step: metres, radians; gripper 0 closed to 1 open"
@@ -37,6 +40,7 @@ class ContractBroken(CheckpointMismatch):
 
 def with_new_answers(contract: Mapping[str, Any], network: Network, processor: Processor) -> dict[str, Any]:
     """The same frames with what `network` answers now: for a copy of the policy in another precision."""
+    use_onednn(network)  # as a policy answers
     return {**contract, "versions": _versions(), "frames": _answered(contract["frames"], network, processor)}
 
 
@@ -76,40 +80,77 @@ def check_contract(
     The error names the fields and library versions that differ from those at saving. No golden frames are a warning,
     and refused if strict is True: released models have none.
     """
-    if not contract or contract.get("frames") == []:
-        _report(
-            CheckpointMismatch(
-                "no contract: nothing shows that the policy answers as it did when it was saved",
-                where=where,
-                do="try it on frames whose answers you know; strict=true refuses it",
-            ),
-            refused=strict is True,
-        )
+    if not _has_frames(contract, where=where, strict=strict):
         return
-    try:
+    with _readable(where):
         frames = contract["frames"]
         observations = [observation_of(frame, processor) for frame in frames]
         broken = _broken(frames, _replayed(network, processor, observations, strict is not False), processor)
         changed = differences(contract, processor) if broken else ""
-    except (KeyError, TypeError, ValueError, AttributeError, InvalidData) as error:
-        reason = error.what if isinstance(error, InvalidData) else error
-        raise CheckpointMismatch(
-            f"the contract lacks or garbles {reason}", where=where, do="restore contract.json, or remove it"
-        ) from error
     if broken is None:
         return
     do = "use the fields and versions of the contract; strict=false goes on with a warning"
     _report(ContractBroken(broken, where=f"{where}; {changed}", do=do), refused=strict is not False)
 
 
-def agreement(contract: Mapping[str, Any] | None, network: Network, processor: Processor) -> dict[str, float]:
+def check_near(
+    contract: Mapping[str, Any] | None,
+    network: Network,
+    processor: Processor,
+    *,
+    where: str,
+    strict: bool | None = None,
+) -> dict[str, float]:
+    """`agreement` of a policy that is quantised, and so answers otherwise.
+
+    Beyond FAR it raises ContractBroken, or warns if strict is False; without golden frames as check_contract.
+    """
+    if not _has_frames(contract, where=where, strict=strict):
+        return {}
+    with _readable(where):
+        near = agreement(contract, network, processor)
+    if not near["l1"] <= FAR:
+        do = "another scheme, or spare a part; strict=false goes on with a warning"
+        what = (
+            f"quantised, the policy answers its golden frames with a mean error of {near['l1']:.3f} of half the range"
+        )
+        _report(ContractBroken(what, where=where, do=do), refused=strict is not False)
+    return near
+
+
+def _has_frames(contract: Mapping[str, Any] | None, *, where: str, strict: bool | None) -> TypeGuard[Mapping[str, Any]]:
+    """Whether there are golden frames; none are a warning, and refused if strict is True."""
+    if contract and contract.get("frames") != []:
+        return True
+    _report(
+        CheckpointMismatch(
+            "no contract: nothing shows that the policy answers as it did when it was saved",
+            where=where,
+            do="try it on frames whose answers you know; strict=true refuses it",
+        ),
+        refused=strict is True,
+    )
+    return False
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Raise CheckpointMismatch for a contract that cannot be read."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidData) as error:
+        reason = error.what if isinstance(error, InvalidData) else error
+        raise CheckpointMismatch(
+            f"the contract lacks or garbles {reason}", where=where, do="restore contract.json, or remove it"
+        ) from error
+
+
+def agreement(contract: Mapping[str, Any], network: Network, processor: Processor) -> dict[str, float]:
     """How near the answers to golden frames are to the recorded ones: of a policy that is meant to answer otherwise.
 
-    frames, l1 (normalised, mean), and for policies that answer in ids token_agreement, in [0, 1]. Empty without frames.
+    frames, l1 (normalised, mean), and for policies that answer in ids token_agreement, in [0, 1].
     """
-    frames = (contract or {}).get("frames")
-    if not frames:
-        return {}
+    frames = contract["frames"]
     answers = _answers(network, processor, [observation_of(frame, processor) for frame in frames])
     recorded = np.stack([_recorded_actions(frame, processor) for frame in frames]).astype(np.float32)
     before = np.stack([processor.normalized_actions(a, f["dataset"]) for a, f in zip(recorded, frames, strict=True)])
@@ -117,7 +158,7 @@ def agreement(contract: Mapping[str, Any] | None, network: Network, processor: P
     after = np.stack([processor.normalized_actions(a, f["dataset"]) for a, f in zip(now, frames, strict=True)])
     near = {"frames": len(frames), "l1": float(np.abs(after - before).mean())}
     spelled = [processor.spelled(answer).get("ids") for answer in answers]
-    if spelled[0] is not None and "ids" in frames[0]:
+    if isinstance(network, Likelihood) and spelled[0] is not None and "ids" in frames[0]:
         same = np.array(spelled) == np.array([frame["ids"] for frame in frames])
         near["token_agreement"] = float(same.mean())
     return near

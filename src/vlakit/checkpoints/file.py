@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import torch
 from torch import Tensor, nn
 
 from vlakit.checkpoints.card import CARD
@@ -77,13 +78,19 @@ def network_state(content: dict[str, Any]) -> dict[str, Tensor]:
     return {name.removeprefix("model."): t for name, t in content["state_dict"].items() if name.startswith("model.")}
 
 
+def _is_packed(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.int8, torch.uint8)
+
+
 def load_strictly(network: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
     """Load a state dict that must fit exactly; CheckpointMismatch names the first tensors that do not."""
     present = network.state_dict()
     missing, unexpected = sorted(present.keys() - state.keys()), sorted(state.keys() - present.keys())
-    reshaped = [name for name in present.keys() & state.keys() if present[name].shape != state[name].shape]
-    if missing or unexpected or reshaped:
-        parts = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(reshaped)}
+    shared = sorted(present.keys() & state.keys())
+    reshaped = [name for name in shared if present[name].shape != state[name].shape]
+    retyped = [name for name in shared if _is_packed(present[name]) != _is_packed(state[name])]
+    if missing or unexpected or reshaped or retyped:
+        parts = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped, "quantised": retyped}
         counts = "; ".join(f"{len(names)} {word}, e.g. {names[0]}" for word, names in parts.items() if names)
         raise CheckpointMismatch(
             f"the checkpoint holds another model: {counts}",

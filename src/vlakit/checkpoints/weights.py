@@ -81,10 +81,11 @@ def load_weights(
             report.renamed[stored] = name
     missing = sorted(wanted.keys() - seen - set(added))
     if missing:
+        near = f"{nearest(missing[0], report.unexpected)} Or " if report.unexpected else ""
         raise CheckpointMismatch(
             f"{len(missing)} tensors are missing, e.g. {missing[0]}",
             where=where,
-            do=f"{nearest(missing[0], report.unexpected)} Copy the checkpoint again, or use its own config.json",
+            do=f"{near}copy the checkpoint again, or use its own config.json",
         )
     return report
 

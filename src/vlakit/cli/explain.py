@@ -17,7 +17,7 @@ def main(overrides: Sequence[str]) -> None:
     check_format(cfg.format)
     from vlakit.accounting.meta import prepared
     from vlakit.accounting.parameters import ModuleCount, explain, reached_names, unreached_adapters
-    from vlakit.models.adapters import adaptable_layers, named_briefly
+    from vlakit.models.adapters import bare_layers, named_briefly
 
     policy = policy_of(cfg)
     model = prepared(policy)
@@ -25,7 +25,7 @@ def main(overrides: Sequence[str]) -> None:
     rows = explain(model, reached)
     total: ModuleCount = rows[-1]
     silent, adapters = unreached_adapters(model, reached)
-    bare = adaptable_layers(model) if adapters else []
+    bare = bare_layers(model) if adapters else []
     report = {
         "model": model.description,
         "strategy": policy.name,

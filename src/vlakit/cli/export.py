@@ -33,6 +33,9 @@ def main(overrides: Sequence[str]) -> None:
         raise ConfigError("no value for 'ckpt'", do="add ckpt=... to the command line")
     if cfg["dtype"] is not None and cfg["dtype"] not in DTYPES:
         raise ConfigError(f"no dtype {cfg['dtype']!r}", where="command line", do=nearest(cfg["dtype"], DTYPES))
+    if cfg["layout"] == "adapter" and cfg["quantize"] != "none":
+        what = f"quantize={cfg['quantize']} merges the adapter that layout=adapter would write"
+        raise ConfigError(what, where="command line", do="layout=ckpt, or layout=hf; quantize where the base is loaded")
     import torch
 
     from vlakit.checkpoints.export import ExportOptions, check_target, export

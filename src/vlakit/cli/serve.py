@@ -131,6 +131,13 @@ def service_of(cfg: Mapping[str, Any], subject: Subject) -> Service:
     chunk = subject.facts.shape[0]
     if cfg["queue"] > chunk:
         raise ConfigError(f"queue={cfg['queue']} of chunks of {chunk}", where="command line", do=f"at most {chunk}")
+    window = subject.facts.window
+    if window > 1 and chunk > 1 and not cfg["queue"] and cfg["ensemble"] is None:
+        log.warning(
+            "the policy sees %d frames in a row: a client that carries out several actions of a chunk must send every"
+            " frame since its last question; with queue=%d it asks, and shows one, each step",
+            *(window, chunk),
+        )
     rows = min(cfg["batch_rows"], cfg["rows"] or cfg["batch_rows"])
     limits = Limits(cfg["rows"] or rows, cfg["wait_ms"], cfg["waiting"], cfg["timeout_s"])
     guard = Guard(cfg["max_bytes"], cfg["rate"], cfg["token"], cfg["max_clients"])

@@ -13,10 +13,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from vlakit.errors import PatternUnmatched, nearest
+from vlakit.models.cpu import Linear
+from vlakit.models.quantized_layers import QuantizedLinear
 
 ADAPTABLE = nn.Linear | nn.Conv2d
+_PLAIN_FORWARDS = (nn.Linear.forward, Linear.forward, nn.Conv2d.forward)
 
 # Last name components of every layer that OpenVLA's fine-tuning adapts: `proj` is also the convolution of the patch
 # embedding, `lm_head` is included, both as peft < 0.15 understood all-linear (openvla.md 3.7). What an adapter file of
@@ -62,7 +66,7 @@ def inject_lora(model: nn.Module, numbers: LoraNumbers) -> nn.Module:
         lora_alpha=cast(int, numbers.alpha),  # any number, whatever its annotation says
         lora_dropout=numbers.dropout,
         target_modules=list(numbers.targets),
-        exclude_modules=[path for path, _ in model.named_modules() if path and is_added(f"{path}.weight", model)]
+        exclude_modules=[path for path, module in model.named_modules() if path and _excluded(path, module, model)]
         or None,
         init_lora_weights="gaussian",
         bias="none",
@@ -73,7 +77,7 @@ def inject_lora(model: nn.Module, numbers: LoraNumbers) -> nn.Module:
     return model
 
 
-def adaptable_layers(model: nn.Module) -> list[str]:
+def bare_layers(model: nn.Module) -> list[str]:
     """Paths of every linear and convolutional layer that has no adapter, in the network's order.
 
     What a full fine-tuning would move and LoRA leaves as it is, when asked after the injection.
@@ -88,20 +92,37 @@ def adaptable_layers(model: nn.Module) -> list[str]:
     ]
 
 
+def takes_adapter(module: nn.Module) -> bool:
+    """Whether W + BA in a layer gives what an adapter beside it gives: where more is done with W, it does not.
+
+    Kernels that are standardised, pictures padded by the layer itself, weights that something else multiplies.
+    """
+    if isinstance(module, QuantizedLinear):
+        return True
+    plain = isinstance(module, ADAPTABLE) and type(module).forward in _PLAIN_FORWARDS
+    read_by_attention = isinstance(module, NonDynamicallyQuantizableLinear)
+    return plain and not read_by_attention and getattr(module, "groups", 1) == 1  # peft's limit
+
+
+def _excluded(path: str, module: nn.Module, model: nn.Module) -> bool:
+    unfit = isinstance(module, ADAPTABLE) and not takes_adapter(module)
+    return unfit or is_added(f"{path}.weight", model)
+
+
 def is_added(name: str, model: nn.Module) -> bool:
     """Whether a parameter is of the network's additions, which begin at random: they train whole, without adapters."""
     return any(fnmatchcase(name, pattern) for pattern in getattr(model, "additions", ()))
 
 
 def every_layer(model: nn.Module) -> tuple[str, ...]:
-    """The targets that give every linear and convolutional layer an adapter, whatever the network.
+    """The targets that give every linear and convolutional layer an adapter that can have one, whatever the network.
 
     Last name components; a place in a Sequential, such as `stem.3`, keeps its owner's name, for `3` may name anything.
 
     >>> every_layer(nn.ModuleDict({"q_proj": nn.Linear(2, 2), "stem": nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())}))
     ('q_proj', 'stem.0')
     """
-    paths = (p for p in adaptable_layers(model) if getattr(model.get_submodule(p), "groups", 1) == 1)  # peft's limit
+    paths = (path for path in bare_layers(model) if takes_adapter(model.get_submodule(path)))
     return tuple(dict.fromkeys(short_name(path) for path in paths))
 
 
@@ -126,7 +147,7 @@ def named_briefly(paths: Iterable[str]) -> str:
 
 def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
     """Refuse a target list with a name that matches no layer."""
-    paths = set(adaptable_layers(model))
+    paths = {path for path in bare_layers(model) if takes_adapter(model.get_submodule(path))}
     layers = {path.rpartition(".")[2] for path in paths}
     optional = {"fc3", "q", "kv"}  # projector of fused towers; pooling head of SigLIP towers
     for target in targets:

@@ -19,6 +19,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from vlakit.errors import CheckpointMismatch, PartMissing
+from vlakit.models.constants import ExactConstants
 from vlakit.processing.processor import Processor
 from vlakit.registry import Registry
 from vlakit.schema import Batch, Inputs
@@ -42,7 +43,7 @@ class Output:
     answered: Tensor | None = None
 
 
-class Network(nn.Module):
+class Network(ExactConstants):
     """A policy's network. Its constructor takes the processor that feeds it, and plain settings by name."""
 
     of_the_run: tuple[str, ...] = ()  # settings that a run decides, not the checkpoint that it starts from

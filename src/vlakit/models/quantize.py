@@ -19,12 +19,14 @@ from vlakit.models.quantized_layers import SCHEMES, QuantizedLinear
 class Quantization:
     """What quantising a network changed. weight_bytes_*: of all its tensors; golden: checkpoints.contract.agreement.
 
-    asked: keys of vlakit evaluate by which it came about; empty for a checkpoint that was stored so. latency: p50_ms
-    and p95_ms of an answer, once measured.
+    share: of the weights' bytes before, that of these layers; the rest stays as it is. asked: keys of vlakit evaluate
+    by which it came about; empty for a checkpoint that was stored so. latency: p50_ms and p95_ms of an answer, once
+    measured.
     """
 
     scheme: str
     layers: int
+    share: float
     weight_bytes_before: int
     weight_bytes_after: int
     golden: Mapping[str, float]
@@ -38,7 +40,8 @@ class Quantization:
         """Of a network that is quantised now, from what its card says."""
         after = weight_bytes(network)
         now = sum(layer.weight.nbytes + layer.absmax.nbytes for layer in quantized_layers(network))
-        return cls(said["scheme"], len(said["layers"]), after - now + said["float_bytes"], after, golden, asked)
+        before = after - now + said["float_bytes"]
+        return cls(said["scheme"], len(said["layers"]), said["float_bytes"] / before, before, after, golden, asked)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -46,7 +49,7 @@ class Quantization:
 
     def __str__(self) -> str:
         sizes = [f"{size / 1e6:,.1f} MB" for size in (self.weight_bytes_before, self.weight_bytes_after)]
-        text = f"{self.scheme} in {self.layers} layers, weights {sizes[0]} -> {sizes[1]}"
+        text = f"{self.scheme} in {self.layers} layers, {self.share:.0%} of the weights, {sizes[0]} -> {sizes[1]}"
         if self.golden:
             tokens = self.golden.get("token_agreement")
             said = "" if tokens is None else f"{tokens:.1%} of tokens as before, "
@@ -62,14 +65,16 @@ WHOLE = ("vision", "lm_head")  # parts that stay in floating point unless asked
 def quantizable(network: Network, also: Collection[str] = ()) -> list[str]:
     """Paths of the layers that a scheme applies to: plain linear ones, but for WHOLE and what training has added.
 
-    also: which of WHOLE are quantised too. Raises PartMissing where there is none.
+    also: which of WHOLE are quantised too. Raises PartMissing where there is none, and for a part that spares nothing.
     """
-    kept: set[int] = set()
-    if "vision" not in also and isinstance(network, HasFeatures):
-        kept = {id(module) for module in network.encoder.modules()}
-    paths = [path for path, module in network.named_modules() if type(module) in PLAIN and id(module) not in kept]
-    paths = [path for path in paths if not is_added(f"{path}.weight", network)]
-    paths = [path for path in paths if "lm_head" in also or not path.endswith("lm_head")]
+    paths = _chosen(network, also)
+    idle = [part for part in also if len(_chosen(network, set(also) - {part})) == len(paths)]
+    if paths and idle:
+        raise PartMissing(
+            f"{network.kind} has no layers that quantising spares as {idle[0]}",
+            where=f"quantize_also=[{','.join(also)}]",
+            do="leave it out: whatever is linear there is quantised already",
+        )
     if not paths:
         rest = [part for part in WHOLE if part not in also]
         raise PartMissing(
@@ -78,6 +83,15 @@ def quantizable(network: Network, also: Collection[str] = ()) -> list[str]:
             do=f"quantize=none, or quantize_also=[{','.join(rest)}]" if rest else "quantize=none",
         )
     return paths
+
+
+def _chosen(network: Network, also: Collection[str]) -> list[str]:
+    kept: set[int] = set()
+    if "vision" not in also and isinstance(network, HasFeatures):
+        kept = {id(module) for module in network.encoder.modules()}
+    paths = [path for path, module in network.named_modules() if type(module) in PLAIN and id(module) not in kept]
+    paths = [path for path in paths if not is_added(f"{path}.weight", network)]
+    return [path for path in paths if "lm_head" in also or not path.endswith("lm_head")]
 
 
 def quantize(network: Network, scheme: str, also: Collection[str] = ()) -> dict[str, Any]:
@@ -123,6 +137,7 @@ def restore(network: Network, said: Mapping[str, Any], *, where: str) -> None:
             if type(network.get_submodule(path)) not in PLAIN:
                 raise ValueError(f"no plain linear layer {path}")
             replace_layer(network, path, said["scheme"])
+        int(said["float_bytes"])  # what the report reckons with
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointMismatch(
             f"what is quantised is garbled: {error}", where=where, do="export it again with vlakit export quantize=..."

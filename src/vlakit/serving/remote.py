@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from vlakit.errors import ConfigError, VlakitError
@@ -12,6 +13,7 @@ from vlakit.evaluation.actors import Answers, Turn
 from vlakit.evaluation.suite import InitialState
 from vlakit.evaluation.worlds import Failure, Worlds
 from vlakit.registry import Registry
+from vlakit.schema import Observation
 from vlakit.serving.clients.base import ENDING, Client, RemoteFailed
 
 CLIENTS: Registry[Client] = Registry(
@@ -41,6 +43,9 @@ class RemoteActor:
         self.connect, self.name = connect, name
         self._clients: dict[int, Client] = {0: connect()}
         info = self._clients[0].info
+        self.window = int(info.get("window", 1))  # of vlakit's and GR00T's servers; others are sent one frame
+        self._whole = bool(info.get("whole"))  # whether every question holds all of them
+        self._asked: dict[int, int] = {}  # slot -> steps of its episode that were over when it last asked
         self.facts: dict[str, Any] = {
             "policy": name,
             **{k: info[k] for k in ("sha256", "pad_to", "server") if k in info},
@@ -49,6 +54,7 @@ class RemoteActor:
     def begin(self, states: Mapping[int, InitialState]) -> None:
         """See Actor; a slot's connection is opened before its first episode, in the order of the slots."""
         for slot in sorted(states):
+            self._asked.pop(slot, None)
             try:
                 if slot not in self._clients:
                     self._clients[slot] = self.connect()
@@ -75,7 +81,7 @@ class RemoteActor:
         try:
             if slot not in self._clients:  # it broke; whatever the server remembered of the episode is lost with it
                 raise RemoteFailed("the connection is lost", where=self.name)
-            return self._clients[slot].ask(turn.observation)
+            return self._clients[slot].ask(self._since(slot, turn))
         except VlakitError as error:
             self._drop(slot)
             if ENDING in error.what:
@@ -84,6 +90,17 @@ class RemoteActor:
         except ODD as error:
             self._drop(slot)
             return Failure(f"the server's answer is not understood: {type(error).__name__}: {error}"[:300])
+
+    def _since(self, slot: int, turn: Turn) -> Observation:
+        """With the frames since the slot last asked, which the server puts behind those it has seen; or with all."""
+        if self._whole:
+            return turn.observation
+        new = turn.step - self._asked.get(slot, turn.step - 1)
+        self._asked[slot] = turn.step
+        first = -min(max(new, 1), self.window)
+        seen = turn.observation
+        images = {camera: frames[first:] for camera, frames in seen.images.items()}
+        return replace(seen, images=images, proprio=None if seen.proprio is None else seen.proprio[first:])
 
     def _connect_again(self, slot: int) -> None:
         try:

@@ -58,27 +58,28 @@ class Session:
             self.reset()
         self.instruction = question.instruction
         size = self.memory.window
-        frames = {len(images) for images in question.images.values()}
-        moments = size if question.proprio is None else len(question.proprio)
-        if moments != size and {moments} != frames:
+        counts = {len(images) for images in question.images.values()} or {1}
+        number = counts.pop()
+        if counts or not 1 <= number <= size:
+            what = f"{sorted({number, *counts})} frames of a camera"
+            raise Refused(what, where="pictures", do=f"send those since the last question, 1 to {size}")
+        moments = number if question.proprio is None else len(question.proprio)
+        if moments not in (number, size):
             raise Refused(f"proprio of {moments} moments", where="proprio", do=f"send one of each frame, or all {size}")
-        if frames == {size} and size > 1:  # the client keeps the history itself
-            return _observation(question, question.images, question.proprio)
-        if frames != {1}:
-            raise Refused(f"{sorted(frames)} frames of a camera", where="pictures", do=f"send 1, or all {size}")
-        self._remember(question, size)
+        self._remember(question, number, size)
         images = {name: np.concatenate([one[name] for one in self._history]) for name in question.images}
+        proprio = np.stack(self._proprio) if self._proprio else None
         mask = None if size == 1 else np.array(self._real)
-        return _observation(question, images, np.stack(self._proprio) if self._proprio else None, mask)
+        return Observation(images, question.instruction, question.dataset, proprio, mask)
 
-    def _remember(self, question: Question, size: int) -> None:
-        """Take in the newest frame; the first of an episode stands in for those before it."""
-        fresh = not self._history
-        for number in range(size if fresh else 1):
-            self._history.append(dict(question.images))
-            self._real.append(not fresh or number == size - 1)
+    def _remember(self, question: Question, number: int, size: int) -> None:
+        """Take in the newest frames; the first of an episode stands in for those before it."""
+        stand_ins = 0 if self._history else size - number
+        for place in [-number] * stand_ins + list(range(-number, 0)):
+            self._history.append({name: images[place, None] for name, images in question.images.items()})
             if question.proprio is not None:
-                self._proprio.append(question.proprio[-1])
+                self._proprio.append(question.proprio[place])
+        self._real.extend([False] * stand_ins + [True] * number)
         for kept in (self._history, self._real, self._proprio):
             while len(kept) > size:
                 kept.popleft()
@@ -103,12 +104,3 @@ class Session:
         now = np.stack([one[age] for age, one in enumerate(self._chunks)][::-1])  # (n, A), the oldest first
         weights = np.exp(-decay * np.arange(len(now)))
         return (weights[:, None] * now / weights.sum()).sum(axis=0, keepdims=True).astype(np.float32)
-
-
-def _observation(
-    question: Question,
-    images: dict[str, UInt8] | object,
-    proprio: Float32 | None,
-    mask: np.ndarray | None = None,
-) -> Observation:
-    return Observation(images, question.instruction, question.dataset, proprio, mask)  # pyright: ignore[reportArgumentType]

@@ -7,7 +7,7 @@ from typing import Any
 
 from vlakit.checkpoints.card import CARD, Card
 from vlakit.errors import ConfigError
-from vlakit.models.adapters import LoraNumbers, adaptable_layers, every_layer, inject_lora, is_added, named_briefly
+from vlakit.models.adapters import LoraNumbers, bare_layers, every_layer, inject_lora, is_added, named_briefly
 from vlakit.models.network import Network
 from vlakit.strategies.base import PolicyModule
 
@@ -61,7 +61,7 @@ class Lora(PolicyModule):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        if layers := adaptable_layers(self.model):
+        if layers := bare_layers(self.model):
             log.warning("no adapter on %s, which strategy=full trains: see strategy.targets", named_briefly(layers))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -62,6 +62,14 @@ class Layer(nn.Module):
         return x + F.dropout(self.ff(self.norm2(x)), rate)
 
 
+class Places(nn.Linear):
+    """A vector for every place: the original's layer of one-hot places, which are not multiplied."""
+
+    def forward(self) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """(L, width)."""
+        return self.weight.T + self.bias
+
+
 class Decoder(nn.Module):
     """Image tokens (B, T, n, d) to logits (B, L, V) at every place; there is no norm before the last layer."""
 
@@ -71,7 +79,7 @@ class Decoder(nn.Module):
         """token_width: d, that of the image tokens."""
         super().__init__()
         self.action_tokens, length = action_tokens, steps * (image_tokens + action_tokens)
-        self.token_emb, self.position_emb = nn.Linear(token_width, sizes.width), nn.Linear(length, sizes.width)
+        self.token_emb, self.position_emb = nn.Linear(token_width, sizes.width), Places(length, sizes.width)
         self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
         self.output_tokens = nn.Linear(sizes.width, vocabulary)
         allowed = attention_allowed(steps, image_tokens, action_tokens)
@@ -83,7 +91,7 @@ class Decoder(nn.Module):
     def forward(self, image_tokens: Tensor) -> Tensor:
         """(B, L, V)."""
         sequence = F.pad(image_tokens, (0, 0, 0, self.action_tokens)).flatten(1, 2)  # (B, L, d): slots are zeros
-        x = self.token_emb(sequence) + self.position_emb.weight.T + self.position_emb.bias
+        x = self.token_emb(sequence) + self.position_emb()
         for layer in self.layers:
             x = layer(x, self.allowed)
         return self.output_tokens(x)

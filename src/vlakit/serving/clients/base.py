@@ -22,7 +22,10 @@ class RemoteFailed(VlakitError):
 
 
 class Client(Protocol):
-    """One connection. info: what the server says of itself, {} where its dialect has no words for that."""
+    """One connection. info: what the server says of itself, {} where its dialect has no words for that.
+
+    window: frames that its policy sees; whole: whether a question holds all of them, not those since the last one.
+    """
 
     info: Mapping[str, Any]
 
@@ -91,12 +94,19 @@ class Socket:
 
 
 def pictures_of(observation: Observation, cameras: Mapping[str, str]) -> dict[str, Any]:
-    """The dialect's key -> the latest picture (H, W, 3). Raises RemoteFailed for a camera that the suite lacks."""
+    """The dialect's key -> the picture (H, W, 3), or several (T, H, W, 3). Raises RemoteFailed for an absent camera."""
     for camera in cameras:
         if camera not in observation.images:
             has = ", ".join(observation.images)
             raise RemoteFailed(f"the suite has no camera {camera!r}", where=f"its cameras: {has}", do="mend cameras=")
-    return {key: np.ascontiguousarray(observation.images[camera][-1]) for camera, key in cameras.items()}
+    shown = {key: np.ascontiguousarray(observation.images[camera]) for camera, key in cameras.items()}
+    return {key: frames[0] if len(frames) == 1 else frames for key, frames in shown.items()}
+
+
+def state_of(observation: Observation) -> Float32 | None:
+    """What the robot knows of itself: (P,), or (T, P) beside several pictures; None where nothing is known."""
+    proprio = observation.proprio
+    return proprio[0] if proprio is not None and len(proprio) == 1 else proprio
 
 
 def chunk_of(value: Any, where: str) -> Float32:

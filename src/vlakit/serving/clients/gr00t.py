@@ -26,7 +26,6 @@ class Gr00tClient:
     def __init__(self, url: str, cameras: Mapping[str, str], token: str | None, timeout_s: float) -> None:
         """Raises RemoteFailed."""
         self.url, self.timeout_ms, self.token = url, int(timeout_s * 1000), token
-        self.info: Mapping[str, Any] = {}
         self.context = zmq.Context()
         self._connect()
         config = self._call("get_modality_config")
@@ -34,6 +33,8 @@ class Gr00tClient:
         self.codec = "msgpack_numpy" if "__ModalityConfig__" in config.get("video", {}) else "npy"
         self.keys = {part: _keys(config.get(part, {}), part) for part in ("video", "language", "action")}
         self.states = _keys(config.get("state", {}), "state")
+        deltas = _content(config.get("video", {})).get("delta_indices")
+        self.info: Mapping[str, Any] = {"window": len(deltas) if isinstance(deltas, list) else 1, "whole": True}
         if not all(self.keys.values()):
             raise RemoteFailed(f"no whole modality config: {self.keys}"[:300], where=url)
         self.sent = {name: self.keys["video"][0] if key == MAIN else key for name, key in cameras.items()}
@@ -45,10 +46,11 @@ class Gr00tClient:
 
     def ask(self, observation: Observation) -> Float32:
         """See Client."""
-        videos = {key: one[None] for key, one in pictures_of(observation, self.sent).items()}  # (1, H, W, 3)
+        shown = pictures_of(observation, self.sent)
+        videos = {key: one if one.ndim == 4 else one[None] for key, one in shown.items()}  # (T, H, W, 3)
         language, words = self.keys["language"][0], observation.instruction
         proprio = observation.proprio if len(self.states) == 1 else None  # of several nothing says how wide each is
-        states = {} if proprio is None else {self.states[0]: proprio[-1:]}  # (1, P)
+        states = {} if proprio is None else {self.states[0]: proprio}  # (T, P)
         if self.flat:
             asked = {f"video.{k}": v for k, v in videos.items()} | {f"state.{k}": v for k, v in states.items()}
             said = self._call("get_action", {**asked, language: [words]})
@@ -91,8 +93,12 @@ class Gr00tClient:
         return said
 
 
-def _keys(entry: Any, part: str) -> list[str]:
+def _content(entry: Any) -> Mapping[str, Any]:
     inner = entry.get("as_json", entry) if isinstance(entry, dict) else {}
     inner = json.loads(inner) if isinstance(inner, str) else inner
-    keys = inner.get("modality_keys") if isinstance(inner, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _keys(entry: Any, part: str) -> list[str]:
+    keys = _content(entry).get("modality_keys")
     return [str(key).removeprefix(f"{part}.") for key in keys or []]

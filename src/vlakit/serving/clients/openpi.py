@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from vlakit.schema import Float32, Observation
-from vlakit.serving.clients.base import Socket, chunk_of, pictures_of
+from vlakit.serving.clients.base import Socket, chunk_of, pictures_of, state_of
 
 
 class OpenPiClient:
@@ -30,7 +30,7 @@ class OpenPiClient:
         """See Client."""
         message: dict[str, Any] = pictures_of(observation, self.cameras_sent) | {"prompt": observation.instruction}
         if observation.proprio is not None:
-            message["observation/state"] = observation.proprio[-1]
+            message["observation/state"] = state_of(observation)
         said = self.socket.exchange(message, "bytes")
         return chunk_of(said.get("actions") if isinstance(said, dict) else said, self.socket.url)
 

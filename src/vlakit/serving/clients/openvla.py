@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from vlakit.schema import Float32, Observation
 from vlakit.serving.arrays import from_json, to_json
-from vlakit.serving.clients.base import RemoteFailed, chunk_of, pictures_of
+from vlakit.serving.clients.base import RemoteFailed, chunk_of, pictures_of, state_of
 
 
 class OpenVLAClient:
@@ -36,7 +36,7 @@ class OpenVLAClient:
         if observation.dataset in self.info.get("datasets", ()):
             payload["unnorm_key"] = observation.dataset
         if observation.proprio is not None:
-            payload["state"] = observation.proprio[-1]
+            payload["state"] = state_of(observation)
         return chunk_of(self._post("/act", payload), self.url)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vlakit.schema import Float32, Observation
-from vlakit.serving.clients.base import RemoteFailed, Socket, chunk_of, pictures_of
+from vlakit.serving.clients.base import RemoteFailed, Socket, chunk_of, pictures_of, state_of
 
 
 class StarVlaClient:
@@ -32,7 +32,7 @@ class StarVlaClient:
         shown = pictures_of(observation, self.sent)
         example: dict[str, Any] = {"image": [shown[key] for key in sorted(shown)], "lang": observation.instruction}
         if observation.proprio is not None:
-            example["state"] = observation.proprio[-1]
+            example["state"] = state_of(observation)
         known = self.metadata.get("available_unnorm_keys") or []
         key = observation.dataset if observation.dataset in known else self.metadata.get("default_unnorm_key")
         said = self.socket.exchange({"examples": [example], "unnorm_key": key}, "bytes")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vlakit.schema import Float32, Observation
-from vlakit.serving.clients.base import RemoteFailed, Socket, chunk_of, pictures_of
+from vlakit.serving.clients.base import RemoteFailed, Socket, chunk_of, pictures_of, state_of
 
 GRIPPERS: dict[str, Callable[[Any], Any]] = {  # format -> 0 closed .. 1 open
     "binary_close_positive": lambda g: (1 - g) / 2,
@@ -47,7 +47,7 @@ class VlaEvalClient:
         images = pictures_of(observation, self.sent)
         payload: dict[str, Any] = {"images": images, "task_description": observation.instruction}
         if observation.proprio is not None:
-            payload["state"] = observation.proprio[-1]
+            payload["state"] = state_of(observation)
         chunk = chunk_of(self._exchange("observation", payload, "action").get("actions"), self.socket.url)
         gripper = GRIPPERS[self.gripper](chunk[:, -1:]).astype(np.float32)
         return np.concatenate([chunk[:, :-1], gripper], axis=-1)

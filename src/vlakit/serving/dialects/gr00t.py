@@ -151,7 +151,7 @@ class Gr00t:
         language = LANGUAGE.get(self.generation, "annotation.human.task_description")
         steps = list(range(self.service.horizon))
         parts = {
-            "video": ([0], list(self.asked.cameras.values())),
+            "video": (list(range(1 - self.service.facts.window, 1)), list(self.asked.cameras.values())),
             "state": ([0], [STATE]),  # its clients expect one; a policy that takes none leaves it out
             "action": (steps, [ACTION]),
             "language": ([0], [language]),

@@ -1,0 +1,67 @@
+"""What holds for the layers of every family: adapters merge, what is quantised is multiplied, constants stay exact."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from families import FAMILIES
+from torch import nn
+
+from vlakit.models.adapters import LoraNumbers, every_layer, inject_lora, merge_in_place
+from vlakit.models.network import Network
+from vlakit.models.quantize import quantizable
+from vlakit.schema import Batch, DatasetStatistics, Sample
+
+WHOLE = [name for name in FAMILIES if name != "lora"]
+
+
+@pytest.fixture(params=WHOLE)
+def case(
+    request: pytest.FixtureRequest, bridge_statistics: DatasetStatistics, samples: list[Sample]
+) -> tuple[Network, Batch]:
+    network, batch = FAMILIES[request.param](bridge_statistics, samples)
+    return network.eval(), batch
+
+
+@torch.no_grad()
+def loss_of(network: Network, batch: Batch) -> float:
+    torch.manual_seed(3)
+    return float(network(batch).loss)
+
+
+def test_merged_adapters_answer_as_they_did_beside_their_layers(case: tuple[Network, Batch]) -> None:
+    network, batch = case
+    before = loss_of(network, batch)
+    inject_lora(network, LoraNumbers(2, 2, targets=every_layer(network)))
+    torch.manual_seed(1)
+    for name, parameter in network.named_parameters():
+        if ".lora_B." in name:
+            nn.init.normal_(parameter, std=0.3)
+    beside = loss_of(network, batch)
+    merge_in_place(network)
+    merged = loss_of(network, batch)
+    assert abs(beside - before) > 1e-3
+    assert merged == pytest.approx(beside, rel=2e-3)
+
+
+def test_what_is_quantised_is_multiplied_and_read_by_nothing_else(case: tuple[Network, Batch]) -> None:
+    network, batch = case
+    called: set[str] = set()
+    for path in (paths := quantizable(network)):
+        network.get_submodule(path).register_forward_hook(lambda *_, path=path: called.add(path))
+    with torch.inference_mode():
+        network.predict(batch)
+    assert set(paths) - called == set()
+
+
+def test_what_is_computed_stays_exact_in_bfloat16(case: tuple[Network, Batch]) -> None:
+    network, _ = case
+    stored = network.state_dict().keys()
+    constants = {name: copy.deepcopy(buffer) for name, buffer in network.named_buffers() if name not in stored}
+    network.to(torch.bfloat16)
+    assert next(network.parameters()).dtype == torch.bfloat16
+    now = dict(network.named_buffers())
+    assert all(torch.equal(now[name], buffer) for name, buffer in constants.items())
+    assert all(now[name].dtype == buffer.dtype for name, buffer in constants.items())
