@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -125,10 +125,11 @@ class TrainedPolicy:
         card, asked = loaded.card, options.quantize != NONE
         if card.quantized is not None:
             check_kernel(card.quantized["scheme"], torch.device(device).type)
-            near: dict[str, float] = {}
+            near = dict(card.quantized.get("golden", {}))  # as it was found when the weights were stored
             if asked and acting:
                 near = check_near(card.contract, policy.network, policy.processor, where=str(path), strict=strict)
             keys = {"quantize": options.quantize, "quantize_also": list(options.quantize_also)} if asked else {}
+            policy.card = replace(card, quantized={**card.quantized, "golden": near})
             policy.quantization = Quantization.of(policy.network, card.quantized, near, keys)
             log.info("%s", policy.quantization)
         if acting and not asked:

@@ -181,6 +181,17 @@ def test_a_stored_quantised_policy_is_the_same_to_the_bit(
     assert policy.quantization.scheme == scheme
 
 
+@pytest.mark.parametrize("layout", ["hf", "ckpt"])
+def test_a_stored_quantised_policy_still_says_how_near_it_was(exported: Path, tmp_path: Path, layout: str) -> None:
+    small = TrainedPolicy.from_checkpoint(exported, options=LoadOptions(quantize="int8"))
+    export(Loaded(small.network, small.processor, small.card), tmp_path / "small", layout, ExportOptions())
+    again = TrainedPolicy.from_checkpoint(tmp_path / "small")
+    assert small.quantization is not None
+    assert again.quantization is not None
+    assert again.quantization.golden == small.quantization.golden != {}
+    assert "3 golden frames" in str(again.quantization)
+
+
 def test_a_folder_holds_plain_tensors_and_scales(exported: Path, tmp_path: Path, scheme: str) -> None:
     export(load(exported, LoadOptions(quantize=scheme)), tmp_path / "small", "hf", ExportOptions())
     stored = load_file(tmp_path / "small" / "model.safetensors")
@@ -287,6 +298,7 @@ def test_quantised_weights_without_their_description_are_refused(exported: Path,
         {**said, "layers": ["no.such"]},
         {**said, "layers": [7]},
         {**said, "float_bytes": "many"},
+        {**said, "golden": {"l1": 0}},
     ):
         described.write_text(json.dumps(garbled))
         with pytest.raises(CheckpointMismatch, match="garbled"):

@@ -259,6 +259,15 @@ def test_a_server_that_dies_ends_the_rollouts_with_one_error_and_fails_no_episod
     assert "the same command" in raised.value.do
 
 
+def test_a_camera_that_the_suite_lacks_ends_the_rollouts_at_once() -> None:
+    suite = FakeSuite()
+    with running(service_of, ["openpi"]) as ports:
+        actor = remote_actor(URL["openpi"].format(ports["openpi"]), "openpi", cameras={"wrist": "observation/image"})
+        with pytest.raises(ConfigError, match="no camera 'wrist'"):
+            list(rollout(suite, actor, states_of(suite, 2), Options(2)))
+        actor.close()
+
+
 def test_a_connection_that_breaks_costs_its_episode_alone() -> None:
     suite = FakeSuite(limit=3)
     with running(lambda: service_of(PolicySubject(Mean(1), Facts("mean", picture=(8, 8))))) as ports:

@@ -82,6 +82,8 @@ class RemoteActor:
             if slot not in self._clients:  # it broke; whatever the server remembered of the episode is lost with it
                 raise RemoteFailed("the connection is lost", where=self.name)
             return self._clients[slot].ask(self._since(slot, turn))
+        except ConfigError:  # of every episode
+            raise
         except VlakitError as error:
             self._drop(slot)
             if ENDING in error.what:

@@ -10,7 +10,7 @@ import numpy as np
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from vlakit.errors import VlakitError
+from vlakit.errors import ConfigError, VlakitError
 from vlakit.schema import Float32, Observation
 from vlakit.serving.arrays import pack, unpack
 
@@ -94,11 +94,11 @@ class Socket:
 
 
 def pictures_of(observation: Observation, cameras: Mapping[str, str]) -> dict[str, Any]:
-    """The dialect's key -> the picture (H, W, 3), or several (T, H, W, 3). Raises RemoteFailed for an absent camera."""
+    """The dialect's key -> the picture (H, W, 3), or several (T, H, W, 3). Raises ConfigError for an absent camera."""
     for camera in cameras:
         if camera not in observation.images:
             has = ", ".join(observation.images)
-            raise RemoteFailed(f"the suite has no camera {camera!r}", where=f"its cameras: {has}", do="mend cameras=")
+            raise ConfigError(f"the suite has no camera {camera!r}", where=f"its cameras: {has}", do="mend cameras=")
     shown = {key: np.ascontiguousarray(observation.images[camera]) for camera, key in cameras.items()}
     return {key: frames[0] if len(frames) == 1 else frames for key, frames in shown.items()}
 
