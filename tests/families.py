@@ -61,6 +61,6 @@ FAMILIES: dict[str, Callable[[DatasetStatistics, list[Sample]], Case]] = {
     "lora": adapted,
     "octo": octo,
     "rt1": rt1,
-    **{name: denoised(name) for name in ("unet", "transformer")},
+    **{name: denoised(name) for name in ("unet", "transformer", "transformer_encoder")},
     "toy": toy,
 }

@@ -9,6 +9,7 @@ import torch
 from families import FAMILIES
 from torch import nn
 
+from vlakit.errors import PatternUnmatched
 from vlakit.models.adapters import LoraNumbers, every_layer, inject_lora, merge_in_place
 from vlakit.models.network import Network
 from vlakit.models.quantize import quantizable
@@ -26,24 +27,37 @@ def case(
 
 
 @torch.no_grad()
-def loss_of(network: Network, batch: Batch) -> float:
+def told(network: Network, batch: Batch) -> tuple[float, torch.Tensor]:
+    """Loss of a batch, and the answer to it."""
     torch.manual_seed(3)
-    return float(network(batch).loss)
+    return float(network(batch).loss), network.predict(batch)
 
 
 def test_merged_adapters_answer_as_they_did_beside_their_layers(case: tuple[Network, Batch]) -> None:
     network, batch = case
-    before = loss_of(network, batch)
+    before, _ = told(network, batch)
     inject_lora(network, LoraNumbers(2, 2, targets=every_layer(network)))
     torch.manual_seed(1)
     for name, parameter in network.named_parameters():
         if ".lora_B." in name:
             nn.init.normal_(parameter, std=0.3)
-    beside = loss_of(network, batch)
+    beside, answer = told(network, batch)
     merge_in_place(network)
-    merged = loss_of(network, batch)
+    merged, again = told(network, batch)
     assert abs(beside - before) > 1e-3
     assert merged == pytest.approx(beside, rel=2e-3)
+    torch.testing.assert_close(again, answer, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "target"), [("rt1", "position_emb"), ("octo", "convolutions.0"), ("transformer", "out_proj")]
+)
+def test_a_layer_that_can_have_no_adapter_says_so(
+    family: str, target: str, bridge_statistics: DatasetStatistics, samples: list[Sample]
+) -> None:
+    network, _ = FAMILIES[family](bridge_statistics, samples)
+    with pytest.raises(PatternUnmatched, match=f"'{target}' can have no adapter"):
+        inject_lora(network, LoraNumbers(2, 2, targets=(target,)))
 
 
 def test_what_is_quantised_is_multiplied_and_read_by_nothing_else(case: tuple[Network, Batch]) -> None:
@@ -57,7 +71,7 @@ def test_what_is_quantised_is_multiplied_and_read_by_nothing_else(case: tuple[Ne
 
 
 def test_what_is_computed_stays_exact_in_bfloat16(case: tuple[Network, Batch]) -> None:
-    network, _ = case
+    network, batch = case
     stored = network.state_dict().keys()
     constants = {name: copy.deepcopy(buffer) for name, buffer in network.named_buffers() if name not in stored}
     network.to(torch.bfloat16)
@@ -65,3 +79,5 @@ def test_what_is_computed_stays_exact_in_bfloat16(case: tuple[Network, Batch]) -
     now = dict(network.named_buffers())
     assert all(torch.equal(now[name], buffer) for name, buffer in constants.items())
     assert all(now[name].dtype == buffer.dtype for name, buffer in constants.items())
+    with torch.inference_mode():
+        assert network.predict(batch.like(next(network.parameters()))).isfinite().all()

@@ -14,6 +14,7 @@ from fake_suite import FakeSuite, Seeker, states_of, statistics
 from servers import Mean, running, service_of
 
 from vlakit.errors import ConfigError, UnknownName
+from vlakit.evaluation.latency import Control
 from vlakit.evaluation.records import EpisodeRecord
 from vlakit.evaluation.rollout import Options, rollout
 from vlakit.evaluation.run import Request, evaluate
@@ -107,13 +108,14 @@ def last(one: Observation) -> Observation:
     return replace(one, images={camera: frames[-1:] for camera, frames in one.images.items()}, window_mask=None)
 
 
-@pytest.mark.parametrize("dialect", [name for name in URL if name != "openvla"])  # its REST answers one action
+@pytest.mark.parametrize("dialect", URL)
 def test_a_policy_that_sees_a_history_is_served_every_frame_of_it(dialect: str) -> None:
     suite = FakeSuite()
     states = states_of(suite, 2)
     facts = Facts("looks", shape=(2, 7), datasets=("fake_dots",), picture=(64, 64), window=3)
     policy = Looks(told=dialect != "gr00t")  # whose clients send whole windows, with no word for stand-ins
-    here = list(rollout(suite, policy, states, Options(2)))
+    one_by_one = Control(execute=1) if dialect == "openvla" else Control()  # whose REST answers one action
+    here = list(rollout(suite, policy, states, Options(2, control=one_by_one)))
     warm = PolicySubject(policy, facts)
     warm.warm_up = lambda rows: None  # pyright: ignore[reportAttributeAccessIssue]
     with running(lambda: service_of(warm), [dialect]) as ports:
@@ -124,8 +126,9 @@ def test_a_policy_that_sees_a_history_is_served_every_frame_of_it(dialect: str) 
     assert max(one.policy_calls for one in here) > 1
 
 
+@pytest.mark.parametrize("window", [1, 2])
 @pytest.mark.parametrize("dialect", URL)
-def test_every_client_sends_what_the_robot_knows_of_itself(dialect: str) -> None:
+def test_every_client_sends_what_the_robot_knows_of_itself(dialect: str, window: int) -> None:
     felt: list[np.ndarray | None] = []
 
     class Feels(Mean):
@@ -133,9 +136,10 @@ def test_every_client_sends_what_the_robot_knows_of_itself(dialect: str) -> None
             felt.extend(one.proprio for one in observations)
             return super().act(observations)
 
-    pose = np.arange(8, dtype=np.float32)[None] / 10
-    seen = replace(Observation.of(np.zeros((64, 64, 3), np.uint8), "lift red cube", "fake_dots"), proprio=pose)
-    facts = Facts("feels", shape=(3, 7), datasets=("fake_dots",), picture=(64, 64), proprio=8)
+    pose = np.arange(8 * window, dtype=np.float32).reshape(window, 8) / 10
+    pictures = {"primary": np.zeros((window, 64, 64, 3), np.uint8)}
+    seen = Observation(pictures, "lift red cube", "fake_dots", pose)
+    facts = Facts("feels", shape=(3, 7), datasets=("fake_dots",), picture=(64, 64), proprio=8, window=window)
     warm = PolicySubject(Feels(), facts)
     warm.warm_up = lambda rows: None  # pyright: ignore[reportAttributeAccessIssue]
     with running(lambda: service_of(warm), [dialect]) as ports:

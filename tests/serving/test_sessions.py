@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from servers import Mean, service_of
 
 from vlakit.evaluation.rollout import stacked
 from vlakit.schema import Observation, UInt8
-from vlakit.serving.questions import Question, Refused
+from vlakit.serving.questions import Busy, Question, Refused
 from vlakit.serving.sessions import Memory, Session
+from vlakit.serving.subjects import Facts, PolicySubject
 
 CHUNK = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -42,8 +45,11 @@ def test_a_window_is_stacked_as_a_rollout_stacks_it() -> None:
 def test_a_client_that_keeps_the_history_itself_is_taken_at_its_word() -> None:
     session = Session(Memory(window=3), 0)
     assert session.observe(question(1, frames=3)).images["primary"].shape[0] == 3
-    with pytest.raises(Refused, match=r"\[4\] frames"):
-        session.observe(question(1, frames=4))
+    late = replace(question(9, frames=5), images={"primary": frames_of(5, 6, 7, 8, 9)})
+    assert session.observe(late).images["primary"][:, 0, 0, 0].tolist() == [7, 8, 9]  # the newest of more than it sees
+    two = {"primary": frames_of(1), "wrist": frames_of(1, 2)}
+    with pytest.raises(Refused, match=r"\[1, 2\] frames"):
+        session.observe(replace(question(1), images=two))
 
 
 def test_frames_since_the_last_question_come_behind_those_before() -> None:
@@ -69,6 +75,30 @@ def test_a_history_of_the_clients_own_brings_its_poses() -> None:
     assert np.array_equal(session.observe(moving).proprio, moving.proprio)  # pyright: ignore[reportArgumentType]
     with pytest.raises(Refused, match="proprio of 1 moments"):
         session.observe(replace(whole, proprio=whole.proprio[:1]))
+
+
+def test_frames_of_a_question_without_an_answer_are_not_kept_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+
+    async def submit(client: str, session: Session, observation: Observation) -> np.ndarray:
+        seen.append(observation.images["primary"][:, 0, 0, 0].tolist())
+        if len(seen) == 2:
+            raise Busy("the queue is full", where="server", do="ask again")
+        return CHUNK
+
+    async def asked() -> None:
+        facts = Facts("looks", shape=(4, 3), window=3)
+        service = service_of(PolicySubject(Mean(4, 3), facts))
+        monkeypatch.setattr(service.batcher, "submit", submit)
+        with service.client("one") as session:
+            await service.ask("openpi", "one", session, question(1))
+            with pytest.raises(Busy):
+                await service.ask("openpi", "one", session, question(2))
+            for shade in (2, 3):
+                await service.ask("openpi", "one", session, question(shade))
+
+    asyncio.run(asked())
+    assert seen == [[1, 1, 1], [1, 1, 2], [1, 1, 2], [1, 2, 3]]
 
 
 def test_a_queue_hands_out_so_many_actions_and_then_asks_again() -> None:

@@ -90,7 +90,12 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], *, where: str) -
     reshaped = [name for name in shared if present[name].shape != state[name].shape]
     retyped = [name for name in shared if _is_packed(present[name]) != _is_packed(state[name])]
     if missing or unexpected or reshaped or retyped:
-        parts = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped, "quantised": retyped}
+        parts = {
+            "missing": missing,
+            "unexpected": unexpected,
+            "of another shape": reshaped,
+            "quantised on one side only": retyped,
+        }
         counts = "; ".join(f"{len(names)} {word}, e.g. {names[0]}" for word, names in parts.items() if names)
         raise CheckpointMismatch(
             f"the checkpoint holds another model: {counts}",

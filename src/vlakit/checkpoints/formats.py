@@ -21,7 +21,7 @@ from vlakit.checkpoints.loaded import Loaded, LoadOptions, grown, plain_network,
 from vlakit.checkpoints.shipped import is_shipped, resolve
 from vlakit.checkpoints.weights import load_weights, native_tensors, safetensors_of
 from vlakit.data.shards.statistics import statistics_from_json
-from vlakit.errors import CheckpointMismatch, VlakitError
+from vlakit.errors import CheckpointMismatch, PatternUnmatched, VlakitError
 from vlakit.models.adapters import LoraNumbers, inject_lora
 from vlakit.models.network import Network, build_empty
 from vlakit.models.openvla.vla import VLASettings
@@ -204,7 +204,10 @@ def _lightning(path: Path, options: LoadOptions) -> Loaded:
     if card.quantized is not None:
         restore(network, card.quantized, where=where)
     if card.adapter is not None:
-        inject_lora(network, LoraNumbers.from_dict(card.adapter))
+        try:
+            inject_lora(network, LoraNumbers.from_dict(card.adapter))
+        except PatternUnmatched as error:
+            raise CheckpointMismatch(error.what, where=f"{where}, its adapters", do=error.do) from error
     if card.base is not None:
         state = {**{name: t for name, t in network.state_dict().items() if ".lora_" not in name}, **state}
     load_strictly(network, state, where=where)

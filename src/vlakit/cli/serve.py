@@ -135,7 +135,7 @@ def service_of(cfg: Mapping[str, Any], subject: Subject) -> Service:
     if window > 1 and chunk > 1 and not cfg["queue"] and cfg["ensemble"] is None:
         log.warning(
             "the policy sees %d frames in a row: a client that carries out several actions of a chunk must send every"
-            " frame since its last question; with queue=%d it asks, and shows one, each step",
+            " frame since its last answer; with queue=%d it asks, and shows one, each step",
             *(window, chunk),
         )
     rows = min(cfg["batch_rows"], cfg["rows"] or cfg["batch_rows"])

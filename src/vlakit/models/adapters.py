@@ -72,6 +72,8 @@ def inject_lora(model: nn.Module, numbers: LoraNumbers) -> nn.Module:
         bias="none",
     )
     inject_adapter_in_model(config, model)
+    for module in model.modules():
+        multiply_by_layers(module)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = ".lora_" in name or is_added(name, model)
     return model
@@ -90,6 +92,12 @@ def bare_layers(model: nn.Module) -> list[str]:
         and not path.endswith(".base_layer")
         and not is_added(f"{path}.weight", model)
     ]
+
+
+def multiply_by_layers(module: nn.Module) -> None:
+    """Close the fast path of torch's own transformer layer, which multiplies the weights of its layers itself."""
+    if isinstance(module, nn.TransformerEncoderLayer):
+        module.activation_relu_or_gelu = 0
 
 
 def takes_adapter(module: nn.Module) -> bool:
@@ -147,11 +155,18 @@ def named_briefly(paths: Iterable[str]) -> str:
 
 def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
     """Refuse a target list with a name that matches no layer."""
-    paths = {path for path in bare_layers(model) if takes_adapter(model.get_submodule(path))}
+    bare = bare_layers(model)
+    paths = {path for path in bare if takes_adapter(model.get_submodule(path))}
     layers = {path.rpartition(".")[2] for path in paths}
     optional = {"fc3", "q", "kv"}  # projector of fused towers; pooling head of SigLIP towers
     for target in targets:
         matched = target in layers or any(path == target or path.endswith(f".{target}") for path in paths)
+        if not matched and any(f".{path}".endswith(f".{target}") for path in bare):
+            raise PatternUnmatched(
+                f"{target!r} can have no adapter: its weight is not multiplied as it is",
+                where="strategy.targets",
+                do="leave it out; a checkpoint that has one there never used it right: train its adapters again",
+            )
         if not matched and target not in optional:
             raise PatternUnmatched(
                 f"LoRA target {target!r} matches no layer", where="strategy.targets", do=nearest(target, layers)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 class ExactConstants(nn.Module):
     """An nn.Module of which what is computed and not stored stays in float32 when weights become bfloat16.
 
-    Rounded frequencies would turn far positions by half a radian, and a checkpoint's reader has them unrounded.
+    Of the whole and of what owns it, such as a LightningModule: a part that is converted by itself is not seen. Rounded
+    frequencies would turn far positions by half a radian, and a checkpoint's reader has them unrounded.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

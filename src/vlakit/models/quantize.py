@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import nn
 
 from vlakit.errors import CheckpointMismatch, PartMissing
-from vlakit.models.adapters import is_added
+from vlakit.models.adapters import is_added, multiply_by_layers
 from vlakit.models.cpu import PLAIN
 from vlakit.models.network import HasFeatures, Network
 from vlakit.models.quantized_layers import SCHEMES, QuantizedLinear
@@ -126,8 +126,7 @@ def replace_layer(network: nn.Module, path: str, scheme: str) -> None:
     module = network.get_submodule(owner)
     layer: Any = network.get_submodule(path)
     setattr(module, attribute, SCHEMES[scheme].of(layer))
-    if isinstance(module, nn.TransformerEncoderLayer):
-        module.activation_relu_or_gelu = 0  # its fast path would multiply the stored numbers themselves
+    multiply_by_layers(module)
 
 
 def restore(network: Network, said: Mapping[str, Any], *, where: str) -> None:
@@ -138,7 +137,9 @@ def restore(network: Network, said: Mapping[str, Any], *, where: str) -> None:
                 raise ValueError(f"no plain linear layer {path}")
             replace_layer(network, path, said["scheme"])
         golden = said.get("golden") or {}
-        _ = int(said["float_bytes"]), [float(golden[key]) for key in ("frames", "l1") if golden]  # for the report
+        _ = [float(golden[key]) for key in ("frames", "l1") if golden]  # for the report
+        if type(said["float_bytes"]) is not int or said["float_bytes"] < 1:
+            raise ValueError(f"float_bytes {said['float_bytes']!r}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointMismatch(
             f"what is quantised is garbled: {error}", where=where, do="export it again with vlakit export quantize=..."

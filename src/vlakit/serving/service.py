@@ -178,11 +178,16 @@ class Service:
         self.ready = True
 
     async def _answer(self, client: str, session: Session, question: Question) -> Float32:
+        before = session.history()
         observation = session.observe(question)
         planned = session.planned()
         if planned is not None:
             return planned
-        return session.answer(await self.batcher.submit(client, session, observation))
+        try:
+            return session.answer(await self.batcher.submit(client, session, observation))
+        except VlakitError:
+            session.recall(before)
+            raise
 
     def _beside(self, name: str) -> list[str]:
         return [one for one in self._named if one.startswith(f"{name}/")]

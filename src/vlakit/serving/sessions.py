@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -59,14 +60,14 @@ class Session:
         self.instruction = question.instruction
         size = self.memory.window
         counts = {len(images) for images in question.images.values()} or {1}
+        if len(counts) != 1:
+            do = "send as many of each camera, those since the last question"
+            raise Refused(f"{sorted(counts)} frames of the cameras", where="pictures", do=do)
         number = counts.pop()
-        if counts or not 1 <= number <= size:
-            what = f"{sorted({number, *counts})} frames of a camera"
-            raise Refused(what, where="pictures", do=f"send those since the last question, 1 to {size}")
         moments = number if question.proprio is None else len(question.proprio)
         if moments not in (number, size):
             raise Refused(f"proprio of {moments} moments", where="proprio", do=f"send one of each frame, or all {size}")
-        self._remember(question, number, size)
+        self._remember(question, min(number, size), size)
         images = {name: np.concatenate([one[name] for one in self._history]) for name in question.images}
         proprio = np.stack(self._proprio) if self._proprio else None
         mask = None if size == 1 else np.array(self._real)
@@ -83,6 +84,14 @@ class Session:
         for kept in (self._history, self._real, self._proprio):
             while len(kept) > size:
                 kept.popleft()
+
+    def history(self) -> tuple[deque[Any], ...]:
+        """A copy of what is remembered of frames, for `recall` where the question turns out to have no answer."""
+        return self._history.copy(), self._real.copy(), self._proprio.copy()
+
+    def recall(self, history: tuple[deque[Any], ...]) -> None:
+        """Forget the frames since: they will be sent again."""
+        self._history, self._real, self._proprio = history
 
     def planned(self) -> Float32 | None:
         """(1, A): the next action of the queue; None where the policy must be asked."""

@@ -62,7 +62,7 @@ class Lora(PolicyModule):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         if layers := bare_layers(self.model):
-            log.warning("no adapter on %s, which strategy=full trains: see strategy.targets", named_briefly(layers))
+            log.warning("no adapter on %s, which strategy=full trains", named_briefly(layers))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -33,8 +33,8 @@ class Gr00tClient:
         self.codec = "msgpack_numpy" if "__ModalityConfig__" in config.get("video", {}) else "npy"
         self.keys = {part: _keys(config.get(part, {}), part) for part in ("video", "language", "action")}
         self.states = _keys(config.get("state", {}), "state")
-        deltas = _content(config.get("video", {})).get("delta_indices")
-        self.info: Mapping[str, Any] = {"window": len(deltas) if isinstance(deltas, list) else 1, "whole": True}
+        deltas, self.moments = (_moments(config.get(part, {}), url) for part in ("video", "state"))
+        self.info: Mapping[str, Any] = {"window": deltas, "whole": True}
         if not all(self.keys.values()):
             raise RemoteFailed(f"no whole modality config: {self.keys}"[:300], where=url)
         self.sent = {name: self.keys["video"][0] if key == MAIN else key for name, key in cameras.items()}
@@ -50,7 +50,7 @@ class Gr00tClient:
         videos = {key: one if one.ndim == 4 else one[None] for key, one in shown.items()}  # (T, H, W, 3)
         language, words = self.keys["language"][0], observation.instruction
         proprio = observation.proprio if len(self.states) == 1 else None  # of several nothing says how wide each is
-        states = {} if proprio is None else {self.states[0]: proprio}  # (T, P)
+        states = {} if proprio is None else {self.states[0]: proprio[-self.moments :]}  # (T, P)
         if self.flat:
             asked = {f"video.{k}": v for k, v in videos.items()} | {f"state.{k}": v for k, v in states.items()}
             said = self._call("get_action", {**asked, language: [words]})
@@ -97,6 +97,14 @@ def _content(entry: Any) -> Mapping[str, Any]:
     inner = entry.get("as_json", entry) if isinstance(entry, dict) else {}
     inner = json.loads(inner) if isinstance(inner, str) else inner
     return inner if isinstance(inner, dict) else {}
+
+
+def _moments(entry: Any, url: str) -> int:
+    """How many frames, or states, in a row a question holds. Raises RemoteFailed for frames that are apart."""
+    deltas = _content(entry).get("delta_indices") or [0]
+    if deltas != list(range(1 - len(deltas), 1)):
+        raise RemoteFailed(f"the server asks for moments {deltas} of a history"[:200], where=url, do="serve neighbours")
+    return len(deltas)
 
 
 def _keys(entry: Any, part: str) -> list[str]:

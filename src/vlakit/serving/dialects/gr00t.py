@@ -149,10 +149,13 @@ class Gr00t:
     def modality_config(self) -> dict[str, Any]:
         """Names and steps of what is asked and answered. N1.6 and N1.7 tell it by another mark, so both are on it."""
         language = LANGUAGE.get(self.generation, "annotation.human.task_description")
-        steps = list(range(self.service.horizon))
+        steps, seen = list(range(self.service.horizon)), list(range(1 - self.service.facts.window, 1))
         parts = {
-            "video": (list(range(1 - self.service.facts.window, 1)), list(self.asked.cameras.values())),
-            "state": ([0], [STATE]),  # its clients expect one; a policy that takes none leaves it out
+            "video": (seen, list(self.asked.cameras.values())),
+            "state": (
+                seen if self.service.facts.proprio else [0],
+                [STATE],
+            ),  # its clients expect one; a policy that takes none leaves it out
             "action": (steps, [ACTION]),
             "language": ([0], [language]),
         }

@@ -54,7 +54,8 @@ class OpenPi(OverWebSocket):
         if not isinstance(message, dict):
             raise Refused("the message is no dict", where="observation", do="send keys such as observation/image")
         message = {**message, **_named(message.get("images"))}
-        question = self.asked.question(pictures_in(message, self.asked), message.get("prompt"), proprio=_state(message))
+        state = _state(message) if self.asked.proprio else None
+        question = self.asked.question(pictures_in(message, self.asked), message.get("prompt"), proprio=state)
         return await self.service.ask(self.name, talk.name, session, question)
 
 
@@ -68,5 +69,10 @@ def _state(message: dict[Any, Any]) -> Any:
     for keys in STATES:
         parts = [message[key] for key in keys if message.get(key) is not None]
         if len(parts) == len(keys):
-            return parts[0] if len(parts) == 1 else np.concatenate([np.ravel(part) for part in parts])
+            try:
+                return parts[0] if len(parts) == 1 else np.concatenate([np.atleast_2d(one) for one in parts], axis=-1)
+            except ValueError as error:
+                raise Refused(
+                    f"a state that is none: {error}"[:200], where=", ".join(keys), do="send arrays"
+                ) from error
     return None
