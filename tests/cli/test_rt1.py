@@ -61,7 +61,8 @@ def test_a_run_of_the_published_size_is_planned_with_every_strategy(capsys: Capt
     assert planned["memory_bytes"]["weights"] == 2 * 36_681_632
     adapted = report(capsys, "explain", "model=rt1_tiny", "strategy=lora", "strategy.rank=4")
     assert 0 < adapted["trainable"] < adapted["total"]
-    assert all("conv_dw" in name for name in adapted["layers_without_adapter"])
+    bare = {name.rpartition(".")[2] for name in adapted["layers_without_adapter"]}
+    assert bare == {"conv_dw", "conv_stem", "position_emb"}  # by groups, padded by itself, a table: no adapter is right
 
 
 @pytest.fixture
