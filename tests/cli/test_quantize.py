@@ -25,7 +25,7 @@ def checkpoint(tiny_processor: TokenProcessor, samples: list[Sample], tmp_path: 
     return saved(module, tmp_path / "lora.ckpt")
 
 
-def test_score_says_what_became_smaller_and_how_near_and_fast_it_is(
+def test_score_says_what_became_smaller_how_near_and_fast_it_is_and_draws_if_asked(
     checkpoint: Path, bridge_shards: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     words = [f"ckpt={checkpoint}", f"data={bridge_shards}", "max_frames=2", "plots=1", f"out={tmp_path / 'out'}"]
@@ -35,7 +35,11 @@ def test_score_says_what_became_smaller_and_how_near_and_fast_it_is(
     assert found["golden"]["frames"] == 3
     assert 0 < found["latency"]["p50_ms"] <= found["latency"]["p95_ms"]
     assert found["asked"] == {"quantize": "int8", "quantize_also": ["vision"]}
-    assert "quantization" not in report(capsys, "score", *words)
+    pictures = list((tmp_path / "out").glob("*.png"))
+    assert len(pictures) == 1
+    pictures[0].unlink()
+    assert "quantization" not in report(capsys, "score", *words, "plots=0")
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 def test_what_is_exported_in_eight_bits_answers_as_it_did(checkpoint: Path, tmp_path: Path, capsys: Capture) -> None:

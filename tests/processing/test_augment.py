@@ -98,6 +98,6 @@ def test_a_shift_follows_from_seed_and_position() -> None:
 def test_an_augmentation_has_a_name() -> None:
     assert augmentation("shift") == Shift()
     assert augmentation(True) == augmentation("openvla") == Augmentation()
-    assert augmentation(False) is None
+    assert augmentation(False) is augmentation(None) is None
     with pytest.raises(UnknownName, match="shfit"):
         augmentation("shfit")

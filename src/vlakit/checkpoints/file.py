@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-import torch
 from torch import Tensor, nn
 
 from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.shipped import resolve
-from vlakit.checkpoints.weights import load_pickled
+from vlakit.checkpoints.weights import load_pickled, same_kind
 from vlakit.errors import CheckpointMismatch, nearest
 
 START = (
@@ -78,17 +77,13 @@ def network_state(content: dict[str, Any]) -> dict[str, Tensor]:
     return {name.removeprefix("model."): t for name, t in content["state_dict"].items() if name.startswith("model.")}
 
 
-def _is_packed(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.int8, torch.uint8)
-
-
 def load_strictly(network: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
     """Load a state dict that must fit exactly; CheckpointMismatch names the first tensors that do not."""
     present = network.state_dict()
     missing, unexpected = sorted(present.keys() - state.keys()), sorted(state.keys() - present.keys())
     shared = sorted(present.keys() & state.keys())
     reshaped = [name for name in shared if present[name].shape != state[name].shape]
-    retyped = [name for name in shared if _is_packed(present[name]) != _is_packed(state[name])]
+    retyped = [name for name in shared if not same_kind(state[name].dtype, present[name].dtype)]
     if missing or unexpected or reshaped or retyped:
         parts = {
             "missing": missing,

@@ -104,12 +104,21 @@ def _check(
             where=where,
             do="take the config.json that belongs to these weights",
         )
-    if tensor.dtype != dtype and not (tensor.is_floating_point() and dtype.is_floating_point):
+    if not same_kind(tensor.dtype, dtype):
         raise CheckpointMismatch(
             f"{stored} holds {tensor.dtype}, not {'floating point numbers' if dtype.is_floating_point else dtype}",
             where=where,
             do="use the checkpoint before it was quantised",
         )
+
+
+def same_kind(stored: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether a tensor of one type may stand for the other: any float for a float, whole numbers for their like alone.
+
+    >>> same_kind(torch.bfloat16, torch.float32), same_kind(torch.int8, torch.float32)
+    (True, False)
+    """
+    return stored == wanted or (stored.is_floating_point and wanted.is_floating_point)
 
 
 def own_name(name: str) -> str:

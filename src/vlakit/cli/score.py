@@ -34,7 +34,8 @@ def main(overrides: Sequence[str]) -> None:
         scored = score_policy(policy, request, out, progress=progress)
     record_scores(scored, policy.card.facts, cfg["tracking_uri"])
     report = {"ckpt": str(cfg["ckpt"]), "strategy": policy.card.strategy, **scored.to_dict()}
-    lines = [f"{table(result)}\nplot: {scored.files[name][0]}" for name, result in scored.results.items()]
+    word = "plot" if request.plots else "numbers"
+    lines = [f"{table(result)}\n{word}: {scored.files[name][0]}" for name, result in scored.results.items()]
     if policy.quantization is not None:
         quantization = replace(policy.quantization, latency=latency(policy))
         report["quantization"] = quantization.to_dict()

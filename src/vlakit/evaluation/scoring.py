@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 class ScoreRequest:
     """What is to be scored; conf/score.yaml says what each key means. data: a shard folder, None: where the card says.
 
-    plots: trajectories drawn.
+    plots: trajectories drawn, 0: no picture.
     """
 
     split: Text = "val"
     data: Path | None = None
     batch_size: Rows = 64
     max_frames: Annotated[int, Strict(), Field(ge=1)] | None = None
-    plots: Annotated[int, Strict(), Field(ge=1, le=1000)] = 3
+    plots: Annotated[int, Strict(), Field(ge=0, le=1000)] = 3
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Scored:
 def score_policy(
     policy: TrainedPolicy, request: ScoreRequest, out: Path, *, progress: Callable[[int, int], None] | None = None
 ) -> Scored:
-    """Score `policy` on each of its datasets; plots and numbers are written to `out`.
+    """Score `policy` on each of its datasets; plots, if asked for, and numbers are written to `out`.
 
     Raises CheckpointMismatch for data that it does not know, ConfigError where its card says none, InvalidData.
     """
@@ -65,10 +65,12 @@ def score_policy(
             max_frames=request.max_frames,
             progress=progress,
         )
-        plot = draw_trajectories(result, out / f"{result.dataset}_{request.split}.png", request.plots)
+        plot = out / f"{result.dataset}_{request.split}.png"
         numbers = plot.with_suffix(".json")
+        out.mkdir(parents=True, exist_ok=True)
         numbers.write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
-        scored.results[result.dataset], scored.files[result.dataset] = result, [plot, numbers]
+        drawn = [draw_trajectories(result, plot, request.plots)] if request.plots else []
+        scored.results[result.dataset], scored.files[result.dataset] = result, [*drawn, numbers]
     return scored
 
 

@@ -35,9 +35,9 @@ class ImageAugmentation(Protocol):
 AUGMENTATIONS: Registry[ImageAugmentation] = Registry("augmentation")
 
 
-def augmentation(name: str | bool) -> ImageAugmentation | None:
-    """The augmentation of a configuration: a registered name, true for OpenVLA's, false for none."""
-    if isinstance(name, bool):
+def augmentation(name: str | bool | None) -> ImageAugmentation | None:
+    """The augmentation of a configuration: a registered name, true for OpenVLA's, false or null for none."""
+    if not isinstance(name, str):
         return Augmentation() if name else None
     return AUGMENTATIONS.build(name)
 

@@ -40,7 +40,7 @@ class LoadOptions:
     optimizer step N on. remote: as `CacheOptions` has it.
     """
 
-    augment: bool | str = False
+    augment: bool | str | None = False
     shuffle_shards: int = 16
     val_fraction: float = 0.05
     made_by: str | None = None
