@@ -98,6 +98,19 @@ def test_the_same_command_trains_goes_on_and_files_what_is_done(
     assert [name for name in whole if not torch.equal(whole[name], state[name])] == []
 
 
+def test_it_is_said_that_other_steps_bend_a_schedule_and_not_a_constant_rate(
+    trained: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for scheduler, said in (("constant", 0), ("cosine", 1)):
+        words = *trained.words, "logger=none", f"scheduler@strategy.scheduler={scheduler}", "evaluate.suite=null"
+        folder = tmp_path / scheduler
+        train_here(folder, *words, "steps=2")
+        for steps in (4, 4):  # the second: its checkpoint says what it was asked for
+            train_here(folder, *words, "ckpt_path=auto", f"steps={steps}")
+        bent = [r.getMessage() for r in caplog.records if "that length up to step 2" in r.getMessage()]
+        assert len(bent) == said
+
+
 def trained_to_four(trained: SimpleNamespace, folder: Path) -> Path:
     train_here(folder, *trained.words, "steps=4", "logger=none")
     return folder / "runs/run/last.ckpt"

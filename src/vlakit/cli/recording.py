@@ -83,7 +83,7 @@ class Record(Callback):
         """What one that goes on from a checkpoint must share, and points that no store has taken yet."""
         waiting = list(self.logger.points.waiting) if isinstance(self.logger, MlflowRun) else []
         same = {"config": compared(to_plain(self.cfg)), "devices": self.devices, "version": __version__}
-        return {**same, "waiting": waiting}
+        return {**same, "steps": self.cfg.steps, "waiting": waiting}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Bring the points along."""
