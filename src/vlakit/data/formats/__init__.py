@@ -5,6 +5,7 @@ A module has `MARK` (for people), `recognise(path) -> bool`, which only looks at
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -41,3 +42,9 @@ def needed(module: str, extra: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         raise PartMissing(f"{error.name or module} is not installed", do=f"pip install 'vlakit[{extra}]'") from None
+
+
+def by_number(name: str) -> tuple[int, str]:
+    """What names are sorted by: their last number, so that demo_2 comes before demo_10."""
+    numbers = re.findall(r"\d+", name)
+    return (int(numbers[-1]) if numbers else -1), name

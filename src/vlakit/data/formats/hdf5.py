@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vlakit.data.arrays import ArraySource, Field, pictures, spec_path, told
-from vlakit.data.formats import needed
+from vlakit.data.formats import by_number, needed
 from vlakit.errors import CorruptRecord, InvalidData
 
 MARK = "*.hdf5 or *.h5"
@@ -42,7 +41,7 @@ class Hdf5Source(ArraySource):
     def places(self, split: str) -> Iterator[tuple[Path, str]]:
         """Demonstrations by number; robomimic's masks train and valid are the splits where a file has both."""
         files = [self.path] if self.path.is_file() else sorted(f for f in self.path.glob("*") if f.suffix in _ENDINGS)
-        for file in sorted(files, key=lambda one: _number(one.stem)):
+        for file in sorted(files, key=lambda one: by_number(one.stem)):
             with _opened(file) as root:
                 names = _names(root, split, file)
             yield from ((file, name) for name in names)
@@ -98,7 +97,7 @@ def _names(root: Any, split: str, file: Path) -> list[str]:
         demos = [name for name in demos if name in kept]
     elif split != "train":
         return []
-    return [f"data/{name}" for name in sorted(demos, key=_number)]
+    return [f"data/{name}" for name in sorted(demos, key=by_number)]
 
 
 def _field(dataset: Any, where: str) -> Field:
@@ -143,9 +142,3 @@ def _json(text: Any) -> dict[str, Any]:
     except (TypeError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _number(name: str) -> tuple[int, str]:
-    """By the last number in a name: demo_2 before demo_10."""
-    numbers = re.findall(r"\d+", name)
-    return (int(numbers[-1]) if numbers else -1), name

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from vlakit.data.arrays import INSTRUCTION, ArraySource, Field, spec_path, told
+from vlakit.data.formats import by_number
 from vlakit.errors import CorruptRecord, InvalidData
 
 MARK = "a .csv, .json or .jsonl with a row a step beside numbered .png or .jpg, or folders with these"
@@ -69,7 +70,7 @@ class NumberedSource(ArraySource):
 
 
 def _episodes(path: Path) -> Iterator[Path]:
-    for folder in (path, *sorted((one for one in path.glob("*") if one.is_dir()), key=lambda one: _number(one.name))):
+    for folder in (path, *sorted((one for one in path.glob("*") if one.is_dir()), key=lambda one: by_number(one.name))):
         if any(one.suffix in _TABLES for one in folder.glob("*")) and _cameras(folder):
             yield folder
 
@@ -155,12 +156,7 @@ def _has_table(folder: Path) -> bool:
 
 def _pictures(folder: Path) -> list[Path]:
     files = [one for one in folder.glob("*") if one.suffix.lower() in _PICTURES and re.search(r"\d", one.stem)]
-    return sorted(files, key=lambda one: _number(one.stem))
-
-
-def _number(name: str) -> tuple[int, str]:
-    numbers = re.findall(r"\d+", name)
-    return (int(numbers[-1]) if numbers else -1), name
+    return sorted(files, key=lambda one: by_number(one.stem))
 
 
 def _encoded(files: Sequence[Path]) -> list[bytes]:

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlakit.errors import CheckpointMismatch
-from vlakit.models.network import Drawn, Output
+from vlakit.models.network import Drawn
 from vlakit.models.openvla.decoding import Choice, log_probs_of
 from vlakit.models.openvla.heads import Answers
-from vlakit.models.openvla.trunk import Trunk, behind_bos, check_ids, text_of
-from vlakit.schema import NO_LOSS, Batch, Inputs, TextBatch
+from vlakit.models.openvla.trunk import TokenTrunk, Trunk, behind_bos, check_ids, text_of
+from vlakit.schema import NO_LOSS, Inputs, TextBatch
 
 PLACEHOLDER, STOP = 1, 2  # ids of an empty slot and of the end of an answer
 
@@ -73,19 +73,8 @@ class Parallel(Trunk):
         return shape
 
 
-class ParallelTokens(Parallel):
+class ParallelTokens(Parallel, TokenTrunk):
     """Ids of the vocabulary, all chosen at once, each without knowing the others."""
-
-    constrain = True
-
-    @property
-    def allowed(self) -> tuple[int, int] | None:
-        """The ids that may be decoded, (first, past the last); None: all."""
-        return (self.tokens.begin, self.tokens.padding_id) if self.constrain else None
-
-    def forward(self, batch: Batch) -> Output:
-        """Cross-entropy over action ids and stop; the actions that the likeliest ids mean."""
-        return self.head.output(self.answers(batch), batch)
 
     def answers(self, batch: Inputs) -> Answers:
         """What is predicted at the labels of rows with an action: others hold their answer in plain sight."""
@@ -99,36 +88,31 @@ class ParallelTokens(Parallel):
 
     def predict(self, inputs: Inputs) -> Tensor:
         """(B, H, A) float32: the bin centres of the likeliest ids."""
-        columns = self._log_probs(inputs, self.allowed).argmax(dim=-1)
-        return self._actions(columns + (self.allowed[0] if self.allowed else 0), inputs)
+        return self.actions(self._log_probs(inputs).argmax(dim=-1) + self.decodable[0], inputs)
 
     @torch.no_grad()
     def sample(self, inputs: Inputs, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Drawn:
         """Actions drawn at random; the recorded log-probabilities are those that `log_prob` computes again."""
-        log_probs = self._log_probs(inputs, self.allowed)  # (B, n, V)
+        log_probs = self._log_probs(inputs)  # (B, n, V)
         choice = Choice(self.allowed, temperature, generator)
         columns = choice(log_probs.flatten(0, 1)).view(log_probs.shape[:2])
-        ids = columns + (self.allowed[0] if self.allowed else 0)
-        return Drawn(self._actions(ids, inputs), ids, log_probs.gather(2, columns[..., None])[..., 0])
+        ids = columns + self.decodable[0]
+        return Drawn(self.actions(ids, inputs), ids, log_probs.gather(2, columns[..., None])[..., 0])
 
     def log_prob(self, inputs: Inputs, ids: Tensor) -> Tensor:
         """(B, n) log-probability of each of the ids (B, n), which do not depend on each other; gradients flow."""
         chunk, size = inputs.action_shape
-        check_ids(ids, len(inputs), self.allowed or (0, self.language_model.config.vocab_size), width=chunk * size)
-        columns = ids.to(next(self.parameters()).device) - (self.allowed[0] if self.allowed else 0)
-        return self._log_probs(inputs, self.allowed).gather(2, columns[..., None])[..., 0]
+        check_ids(ids, len(inputs), self.decodable, width=chunk * size)
+        columns = ids.to(next(self.parameters()).device) - self.decodable[0]
+        return self._log_probs(inputs).gather(2, columns[..., None])[..., 0]
 
     def distribution(self, inputs: Inputs, ids: Tensor) -> Tensor:
         """(B, n, C) log-probability of every allowed id; those before it do not matter. Gradients flow."""
-        return self._log_probs(inputs, self.allowed)
+        return self._log_probs(inputs)
 
-    def _log_probs(self, inputs: Inputs, allowed: tuple[int, int] | None) -> Tensor:
+    def _log_probs(self, inputs: Inputs) -> Tensor:
         text, context = self.asked(inputs)
-        return log_probs_of(self.language_model.lm_head, self.slot_states(context, text), allowed)
-
-    def _actions(self, ids: Tensor, inputs: Inputs) -> Tensor:
-        centers = self.tokens.decode(ids.cpu().numpy(), strict=self.constrain)
-        return torch.from_numpy(centers).to(ids.device).view(len(ids), *inputs.action_shape)
+        return log_probs_of(self.language_model.lm_head, self.slot_states(context, text), self.allowed)
 
 
 def two_way(mask: Tensor, context: int) -> Tensor:

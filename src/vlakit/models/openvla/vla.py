@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlakit.errors import CheckpointMismatch, PartMissing
-from vlakit.models.network import Drawn, Output
+from vlakit.models.network import Drawn
 from vlakit.models.openvla.backbones import LANGUAGE, VISION
 from vlakit.models.openvla.decoding import (
     Choice,
@@ -28,11 +28,11 @@ from vlakit.models.openvla.decoding import (
 from vlakit.models.openvla.graphs import Graphs, Read
 from vlakit.models.openvla.heads import HEADS, Answers
 from vlakit.models.openvla.told import states_behind
-from vlakit.models.openvla.trunk import Senses, Trunk, check_ids, text_of
+from vlakit.models.openvla.trunk import Senses, TokenTrunk, Trunk, check_ids, text_of
 from vlakit.processing.action_tokenizer import ActionTokenizer
 from vlakit.processing.processor import Processor
 from vlakit.processing.tokens import token_processor
-from vlakit.schema import NO_LOSS, Batch, Inputs
+from vlakit.schema import NO_LOSS, Inputs
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,10 @@ class VLASettings:
         return {"kind": "openvla", **self.to_dict()}
 
 
-class OpenVLA(Trunk):
-    """Answers one id after the other. Source: Kim et al. 2024, Section 3.
+class OpenVLA(TokenTrunk):
+    """Answers one id after the other. Source: Kim et al. 2024, Section 3. graphs: see `record`."""
 
-    constrain: decode action ids only (default); False leaves all ids open, as the released code does. graphs: see
-    `record`.
-    """
-
-    constrain = True
     graphs: Graphs | None = None
-
-    def forward(self, batch: Batch) -> Output:
-        """Cross-entropy over the ids that carry a label; the actions that the answered ids mean."""
-        return self.head.output(self.answers(batch), batch)
 
     def answers(self, batch: Inputs) -> Answers:
         """What is predicted where a label is (NO_LOSS: none); logits are computed for those positions alone."""
@@ -102,12 +93,12 @@ class OpenVLA(Trunk):
 
     def predict(self, inputs: Inputs) -> Tensor:
         """(B, H, A) float32: the bin centres of the greedy ids."""
-        return self._actions(self._decoded(inputs, Choice(self.allowed)).ids, inputs)
+        return self.actions(self._decoded(inputs, Choice(self.allowed)).ids, inputs)
 
     def sample(self, inputs: Inputs, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Drawn:
         """Actions drawn at random; the recorded log-probabilities are those that `log_prob` computes again."""
         decoded = self._decoded(inputs, Choice(self.allowed, temperature, generator))
-        return Drawn(self._actions(decoded.ids, inputs), decoded.ids, decoded.log_probs)
+        return Drawn(self.actions(decoded.ids, inputs), decoded.ids, decoded.log_probs)
 
     def record(self) -> None:
         """Greedy answers, one CUDA graph a shape of batch, until the network is moved. Raises PartMissing off a GPU."""
@@ -121,12 +112,12 @@ class OpenVLA(Trunk):
 
     def log_prob(self, inputs: Inputs, ids: Tensor) -> Tensor:
         """(B, n) log-probability of each of the ids (B, n), given those before it; gradients flow."""
-        check_ids(ids, len(inputs), self.allowed or (0, self.language_model.config.vocab_size))
+        check_ids(ids, len(inputs), self.decodable)
         return answer_log_probs(self, self.context(inputs), text_of(inputs).prompts(), ids, self.allowed)
 
     def distribution(self, inputs: Inputs, ids: Tensor) -> Tensor:
         """(B, n, C) log-probability of every allowed id, given the ids (B, n) before it; gradients flow."""
-        check_ids(ids, len(inputs), self.allowed or (0, self.language_model.config.vocab_size))
+        check_ids(ids, len(inputs), self.decodable)
         return answer_distribution(self, self.context(inputs), text_of(inputs).prompts(), ids, self.allowed)
 
     def representations(self, inputs: Inputs) -> Mapping[str, Tensor]:
@@ -141,11 +132,6 @@ class OpenVLA(Trunk):
             what = "towers under FiLM see another picture for each prompt"
             raise PartMissing(what, where="network openvla", do="look at patches, or take a network without FiLM")
         return states_behind(self, self.context(inputs), prompts)
-
-    @property
-    def allowed(self) -> tuple[int, int] | None:
-        """The ids that may be decoded, (first, past the last); None: all."""
-        return (self.tokens.begin, self.tokens.padding_id) if self.constrain else None
 
     def all_logits(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, N+T, V) logits of every position, padding hidden from all others: for analysis, not for training."""
@@ -171,10 +157,6 @@ class OpenVLA(Trunk):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.graphs = None  # they read the weights where those were
         return super()._apply(fn, recurse)
-
-    def _actions(self, ids: Tensor, inputs: Inputs) -> Tensor:
-        centers = self.tokens.decode(ids.cpu().numpy(), strict=self.constrain)
-        return torch.from_numpy(centers).to(ids.device).view(len(ids), *inputs.action_shape)
 
 
 def openvla(
