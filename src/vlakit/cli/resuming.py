@@ -80,11 +80,8 @@ class Resumed:
     def _warn_of_rates(self, cfg: DictConfig) -> None:
         steps = self.before.get("steps", cfg.steps)
         if steps != cfg.steps and not cfg.strategy.scheduler._target_.endswith(".constant"):
-            log.warning(
-                "steps=%d, and the run was begun with %d: its learning rate followed a schedule of that length up to"
-                " step %d, and follows one of this length from there, as no run from the start does",
-                *(cfg.steps, steps, self.step),
-            )
+            what = "steps=%d, and the run began with %d: its schedule had that length up to step %d, and has this one now"
+            log.warning(what, cfg.steps, steps, self.step)
 
     def _check_settings(self, now: Mapping[str, Any]) -> None:
         before = self.before.get("config", now)

@@ -16,6 +16,7 @@ from vlakit.data.shards.reader import ShardFolder
 from vlakit.errors import CheckpointMismatch, ConfigError, nearest
 from vlakit.evaluation.open_loop import OpenLoopResult, open_loop
 from vlakit.evaluation.plots import draw_trajectories
+from vlakit.files import write_atomically
 from vlakit.policy import TrainedPolicy
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def score_policy(
         plot = out / f"{result.dataset}_{request.split}.png"
         numbers = plot.with_suffix(".json")
         out.mkdir(parents=True, exist_ok=True)
-        numbers.write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_atomically(numbers, json.dumps(result.to_dict(), indent=1) + "\n")
         drawn = [draw_trajectories(result, plot, request.plots)] if request.plots else []
         scored.results[result.dataset], scored.files[result.dataset] = result, [*drawn, numbers]
     return scored

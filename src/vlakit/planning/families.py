@@ -7,7 +7,7 @@ differ in colour. Two things are never asked onto one plate: the tabletop's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vlakit.evaluation.suites.tabletop.axes import other_words
@@ -64,7 +64,6 @@ class Asked:
     wanted: Wanted
 
 
-Family = Callable[[Cast, int], Asked]
 FAMILIES: Registry[Asked] = Registry("family of instructions")
 
 

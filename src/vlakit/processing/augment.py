@@ -16,7 +16,7 @@ from vlakit.schema import Float32, UInt8
 
 Sectors: TypeAlias = npt.NDArray[np.int8]
 
-ONE, TWO, SIX = np.float32(1), np.float32(2), np.float32(6)
+ONE, SIX = np.float32(1), np.float32(6)
 
 
 class ImageAugmentation(Protocol):

@@ -119,10 +119,14 @@ async def body_of(request: Request, most: int, timeout_s: float) -> bytes:
 
 
 class OverWebSocket:
-    """A dialect of one WebSocket at /: a child names itself and speaks."""
+    """A dialect of one WebSocket at /: a child names itself and speaks. state: its key of the proprioception."""
 
     name: ClassVar[str]
-    service: Service
+    state: ClassVar[str] = "state"
+    web: ClassVar[bool] = True
+
+    def __init__(self, service: Service, cameras: dict[str, str]) -> None:
+        self.service, self.asked = service, service.asked(cameras, self.state)
 
     def routes(self) -> list[BaseRoute]:
         """The WebSocket at /."""

@@ -10,7 +10,6 @@ import numpy as np
 from vlakit.schema import Float32
 from vlakit.serving.arrays import pack, unpack
 from vlakit.serving.questions import Refused, pictures_in
-from vlakit.serving.service import Service
 from vlakit.serving.sessions import Session
 from vlakit.serving.web import OverWebSocket, Talk
 
@@ -26,10 +25,7 @@ class OpenPi(OverWebSocket):
     port: ClassVar[int] = 8000
     cameras: ClassVar[dict[str, str]] = {"primary": "observation/image", "wrist": "observation/wrist_image"}
     says_dataset: ClassVar[bool] = False
-    web: ClassVar[bool] = True
-
-    def __init__(self, service: Service, cameras: dict[str, str]) -> None:
-        self.service, self.asked = service, service.asked(cameras, "observation/state")
+    state: ClassVar[str] = "observation/state"
 
     async def speak(self, talk: Talk, session: Session) -> None:
         """See OverWebSocket."""

@@ -26,10 +26,6 @@ class StarVla(OverWebSocket):
     port: ClassVar[int] = 10093
     cameras: ClassVar[dict[str, str]] = {"primary": "0", "wrist": "1"}
     says_dataset: ClassVar[bool] = True
-    web: ClassVar[bool] = True
-
-    def __init__(self, service: Service, cameras: dict[str, str]) -> None:
-        self.service, self.asked = service, service.asked(cameras, "state")
 
     @property
     def metadata(self) -> dict[str, Any]:

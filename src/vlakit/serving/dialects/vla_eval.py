@@ -15,7 +15,6 @@ from vlakit import __version__
 from vlakit.schema import Float32
 from vlakit.serving.arrays import outline, pack, unpack
 from vlakit.serving.questions import Refused
-from vlakit.serving.service import Service
 from vlakit.serving.sessions import Session
 from vlakit.serving.web import OverWebSocket, Talk
 
@@ -30,10 +29,6 @@ class VlaEval(OverWebSocket):
     port: ClassVar[int] = 8000
     cameras: ClassVar[dict[str, str]] = {"primary": "agentview", "wrist": "wrist"}
     says_dataset: ClassVar[bool] = False
-    web: ClassVar[bool] = True
-
-    def __init__(self, service: Service, cameras: dict[str, str]) -> None:
-        self.service, self.asked = service, service.asked(cameras, "state")
 
     def routes(self) -> list[BaseRoute]:
         """The WebSocket at /, and /config, through which the original lets anybody change it."""
