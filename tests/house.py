@@ -35,9 +35,9 @@ BUDGETS = {  # the one place where the numbers stand
     "wall seconds of just test, idle machine": 120.0,
 }
 RATCHET = {  # budgets that are not reached: what is there may fall, never rise; lower these when it does
-    "lines of src": 48_579,  # four audits (server, baselines, few bits, their mending) closed sixty holes in 500
-    "lines of the spine": 3_330,
-    "lines of the largest package": 8_825,
+    "lines of src": 48_578,  # four audits (server, baselines, few bits, their mending) closed sixty holes in 500
+    "lines of the spine": 3_328,
+    "lines of the largest package": 8_820,
 }
 SPINE = (  # from the command line to the optimizer step and to an action
     *("cli/train", "policy", "data/shards/reader"),

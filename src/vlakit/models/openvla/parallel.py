@@ -15,7 +15,8 @@ from vlakit.errors import CheckpointMismatch
 from vlakit.models.network import Drawn
 from vlakit.models.openvla.decoding import Choice, log_probs_of
 from vlakit.models.openvla.heads import Answers
-from vlakit.models.openvla.trunk import TokenTrunk, Trunk, behind_bos, check_ids, text_of
+from vlakit.models.openvla.trunk import Trunk, behind_bos, check_ids, text_of
+from vlakit.models.openvla.vla import TokenTrunk
 from vlakit.schema import NO_LOSS, Inputs, TextBatch
 
 PLACEHOLDER, STOP = 1, 2  # ids of an empty slot and of the end of an answer

@@ -5,10 +5,8 @@ Module names are those of the released checkpoints, so state dicts need no trans
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +14,13 @@ from transformers import LlamaForCausalLM
 
 from vlakit.errors import CheckpointMismatch, InvalidData
 from vlakit.models.attention import quick_attention
-from vlakit.models.network import Network, Output
+from vlakit.models.network import Network
 from vlakit.models.openvla.film import add_film
-from vlakit.models.openvla.heads import Answers, TokenHead
 from vlakit.models.openvla.layers import ScalarProjector
 from vlakit.models.openvla.projector import Projector
 from vlakit.models.openvla.vision import VisionBackbone
 from vlakit.processing.action_tokenizer import ActionTokenizer
-from vlakit.schema import NO_LOSS, Batch, Inputs, TextBatch
+from vlakit.schema import NO_LOSS, Inputs, TextBatch
 
 _FILM = ("vision_backbone.*.blocks.*.scale.*", "vision_backbone.*.blocks.*.shift.*")
 
@@ -182,43 +179,6 @@ class Trunk(Network):
         model = self.language_model.model
         with quick_attention():
             return model(inputs_embeds=sequence, attention_mask=mask, use_cache=False).last_hidden_state
-
-
-class TokenTrunk(Trunk):
-    """What the heads share that answer in ids of the vocabulary.
-
-    constrain: decode action ids only (default); False leaves all ids open, as the released code does.
-    """
-
-    constrain = True
-
-    @cached_property
-    def head(self) -> TokenHead:
-        """What the ids of an answer mean."""
-        return TokenHead(self.tokens)
-
-    @property
-    def allowed(self) -> tuple[int, int] | None:
-        """The ids that may be decoded, (first, past the last); None: all."""
-        return (self.tokens.begin, self.tokens.padding_id) if self.constrain else None
-
-    @property
-    def decodable(self) -> tuple[int, int]:
-        """`allowed`, all ids being those of the vocabulary."""
-        return self.allowed or (0, self.language_model.config.vocab_size)
-
-    def forward(self, batch: Batch) -> Output:
-        """Cross-entropy over the ids that carry a label; the actions that the likeliest ids mean."""
-        return self.head.output(self.answers(batch), batch)
-
-    @abstractmethod
-    def answers(self, batch: Inputs) -> Answers:
-        """What is predicted where a label is."""
-
-    def actions(self, ids: Tensor, inputs: Inputs) -> Tensor:
-        """Ids (B, n) -> (B, H, A) float32: the centres of their bins."""
-        centers = self.tokens.decode(ids.cpu().numpy(), strict=self.constrain)
-        return torch.from_numpy(centers).to(ids.device).view(len(ids), *inputs.action_shape)
 
 
 def behind_bos(patches: Tensor, text: Tensor) -> Tensor:

@@ -5,9 +5,11 @@ Module names are those of the released checkpoints, so state dicts need no trans
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -15,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlakit.errors import CheckpointMismatch, PartMissing
-from vlakit.models.network import Drawn
+from vlakit.models.network import Drawn, Output
 from vlakit.models.openvla.backbones import LANGUAGE, VISION
 from vlakit.models.openvla.decoding import (
     Choice,
@@ -26,13 +28,13 @@ from vlakit.models.openvla.decoding import (
     generate,
 )
 from vlakit.models.openvla.graphs import Graphs, Read
-from vlakit.models.openvla.heads import HEADS, Answers
+from vlakit.models.openvla.heads import HEADS, Answers, TokenHead
 from vlakit.models.openvla.told import states_behind
-from vlakit.models.openvla.trunk import Senses, TokenTrunk, Trunk, check_ids, text_of
+from vlakit.models.openvla.trunk import Senses, Trunk, check_ids, text_of
 from vlakit.processing.action_tokenizer import ActionTokenizer
 from vlakit.processing.processor import Processor
 from vlakit.processing.tokens import token_processor
-from vlakit.schema import NO_LOSS, Inputs
+from vlakit.schema import NO_LOSS, Batch, Inputs
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,40 @@ class VLASettings:
     def description(self) -> dict[str, Any]:
         """What a card says of the network."""
         return {"kind": "openvla", **self.to_dict()}
+
+
+class TokenTrunk(Trunk):
+    """What the heads share that answer in ids of the vocabulary."""
+
+    constrain = True  # decode action ids only; False leaves all ids open, as the released code does
+
+    @cached_property
+    def head(self) -> TokenHead:
+        """What the ids of an answer mean."""
+        return TokenHead(self.tokens)
+
+    @property
+    def allowed(self) -> tuple[int, int] | None:
+        """The ids that may be decoded, (first, past the last); None: all."""
+        return (self.tokens.begin, self.tokens.padding_id) if self.constrain else None
+
+    @property
+    def decodable(self) -> tuple[int, int]:
+        """`allowed`, all ids being those of the vocabulary."""
+        return self.allowed or (0, self.language_model.config.vocab_size)
+
+    def forward(self, batch: Batch) -> Output:
+        """Cross-entropy over the ids that carry a label; the actions that the likeliest ids mean."""
+        return self.head.output(self.answers(batch), batch)
+
+    @abstractmethod
+    def answers(self, batch: Inputs) -> Answers:
+        """What is predicted where a label is."""
+
+    def actions(self, ids: Tensor, inputs: Inputs) -> Tensor:
+        """Ids (B, n) -> (B, H, A) float32: the centres of their bins."""
+        centers = self.tokens.decode(ids.cpu().numpy(), strict=self.constrain)
+        return torch.from_numpy(centers).to(ids.device).view(len(ids), *inputs.action_shape)
 
 
 class OpenVLA(TokenTrunk):
