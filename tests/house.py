@@ -36,7 +36,7 @@ BUDGETS = {  # the one place where the numbers stand
 }
 RATCHET = {  # budgets that are not reached: what is there may fall, never rise; lower these when it does
     "lines of src": 48_578,  # four audits (server, baselines, few bits, their mending) closed sixty holes in 500
-    "lines of the spine": 3_328,
+    "lines of the spine": 3_325,
     "lines of the largest package": 8_820,
 }
 SPINE = (  # from the command line to the optimizer step and to an action

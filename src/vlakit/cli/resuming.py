@@ -80,9 +80,7 @@ class Resumed:
     def _warn_of_rates(self, cfg: DictConfig) -> None:
         steps = self.before.get("steps", cfg.steps)
         if steps != cfg.steps and not cfg.strategy.scheduler._target_.endswith(".constant"):
-            what = (
-                "steps=%d, and the run began at %d: its schedule had that length up to step %d and has this one now"
-            )
+            what = "steps=%d, and the run began at %d: its schedule had that length up to step %d and has this one now"
             log.warning(what, cfg.steps, steps, self.step)
 
     def _check_settings(self, now: Mapping[str, Any]) -> None:
