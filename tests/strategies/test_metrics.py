@@ -1,6 +1,9 @@
 """Action metrics against numbers worked out by hand."""
 
+import os
 from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,3 +174,39 @@ def test_metrics_add_nothing_to_a_checkpoint(processor: TokenProcessor) -> None:
     assert not metrics.state_dict()
     metrics.update({"l1": torch.tensor([1.0])}, ["a"])
     assert not metrics.state_dict()
+
+
+def seen_by(rank: int, processor: TokenProcessor, file: Path) -> None:
+    """Rows of two processes: the first meets b.v2 before a, the second a alone, and questions that the first lacks."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    metrics = ActionMetrics(processor)
+    for name, dataset, row in ROWS[rank]:
+        metrics.update({name: torch.tensor([row])}, [dataset])
+    torch.save(metrics.compute(), file.with_suffix(f".{rank}"))
+
+
+ROWS = (
+    (("l1", "b.v2", 0.4), ("l1", "a", 0.1), ("l1", "b.v2", 0.2)),
+    (("l1", "a", 0.3), ("l1", "a", 0.8), ("answer_accuracy", "asked", 1.0)),
+)
+
+
+def test_processes_that_saw_other_datasets_in_another_order_agree_on_every_mean(
+    processor: TokenProcessor, tmp_path: Path
+) -> None:
+    context = get_context("fork")
+    two = [context.Process(target=seen_by, args=(rank, processor, tmp_path / "meeting")) for rank in range(2)]
+    for process in two:
+        process.start()
+    for process in two:
+        process.join(60)
+    assert [process.exitcode for process in two] == [0, 0]
+    first, second = (torch.load(tmp_path / f"meeting.{rank}") for rank in range(2))
+    assert first == second
+    assert {name: round(value.item(), 5) for name, value in first.items()} == {
+        "answer_accuracy/asked": 1.0,
+        "l1": 0.36,
+        "l1/a": 0.4,
+        "l1/b.v2": 0.3,
+    }

@@ -13,6 +13,7 @@ from vlakit.models.network import Output, row_means
 from vlakit.processing.normalizer import bounds_of, mask_of
 from vlakit.processing.processor import Processor
 from vlakit.schema import Batch
+from vlakit.strategies.ranks import of_all_ranks
 
 # The seven dimensions of an end-effector action, in the units of the glossary.
 PHYSICAL_PARTS = {"l1_position_m": slice(0, 3), "l1_rotation_rad": slice(3, 6), "l1_gripper": slice(6, 7)}
@@ -69,7 +70,7 @@ class ActionMetrics(nn.Module):
         """
         own = {"", *(self.datasets or datasets)}
         for name, rows in values.items():
-            for dataset in {"", *datasets}:
+            for dataset in ("", *sorted(set(datasets))):
                 counted = own if dataset == "" else {dataset}
                 kept = [bool(row == row) and d in counted for row, d in zip(rows.tolist(), datasets, strict=True)]
                 if any(kept):
@@ -87,8 +88,12 @@ class ActionMetrics(nn.Module):
         return means
 
     def compute(self) -> dict[str, Tensor]:
-        """All means since the last reset."""
-        return {name.replace("|", "."): cast(MeanMetric, mean).compute() for name, mean in self.means.items()}
+        """All means since the last reset, over all processes.
+
+        Each mean is gathered by itself, so all must ask for the same ones in one order, whatever rows they have seen.
+        """
+        names = sorted({name.replace("|", ".") for seen in of_all_ranks(list(self.means)) for name in seen})
+        return {name: self._mean(name).compute() for name in names}
 
     def reset(self) -> None:
         """Forget everything seen."""
@@ -97,7 +102,8 @@ class ActionMetrics(nn.Module):
     def _mean(self, name: str) -> MeanMetric:
         key = name.replace(".", "|")  # a ModuleDict allows no dot
         if key not in self.means:
-            self.means[key] = MeanMetric().to(cast(Tensor, self.mask).device)
+            self.means[key] = mean = MeanMetric().to(cast(Tensor, self.mask).device)
+            mean.update(0.0, weight=0.0)  # one that another process alone has rows for is gathered without a warning
         return cast(MeanMetric, self.means[key])
 
     def _physical(self, normalized: Tensor, datasets: list[str]) -> Tensor:

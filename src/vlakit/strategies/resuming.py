@@ -10,6 +10,7 @@ import torch
 from lightning import Trainer
 
 from vlakit.seeding import random_states, restore_random
+from vlakit.strategies.ranks import of_all_ranks
 
 log = logging.getLogger(__name__)
 _RANDOM, _VALIDATED = "random_states", "validated_step"  # of each rank; the step whose validation is done
@@ -28,7 +29,7 @@ class Continuation:
         if trainer is None:
             return
         mine = self._random[trainer.global_rank] if self._random else random_states(device)
-        checkpoint[_RANDOM], checkpoint[_VALIDATED] = _of_all_ranks(mine), self.validated
+        checkpoint[_RANDOM], checkpoint[_VALIDATED] = of_all_ranks(mine), self.validated
 
     def load(self, checkpoint: MutableMapping[str, Any]) -> None:
         """Remember what a checkpoint says; an older one says nothing."""
@@ -66,11 +67,3 @@ class Continuation:
     def _restore(self, trainer: Trainer, device: torch.device) -> None:
         if self._random:
             restore_random(self._random[trainer.global_rank], device)
-
-
-def _of_all_ranks(state: dict[str, Any]) -> list[Any]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [state]
-    states: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(states, state)
-    return states
