@@ -2,9 +2,11 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -14,11 +16,13 @@ from tiny_folders import NAMES, logits_of, policy_of
 from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, save_adapter
 from vlakit.checkpoints.export import ExportOptions, export
 from vlakit.checkpoints.formats import LoadOptions, load
+from vlakit.checkpoints.loaded import grown
 from vlakit.errors import CheckpointMismatch
 from vlakit.models.adapters import OPENVLA_TARGETS, LoraNumbers, inject_lora, merged_state_dict
 from vlakit.models.openvla.vla import OpenVLA, build_vla
 from vlakit.policy import TrainedPolicy
 from vlakit.processing.tokens import TokenProcessor
+from vlakit.schema import Observation
 
 NUMBERS = LoraNumbers(4, 8)
 
@@ -204,6 +208,28 @@ def test_an_exported_adapter_is_small_and_answers_on_its_base(
     assert torch.equal(logits_of(again.network), logits_of(policy.network))
     assert again.card.adapter is not None
     assert {"dataset_statistics.json", "contract.json"} <= {file.name for file in (tmp_path / "adapter").iterdir()}
+
+
+def test_an_exported_adapter_sees_and_answers_as_its_run_did_whatever_its_base_did(
+    base: OpenVLA, tiny_processor: TokenProcessor, tmp_path: Path
+) -> None:
+    """Another crop, two cameras, chunks, another head: none of them has a tensor of its own."""
+    export(policy_of(base, tiny_processor), tmp_path / "base", "hf", ExportOptions())
+    settings = replace(tiny_processor.settings, center_crop=0.9, cameras=("primary", "wrist"), chunk=2)
+    (statistics,) = tiny_processor.statistics.values()
+    processor = TokenProcessor(settings, {"mine": statistics})
+    description = {**base.description, "head": "parallel"}
+    network = grown(base, tiny_processor, description, processor, where="test")
+    policy = policy_of(trained(cast(OpenVLA, network)), processor, **NUMBERS.to_dict())
+    export(policy, tmp_path / "adapter", "adapter", ExportOptions(base=str(tmp_path / "base")))
+    again = TrainedPolicy.from_checkpoint(tmp_path / "adapter")
+    assert again.network.description == network.description
+    assert again.processor.description == processor.description
+    picture = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    seen = [Observation({"primary": picture[None], "wrist": picture[None, ::-1]}, "lift it")]
+    before = TrainedPolicy(network, processor, policy.card).act(seen)
+    assert before.shape == (1, 2, 7)
+    np.testing.assert_array_equal(again.act(seen), before)  # of the one dataset that it knows
 
 
 def test_an_adapter_of_an_adapted_base_stands_on_the_merged_weights(

@@ -20,6 +20,7 @@ from vlakit.models.adapters import LoraNumbers, inject_lora
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+POLICY_FILE = "policy.json"  # what peft's files do not say: what the network answers with, how it is asked
 _PREFIX = "base_model.model."
 # Keys of peft's LoraConfig (0.2 to 0.21) that mean nothing for A and B as they are stored, whatever they hold. Any
 # other key, one of a later peft too, must hold what a plain adapter has: it may change A, B or the base.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vlakit.checkpoints import oft
-from vlakit.checkpoints.adapter_files import same_tensor, save_adapter
+from vlakit.checkpoints.adapter_files import POLICY_FILE, same_tensor, save_adapter
 from vlakit.checkpoints.card import CARD
 from vlakit.checkpoints.contract import CONTRACT_FILE, make_contract, with_new_answers
 from vlakit.checkpoints.formats import QUANTIZED, Loaded, LoadOptions, base_path, load, plain_network
@@ -115,12 +115,13 @@ def _model_tensors(network: Trunk, options: ExportOptions, beside: dict[str, Ten
 
 @EXPORTS.register("adapter")
 def write_adapter(policy: Loaded, folder: Path, options: ExportOptions) -> None:
-    """adapter_config.json and adapter_model.safetensors: MBs, to be put on the base model again.
+    """adapter_config.json and adapter_model.safetensors, MBs to be put on the base again; policy.json, what peft lacks.
 
     The base that is named must be here, and be the network under the adapter. Raises CheckpointMismatch.
     """
     if policy.card.adapter is None:
-        raise CheckpointMismatch("the checkpoint has no adapter", do="export it whole: layout=hf")
+        layout = "hf" if isinstance(policy.network, Trunk) else "ckpt"
+        raise CheckpointMismatch("the checkpoint has no adapter", do=f"export it whole: layout={layout}")
     if policy.network.additions:
         raise PartMissing(
             f"an adapter's folder has no place for {', '.join(policy.network.additions)}",
@@ -133,6 +134,8 @@ def write_adapter(policy: Loaded, folder: Path, options: ExportOptions) -> None:
     else:
         _check_base(policy, base_path(base, LoadOptions(), folder), options)
     save_adapter(folder, policy.network, LoraNumbers.from_dict(policy.card.adapter), base)
+    described = {"network": policy.network.description, "processor": policy.processor.description}
+    (folder / POLICY_FILE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
 def _check_base(policy: Loaded, base: str, options: ExportOptions) -> None:

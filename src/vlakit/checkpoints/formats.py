@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from vlakit.checkpoints import diffusion_policy, octo, oft
-from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, check_plain, load_adapter
+from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, POLICY_FILE, check_plain, load_adapter
 from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.contract import CONTRACT_FILE
 from vlakit.checkpoints.file import load_strictly, network_state, read_checkpoint
@@ -149,14 +149,18 @@ def _adapter(path: Path, options: LoadOptions) -> Loaded:
     check_plain(config, path / ADAPTER_CONFIG)  # before gigabytes of the base are read
     base = base_path(config.get("base_model_name_or_path"), options, path)
     under = load(base, options.under)
+    own: dict[str, Any] = read_table(path / POLICY_FILE) if (path / POLICY_FILE).is_file() else {}
+    described = own.get("processor", under.card.processor)
+    if "tokenizer_path" in under.card.processor:
+        described = {**described, "tokenizer_path": under.card.processor["tokenizer_path"]}
+    statistics = _statistics_near(path) or under.card.statistics
+    processor = build_processor(described, statistics_from_json(statistics, where=str(path)))
     network = plain_network(under, where=base)
+    network = grown(network, under.processor, own.get("network", network.description), processor, where=base)
     numbers = load_adapter(network, path)
-    statistics = {**under.card.statistics, **_statistics_near(path)}
     # The base's own contract does not hold for the adapted network.
-    card = Card(
-        network.description, under.card.processor, statistics, adapter=numbers.to_dict(), contract=_contract_in(path)
-    )
-    return Loaded(network, build_processor(card.processor, statistics_from_json(statistics, where=str(path))), card)
+    card = Card(network.description, described, statistics, adapter=numbers.to_dict(), contract=_contract_in(path))
+    return Loaded(network, processor, card)
 
 
 @reader("a folder in the Hugging Face layout (config.json)", lambda path: (path / "config.json").is_file())
