@@ -197,12 +197,19 @@ class TrainedPolicy:
             self._tell_shape(observations[0], inputs.datasets[0])
         return inputs
 
-    def _tell_shape(self, observation: Observation, dataset: str) -> None:
+    def trained_picture(self, dataset: str) -> tuple[int, int] | None:
+        """(H, W) of the pictures of a dataset that it was trained on, as far as its card says."""
         match self.card.surroundings.get(dataset):
             case {"picture": [int(width), int(height)]} if width > 0 < height:
-                pass
+                return height, width
             case _:
-                return
+                return None
+
+    def _tell_shape(self, observation: Observation, dataset: str) -> None:
+        trained = self.trained_picture(dataset)
+        if trained is None:
+            return
+        height, width = trained
         seen = np.shape(observed_frames(observation.images, self.processor.settings.cameras[0])[-1])
         if abs(seen[1] * height / (seen[0] * width) - 1) > ASPECT_TOLERANCE:
             shapes = f"{seen[1]} x {seen[0]}", f"{width} x {height}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from families import FAMILIES
 from torch import nn
 
-from vlakit.errors import PatternUnmatched
+from vlakit.errors import PatternUnmatched, VlakitError
 from vlakit.models.adapters import LoraNumbers, every_layer, inject_lora, merge_in_place
 from vlakit.models.network import Network
 from vlakit.models.quantize import quantizable
@@ -81,3 +82,21 @@ def test_what_is_computed_stays_exact_in_bfloat16(case: tuple[Network, Batch]) -
     assert all(now[name].dtype == buffer.dtype for name, buffer in constants.items())
     with torch.inference_mode():
         assert network.predict(batch.like(next(network.parameters()))).isfinite().all()
+
+
+@pytest.mark.parametrize("width", [1, 9])
+@pytest.mark.parametrize("family", ["l1", "diffusion", "octo", "rt1", "unet", "transformer"])
+def test_actions_of_another_width_than_the_network_makes_are_refused_in_words(
+    family: str, width: int, bridge_statistics: DatasetStatistics, samples: list[Sample]
+) -> None:
+    """Not broadcast, nor left to a product of matrices."""
+    network, batch = FAMILIES[family](bridge_statistics, samples)
+    of_width = {
+        name: torch.zeros(*value.shape[:-1], width)
+        for name, value in (("actions", batch.actions), ("normalized", batch.normalized), ("past", batch.past))
+        if value is not None
+    }
+    with pytest.raises(VlakitError, match="numbers") as caught:
+        network.train()(replace(batch, **of_width, action_shape=(batch.action_shape[0], width)))
+    assert str(width) in caught.value.what
+    assert "action_size" in f"{caught.value.where} {caught.value.do}"

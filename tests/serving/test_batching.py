@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,18 @@ def test_an_answer_is_to_the_bit_what_act_answers(policy: TrainedPolicy) -> None
     subject = trained_subject(policy, "tiny", rows=None, dataset=None, pad_to=0)
     (answer,) = asyncio.run(answered(service_of(subject), [("a", asked)]))
     assert answer.tobytes() == policy.act([seen(asked)])[0].tobytes()
+
+
+def test_warming_up_shows_the_camera_of_training_so_that_a_clients_other_one_is_told(
+    policy: TrainedPolicy, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy.card = replace(policy.card, surroundings={"bridge_orig": {"picture": [64, 48]}})
+    subject = trained_subject(policy, "tiny", rows=None, dataset=None, pad_to=0)
+    assert subject.facts.picture == (48, 64)
+    subject.warm_up(1)
+    assert "aspect ratio" not in caplog.text
+    policy.act([Observation.of(np.zeros((64, 64, 3), np.uint8), "lift it")])
+    assert "the camera shows 64 x 64 pictures, the policy was trained on 64 x 48: another aspect ratio" in caplog.text
 
 
 def test_a_server_says_what_quantising_changed(policy: TrainedPolicy) -> None:

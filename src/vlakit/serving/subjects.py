@@ -159,9 +159,9 @@ def trained_subject(
         "strategy": card.strategy,
         **({"quantization": policy.quantization.to_dict()} if policy.quantization else {}),
     }
-    picture = (settings.image_size, settings.image_size)
     shape, cameras = (settings.chunk, size), tuple(settings.cameras)
     datasets = tuple(sorted(statistics))
+    picture = policy.trained_picture(chosen or datasets[0]) or (settings.image_size, settings.image_size)
     facts = Facts(name, cameras, shape, datasets, chosen, settings.proprio, settings.window, picture, more=more)
     return PolicySubject(policy, facts, rows)
 

@@ -51,6 +51,12 @@ class Octo(Network):
 
         predicted: the last one's, where it costs no more passes or nothing is trained.
         """
+        if batch.actions.shape[-1] != self.head.shape[1]:
+            raise InvalidData(
+                f"actions of {batch.actions.shape[-1]} numbers, the network answers with {self.head.shape[1]}",
+                where=f"dataset {batch.datasets[0]}",
+                do=f"set model.network.action_size={batch.actions.shape[-1]}",
+            )
         actions, mask = targets(batch)
         readouts = self.readouts(batch)
         errors = self.head.errors(readouts[:, -actions.shape[1] :], actions)

@@ -69,7 +69,7 @@ class Parallel(Trunk):
             raise CheckpointMismatch(
                 f"the head answers with {self.action_size} numbers an action, the data has {shape[1]}",
                 where="model.network.head_options.action_size",
-                do="set it to the size of the data's actions",
+                do=f"set it to that: +model.network.head_options.action_size={shape[1]} on the command line",
             )
         return shape
 
