@@ -18,7 +18,7 @@ from places import BRIDGE
 from vlakit.data.shards.convert import convert
 from vlakit.data.shards.index import ShardIndex, load_index
 from vlakit.data.specs.spec import load_spec
-from vlakit.errors import ConfigError, CorruptRecord, DiskFull
+from vlakit.errors import ConfigError, CorruptRecord, DiskFull, VlakitError
 
 SPEC = load_spec("bridge_orig")
 
@@ -163,6 +163,21 @@ def test_journal_of_an_older_vlakit_is_not_continued(tmp_path: Path) -> None:
     (tmp_path / ".conversion/plan.json").write_text(json.dumps(plan))
     with pytest.raises(ConfigError, match=r"unfinished.*journal was absent, is 2"):
         run(tmp_path)
+
+
+def test_what_ended_before_its_first_shard_is_begun_anew_with_what_its_error_advised(
+    whole: Path, tmp_path: Path
+) -> None:
+    misspelt = replace(SPEC, language=replace(SPEC.language, take="observation/instructoin"))
+    with pytest.raises(VlakitError) as caught:
+        convert(BRIDGE, tmp_path, misspelt, max_frames_per_shard=60)
+    assert not isinstance(caught.value, ConfigError)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, val_fraction=0.4, progress=stop_after(1))
+    assert not list(tmp_path.glob("*.tar"))
+    run(tmp_path)
+    assert contents(tmp_path) == contents(whole)
+    assert not (tmp_path / ".conversion").exists()
 
 
 def test_rename_that_was_cut_off_is_completed(whole: Path, tmp_path: Path) -> None:

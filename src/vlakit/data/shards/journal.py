@@ -30,11 +30,20 @@ class Journal:
         self.out, self.folder = out, out / JOURNAL_NAME
 
     def start(self, plan: Mapping[str, Any]) -> None:
-        """Begin, or continue what was begun with the same plan; ConfigError when it differs."""
+        """Begin, or continue what was begun with the same plan; ConfigError when it differs and has a finished shard.
+
+        One without is begun anew: most often it ended at an error whose remedy is another spec or option.
+        """
         path, plan = self.folder / "plan.json", {**plan, "journal": VERSION}
         if path.is_file():
-            check_same_plan(json.loads(path.read_text(encoding="utf-8")), plan, self.out)
-            return
+            try:
+                check_same_plan(json.loads(path.read_text(encoding="utf-8")), plan, self.out)
+            except ConfigError:
+                if any(self.folder.glob("*-*.json")):
+                    raise
+                self.close()
+            else:
+                return
         if any(self.out.glob("*.tar")):
             raise ConfigError(
                 "the folder holds tars that no conversion of ours recorded",
