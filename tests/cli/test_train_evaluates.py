@@ -1,13 +1,17 @@
 """A training that ends in closed loop: its episodes lie beside the checkpoint, its success in the same record."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from commands import train_here
 
+from vlakit.cli.evaluate import check_units
 from vlakit.configs import FOLDERS
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, StatisticsMissing
 from vlakit.evaluation.records import read_episodes
+from vlakit.processing.tokens import TokenProcessor
 from vlakit.tracking.mlflow import client, runs
 
 FAKE = "_target_: fake_suite.FakeSuite\nname: fake\ndataset: bridge_orig\nlimit: 4\n"
@@ -43,3 +47,12 @@ def test_success_is_returned_recorded_and_backed_by_episodes(tmp_path: Path) -> 
 def test_a_key_that_evaluate_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'episode' is no key of vlakit evaluate"):
         train_here(tmp_path, *ASKED, "logger=none", "+evaluate.episode=3")
+
+
+def test_a_suite_whose_units_the_data_lack_is_refused_with_a_key_that_training_has(
+    tiny_processor: TokenProcessor,
+) -> None:
+    suite: Any = SimpleNamespace(name="tabletop_target", dataset="tabletop_target")
+    with pytest.raises(StatisticsMissing) as caught:
+        check_units(suite, tiny_processor)
+    assert "evaluate.suite=null" in caught.value.do

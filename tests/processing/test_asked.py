@@ -99,6 +99,11 @@ def test_a_policy_never_returns_a_number_that_is_not_finite(tiny_processor: Toke
         huge.physical(np.ones((1, 1, 7), np.float32), ["bridge_orig"])
 
 
+def test_no_observation_at_all_is_refused_in_words(tiny_processor: TokenProcessor) -> None:
+    with pytest.raises(InvalidData, match="a batch of 0 observations"):
+        tiny_processor.observe([])
+
+
 def test_proprio_that_is_not_finite_is_refused(tiny_processor: TokenProcessor) -> None:
     settings = replace(tiny_processor.settings, proprio=2)
     numbers = {name: np.array([0.0, 1.0]) for name in ("q01", "min")} | {

@@ -1,6 +1,7 @@
 """Several cameras, a window of history and proprioception, alike in training and in use."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,13 +157,19 @@ def test_proprio_of_another_size_is_refused(size: int | None, processor: Process
     with pytest.raises(InvalidData, match=f"proprio of {size or 0} numbers, the policy takes 3") as caught:
         processor.encode(replace(moments[0], proprio=values))
     assert "noise_0" in caught.value.where
-    with pytest.raises(InvalidData, match=f"proprio of {size or 0} numbers, the policy takes 3"):
+    with pytest.raises(InvalidData, match=f"proprio of {size or 0} numbers, the policy takes 3") as caught:
         processor.observe([replace(observed(moments[0]), proprio=values)])
+    assert "give Observation.proprio" in caught.value.do
 
 
 def test_proprio_and_mask_cover_the_whole_window(processor: Processor, moments: list[Sample]) -> None:
     seen = observed(moments[0])
     assert seen.proprio is not None
+    as_lists: Any = seen.proprio.tolist()
+    known, listed = (processor.observe([replace(seen, proprio=one)]).proprio for one in (seen.proprio, as_lists))
+    assert known is not None
+    assert listed is not None
+    assert torch.equal(known, listed)
     for values in (seen.proprio[:1], seen.proprio[0]):
         with pytest.raises(InvalidData, match=r"the policy takes \(2, 3\)"):
             processor.observe([replace(seen, proprio=values)])

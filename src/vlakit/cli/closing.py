@@ -33,5 +33,7 @@ def last_words(metrics: Mapping[str, float], data: VLADataModule, output: Path, 
         yield f"next: vlakit passport run={place}"
     elif fitting:
         yield f"next: vlakit evaluate ckpt={place} suite={fitting[0]}"
-    else:
+    elif shards:
         yield f"next: vlakit score ckpt={place}"
+    else:  # of rollouts, say: which suite they are of is not in the data
+        yield f"next: vlakit evaluate ckpt={place} suite=SUITE"

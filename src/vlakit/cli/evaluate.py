@@ -20,7 +20,7 @@ from vlakit.cli.progress import success_bar
 from vlakit.cli.suites import split_words, suite_settings
 from vlakit.compare.grids import Grid, aligned
 from vlakit.compare.records import read_header
-from vlakit.errors import ConfigError, nearest
+from vlakit.errors import ConfigError, StatisticsMissing, nearest
 from vlakit.evaluation.starts import starts_of, title_of
 
 if TYPE_CHECKING:
@@ -96,7 +96,11 @@ def check_units(suite: Suite | None, processor: Processor) -> None:
     if suite is not None:
         from vlakit.evaluation.subject import statistics_for
 
-        statistics_for(suite, processor)
+        try:
+            statistics_for(suite, processor)
+        except StatisticsMissing as error:
+            do = f"train without acting in {suite.name} at the end: evaluate.suite=null"
+            raise StatisticsMissing(error.what, where=error.where, do=do) from error
 
 
 def _trained(settings: Mapping[str, Any]) -> dict[str, Any]:

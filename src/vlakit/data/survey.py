@@ -30,7 +30,7 @@ class Survey:
         steps = "" if self.n_steps is None else f", {self.n_steps:,} steps"
         rate = "it states no rate" if self.rate is None else f"{self.rate:g} Hz"
         found = [f"{self.format}: {self.n_episodes:,} episodes{steps}, {rate}"]
-        found += [f"  {path:<32}{what}" for path, what in self.fields.items()]
+        found += [f"  {path:<30}  {what}" for path, what in self.fields.items()]
         found += [f"camera {key}" + (f": {size[0]} x {size[1]}" if size else "") for key, size in self.cameras.items()]
         found += [f"ignored {name}: {why}" for name, why in self.ignored.items()]
         return found + [f"instruction: {text}" for text in self.instructions[:20]]

@@ -121,10 +121,10 @@ class TokenProcessor(ReadingProcessor):
         """As any processor does, with the prompts."""
         for one in observations:
             self._check_asked(one.instruction)
-        nothing = np.zeros(0, np.int64)
+        inputs, nothing = super().observe(observations), np.zeros(0, np.int64)
         rows = [(np.array(self.prompt_ids(one.instruction)), nothing) for one in observations]
         text = padded_text(rows, self.text.padding_id, width=pad_to)
-        return replace(super().observe(observations), text=text)
+        return replace(inputs, text=text)
 
     def ask(self, observations: Sequence[Observation]) -> Inputs:
         """What the network sees of questions, which stand in the place of instructions; no statistics are needed."""

@@ -113,6 +113,14 @@ def test_a_gripper_in_metres_is_normalised(tmp_path: Path) -> None:
     assert "ops" not in content["action"][1]
 
 
+def test_the_state_that_is_drafted_is_an_arms_where_there_is_one_beside_a_grippers(tmp_path: Path) -> None:
+    folder = robomimic(tmp_path / "one")
+    with h5py.File(folder / "low_dim.hdf5", "a") as file:
+        for name in ("demo_0", "demo_1", "demo_10"):
+            file[f"data/{name}/obs/robot0_gripper_qpos"] = file[f"data/{name}/obs/robot0_eef_pos"][:, :2]  # type: ignore[index]
+    assert "proprio: [robot0_eef_pos]  # or robot0_gripper_qpos" in draft(open_source(folder)).yaml
+
+
 def test_what_is_not_finite_is_counted_and_bends_no_range(tmp_path: Path) -> None:
     folder = robomimic(tmp_path / "source")
     with h5py.File(folder / "low_dim.hdf5", "r+") as file:

@@ -240,7 +240,8 @@ class _Drafter:
 
     def _proprio(self) -> list[str]:
         keys = [path.removeprefix("observation/") for path in self.states]
-        best = next((key for word in STATES for key in keys if word in key), next(iter(keys), None))
+        arms = [key for key in keys if "grip" not in key] or keys  # a gripper's state alone says little
+        best = next((key for word in STATES for key in arms if word in key), next(iter(arms), None))
         others = ", ".join(_word(key) for key in keys if key != best)
         return [] if best is None else [f"proprio: [{_quoted(best)}]{f'  # or {others}' if others else ''}"]
 

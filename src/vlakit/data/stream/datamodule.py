@@ -257,6 +257,7 @@ class VLADataModule(LightningDataModule):
             raise InvalidData(
                 f"no camera {missing[0]!r} in dataset {dataset!r}: its shards hold {', '.join(shards.index.cameras)}",
                 where=shards.place,
-                do=f"into another folder: vlakit shards dataset={dataset} cameras=[{','.join(cameras)}]",
+                do="remove that folder, or name another in paths.data, so that the source is converted again; by hand:"
+                f" vlakit shards dataset={dataset} source=DIR out=DIR cameras=[{','.join(cameras)}]",
             )
         return shards
