@@ -159,7 +159,7 @@ def test_proprio_of_another_size_is_refused(size: int | None, processor: Process
     assert "noise_0" in caught.value.where
     with pytest.raises(InvalidData, match=f"proprio of {size or 0} numbers, the policy takes 3") as caught:
         processor.observe([replace(observed(moments[0]), proprio=values)])
-    assert "give Observation.proprio" in caught.value.do
+    assert "Observation.proprio so wide" in caught.value.do
 
 
 def test_proprio_and_mask_cover_the_whole_window(processor: Processor, moments: list[Sample]) -> None:

@@ -133,14 +133,12 @@ class Processor(PictureChain):
         """(W, P) normalised; None for a policy that takes none."""
         if self.settings.proprio == 0:
             return None
-        values = None if values is None else np.atleast_1d(values)
-        size = 0 if values is None else values.shape[-1]
+        size = 0 if values is None else (values := np.atleast_1d(values)).shape[-1]
         if values is None or size != self.settings.proprio:
             raise InvalidData(
                 f"proprio of {size} numbers, the policy takes {self.settings.proprio}",
                 where=where,
-                do="to act, give Observation.proprio in that width; in training, model.processor.proprio is what the"
-                " dataset has (0: none)",
+                do="to act: an Observation.proprio so wide; to train: model.processor.proprio as in the data (0: none)",
             )
         if values.shape[:-1] != (self.settings.window,):
             raise InvalidData(

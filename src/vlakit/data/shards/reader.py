@@ -126,8 +126,8 @@ class ShardFolder:
             raise InvalidData(
                 f"dataset {self.dataset!r} has no {split} frames",
                 where=str(self.path),
-                do=f"it has {', '.join(self.splits)}; convert again with another val_fraction, or, of too few episodes,"
-                " train without held-out ones: trainer.limit_val_batches=0",
+                do=f"it has {', '.join(self.splits)}; convert again with another val_fraction (to train on too few"
+                " episodes to hold one out: trainer.limit_val_batches=0)",
             )
         return shards
 

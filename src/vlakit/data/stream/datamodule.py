@@ -257,7 +257,6 @@ class VLADataModule(LightningDataModule):
             raise InvalidData(
                 f"no camera {missing[0]!r} in dataset {dataset!r}: its shards hold {', '.join(shards.index.cameras)}",
                 where=shards.place,
-                do="remove that folder, or name another in paths.data, so that the source is converted again; by hand:"
-                f" vlakit shards dataset={dataset} source=DIR out=DIR cameras=[{','.join(cameras)}]",
+                do=f"remove it, or name another paths.data; by hand: vlakit shards ... cameras=[{','.join(cameras)}]",
             )
         return shards
