@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
+import octo_cases
 import pytest
 import torch
 from families import FAMILIES
+from models.rt1 import rt1_cases
 from torch import nn
 
-from vlakit.errors import PatternUnmatched, VlakitError
+from vlakit.errors import ConfigError, PatternUnmatched, VlakitError
 from vlakit.models.adapters import LoraNumbers, every_layer, inject_lora, merge_in_place
 from vlakit.models.network import Network
 from vlakit.models.quantize import quantizable
@@ -100,3 +103,28 @@ def test_actions_of_another_width_than_the_network_makes_are_refused_in_words(
         network.train()(replace(batch, **of_width, action_shape=(batch.action_shape[0], width)))
     assert str(width) in caught.value.what
     assert "action_size" in f"{caught.value.where} {caught.value.do}"
+
+
+@pytest.mark.parametrize(
+    ("family", "names", "key"),
+    [
+        ("rt1", {"image_tokens": 0}, "model.network.image_tokens"),
+        ("rt1", {"transformer": {"heads": 0}}, "model.network.transformer.heads"),
+        ("rt1", {"transformer": {"head_width": 0}}, "model.network.transformer.head_width"),
+        ("octo", {"readout_tokens": 0}, "model.network.readout_tokens"),
+        ("octo", {"readout_tokens": -1}, "model.network.readout_tokens"),
+        ("octo", {"layers": 0}, "model.network.layers"),
+    ],
+)
+def test_a_size_of_nothing_is_refused_by_its_key(
+    family: str, names: dict[str, Any], key: str, bridge_statistics: DatasetStatistics
+) -> None:
+    """Not a policy that cannot see, nor a product of empty matrices."""
+    cases = {
+        "rt1": (rt1_cases.processor_of, rt1_cases.network_of),
+        "octo": (octo_cases.processor_of, octo_cases.octo_of),
+    }
+    processor_of, network_of = cases[family]
+    with pytest.raises(ConfigError) as caught:
+        network_of(processor_of(bridge_statistics), **names)
+    assert caught.value.where == key

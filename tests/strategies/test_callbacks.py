@@ -12,7 +12,7 @@ from tiny_runs import Trace, built, data_of, trainer_of
 from vlakit.errors import LossNotFinite
 from vlakit.processing.tokens import TokenProcessor
 from vlakit.schema import Batch
-from vlakit.strategies.callbacks import SaveOnInterrupt, Throughput, peak_memory_bytes
+from vlakit.strategies.callbacks import SaveOnInterrupt, Throughput, TrainingBar, peak_memory_bytes
 from vlakit.strategies.last_layer import LastLayer
 
 
@@ -94,3 +94,10 @@ def test_peak_memory_is_in_bytes_and_never_falls() -> None:
     held = torch.ones(10_000_000)
     assert peak_memory_bytes(torch.device("cpu")) >= before > 1e8
     assert held.nbytes == 4e7
+
+
+def test_the_bar_of_a_resumed_run_counts_to_all_of_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar, trainer = TrainingBar(), Trainer(max_steps=12, max_epochs=-1, logger=False, accumulate_grad_batches=2)
+    bar._trainer = trainer
+    monkeypatch.setattr(Trainer, "global_step", 8)
+    assert bar.total_train_batches == 24

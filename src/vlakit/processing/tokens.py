@@ -174,6 +174,6 @@ def token_processor(processor: Processor, *, purpose: str) -> TokenProcessor:
         raise CheckpointMismatch(
             f"{purpose} needs text and action tokens, and the processor is of the kind {processor.kind!r}",
             where="model.processor.kind",
-            do="set it to tokens, with the keys of conf/model/tiny.yaml",
+            do="take a policy that answers in action tokens, such as model=tiny (model.processor.kind=tokens)",
         )
     return processor

@@ -94,6 +94,12 @@ class TrainingBar(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         return "training"
 
+    @property
+    def total_train_batches(self) -> int | float:
+        """All steps of the run, as those are counted that a resumed one begins behind; Lightning's are what is left."""
+        steps = self.trainer.max_steps
+        return steps * self.trainer.accumulate_grad_batches if steps > 0 else super().total_train_batches
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = super().get_metrics(trainer, pl_module)
         return {name: value for name, value in shown.items() if name != "v_num"}

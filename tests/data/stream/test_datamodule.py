@@ -11,6 +11,8 @@ from tiny_runs import Trace, built, data_of, trainer_of
 from vlakit.data.shards.reader import SampleRef, ShardFolder
 from vlakit.data.source import SAMPLE, source_folder
 from vlakit.data.stream.datamodule import VLADataModule
+from vlakit.data.stream.later import chosen
+from vlakit.data.stream.mixture import MixtureEntry
 from vlakit.errors import CheckpointMismatch, ConfigError, NotAShardFolder
 from vlakit.processing.augment import Augmentation
 from vlakit.processing.images import decode_jpeg
@@ -193,6 +195,21 @@ def test_shards_made_with_another_val_fraction_are_not_used_unseen(
             val_fraction=0.6,
         )
     assert "data.val_fraction=0.2" in caught.value.do
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [
+        ({"robot": 2.0, "asked": 0.7}, "a weight for the questions 'asked'"),  # as with_share leaves them
+        ({"asked": 1.0}, "no robot data is drawn"),
+    ],
+)
+def test_a_later_weight_that_would_change_nothing_is_refused(drawn: dict[str, float], said: str) -> None:
+    entries = [MixtureEntry(name, ((0, 10),), weight) for name, weight in drawn.items()]
+    weights = {"robot": 2.0} | ({"asked": 3.0} if "robot" in drawn else {})
+    with pytest.raises(ConfigError, match=said) as caught:
+        chosen({"mixture": weights, "step": 1}, lambda _: entries, 1)
+    assert "data.mix.robot" in caught.value.do
 
 
 def test_a_mixture_changes_at_an_optimizer_step(bridge_shards: Path, tiny_processor: TokenProcessor) -> None:

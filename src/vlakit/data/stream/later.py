@@ -50,7 +50,8 @@ def chosen(
 ) -> Later | None:
     """The change that `data.later` asks for, {mixture: NAME or weights, step: N}; None for none.
 
-    entries_of: weights -> all that is drawn from, questions with their share. Raises ConfigError for one half of it.
+    entries_of: weights -> all that is drawn from, questions with their share. Raises ConfigError for one half of it,
+    and for weights that change nothing: of questions, or where no robot data is drawn.
     """
     mixture, step = options.get("mixture"), options.get("step")
     if mixture is None and step is None:
@@ -60,4 +61,8 @@ def chosen(
         raise ConfigError("of a later mixture only one half is given", where="data.later", do=remedy)
     weights = load_mixture(mixture).datasets if isinstance(mixture, str) else dict(mixture)
     drawn = {entry.dataset: entry.weight for entry in entries_of(weights)}
+    idle = [name for name, weight in weights.items() if drawn.get(name, weight) != weight]
+    if idle or (any(drawn.values()) and not weights.keys() & drawn.keys()):
+        what = f"a weight for the questions {idle[0]!r}" if idle else "a later mixture, and no robot data is drawn"
+        raise ConfigError(what, where="data.later", do="the share of questions is data.mix.robot's, throughout")
     return Later(step * batches_a_step, {**weights, **drawn})

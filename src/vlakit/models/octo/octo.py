@@ -14,6 +14,7 @@ from vlakit.models.network import Drawn, Network, Output
 from vlakit.models.octo.heads import HEADS, ActionHead, Discrete, masked_mean
 from vlakit.models.octo.text import FrozenT5, Words
 from vlakit.models.octo.trunk import Seen, Trunk, TrunkSettings
+from vlakit.models.sizes import check_sizes
 from vlakit.processing.instructions import InstructionProcessor
 from vlakit.processing.processor import Processor
 from vlakit.processing.settings import InstructionSettings
@@ -146,6 +147,8 @@ class OctoSettings:
                 where="model.processor",
                 do=f"Octo sees a window of at most {self.positions} (network.positions), and each picture once",
             )
+        sizes = {"layers": self.layers, "heads": self.heads, "positions": self.positions, "width": self.width}
+        check_sizes({**sizes, "readout_tokens": self.readout_tokens}, where="model.network")
         shared = TrunkSettings.__dataclass_fields__.keys() & OctoSettings.__dataclass_fields__.keys()
         return TrunkSettings(
             **{name: getattr(self, name) for name in shared},

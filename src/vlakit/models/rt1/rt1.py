@@ -19,6 +19,7 @@ from vlakit.models.network import Drawn, Network, Output, row_means
 from vlakit.models.rt1.language import text_encoder
 from vlakit.models.rt1.transformer import Decoder, DecoderSizes
 from vlakit.models.rt1.vision import EncoderSizes, FilmEfficientNet, TokenLearner
+from vlakit.models.sizes import check_sizes
 from vlakit.processing.processor import Processor
 from vlakit.processing.rt1 import RT1Processor
 from vlakit.schema import Batch, Inputs, TextBatch
@@ -50,6 +51,7 @@ class RT1(Network):
         self.text = text_encoder(self.processor, text_width)
         self.encoder = FilmEfficientNet(self.text.width, _sizes(EncoderSizes, encoder, "encoder"))
         width = self.encoder.width
+        check_sizes({"image_tokens": image_tokens, "text_width": text_width}, where="model.network")
         self.token_learner = TokenLearner(width, image_tokens)
         sizes = _sizes(DecoderSizes, transformer, "transformer")
         self.transformer = Decoder(settings.window, image_tokens, n_tokens, settings.n_bins, sizes, width)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlakit.models.rt1.vision import LAYER_NORM_EPS
+from vlakit.models.sizes import check_sizes
 
 
 def attention_allowed(steps: int, image_tokens: int, action_tokens: int) -> Tensor:
@@ -37,6 +38,10 @@ class DecoderSizes:
     heads: int = 8
     head_width: int = 128
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        sizes = {"width": self.width, "layers": self.layers, "heads": self.heads, "head_width": self.head_width}
+        check_sizes(sizes, where="model.network.transformer")
 
 
 class Layer(nn.Module):
