@@ -246,7 +246,7 @@ def discrete(fixture: Fixture) -> Iterator[tuple[str, Any]]:
     yield "discrete_metrics", np.array([float(part) for part in parts])
     network.constrain = False
     rows = range(len(batch))
-    chosen = [network._log_probs(fixture.asked(variant, row), None).argmax(dim=-1)[0] for row in rows]
+    chosen = [network._log_probs(fixture.asked(variant, row)).argmax(dim=-1)[0] for row in rows]
     yield "discrete_tokens", torch.stack(chosen)
     for row in rows:
         yield f"discrete_predict_row{row}", fixture.predicted(variant, row)

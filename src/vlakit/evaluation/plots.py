@@ -29,6 +29,7 @@ def draw_trajectories(result: OpenLoopResult, file: Path, n_episodes: int) -> Pa
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.97))
+    file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
     plt.close(figure)
     return file
