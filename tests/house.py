@@ -35,7 +35,7 @@ BUDGETS = {  # the one place where the numbers stand
     "wall seconds of just test, idle machine": 120.0,
 }
 RATCHET = {  # budgets that are not reached: what is there may fall, never rise; lower these when it does
-    "lines of src": 48_661,  # two strangers: ranks' means, adapters that forgot their processor, remedies
+    "lines of src": 48_660,  # two strangers: ranks' means, adapters that forgot their processor, remedies
     "lines of the spine": 3_339,
     "lines of the largest package": 8_836,
 }

@@ -14,7 +14,7 @@ from vlakit.models.network import Drawn, Network, Output
 from vlakit.models.octo.heads import HEADS, ActionHead, Discrete, masked_mean
 from vlakit.models.octo.text import FrozenT5, Words
 from vlakit.models.octo.trunk import Seen, Trunk, TrunkSettings
-from vlakit.models.sizes import check_sizes
+from vlakit.models.sizes import check_action_size, check_sizes
 from vlakit.processing.instructions import InstructionProcessor
 from vlakit.processing.processor import Processor
 from vlakit.processing.settings import InstructionSettings
@@ -52,12 +52,7 @@ class Octo(Network):
 
         predicted: the last one's, where it costs no more passes or nothing is trained.
         """
-        if batch.actions.shape[-1] != self.head.shape[1]:
-            raise InvalidData(
-                f"actions of {batch.actions.shape[-1]} numbers, the network answers with {self.head.shape[1]}",
-                where=f"dataset {batch.datasets[0]}",
-                do=f"set model.network.action_size={batch.actions.shape[-1]}",
-            )
+        check_action_size(batch, self.head.shape[1])
         actions, mask = targets(batch)
         readouts = self.readouts(batch)
         errors = self.head.errors(readouts[:, -actions.shape[1] :], actions)

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlakit.errors import CheckpointMismatch, ConfigError, InvalidData, nearest
+from vlakit.errors import CheckpointMismatch, ConfigError, nearest
 from vlakit.models.network import Drawn, Network, Output, row_means
 from vlakit.models.rt1.language import text_encoder
 from vlakit.models.rt1.transformer import Decoder, DecoderSizes
 from vlakit.models.rt1.vision import EncoderSizes, FilmEfficientNet, TokenLearner
-from vlakit.models.sizes import check_sizes
+from vlakit.models.sizes import check_action_size, check_sizes
 from vlakit.processing.processor import Processor
 from vlakit.processing.rt1 import RT1Processor
 from vlakit.schema import Batch, Inputs, TextBatch
@@ -63,12 +63,7 @@ class RT1(Network):
 
     def forward(self, batch: Batch) -> Output:
         """Mean cross-entropy over the action tokens of every moment of the window that has an action."""
-        if batch.actions.shape[-1] != self.action_size:
-            raise InvalidData(
-                f"actions of {batch.actions.shape[-1]} numbers, the network answers with {self.action_size}",
-                where=f"dataset {batch.datasets[0]}",
-                do=f"set model.network.action_size={batch.actions.shape[-1]}",
-            )
+        check_action_size(batch, self.action_size)
         logits, (steps, there) = self.window_logits(batch), window_actions(batch)  # (B, W, n, V), (B, W, A)
         ids = torch.as_tensor(self.processor.actions.encode(steps.float().cpu().numpy())).to(logits.device)  # (B, W, n)
         losses = F.cross_entropy(logits.flatten(0, 2), ids.flatten(), reduction="none").view(ids.shape).mean(dim=2)
