@@ -6,12 +6,13 @@ import pytest
 from commands import says, train_here
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
+from question_folders import question_folder
 
 from vlakit.cli.configuration import check_run, compose_config
 from vlakit.cli.errors import as_vlakit_error
 from vlakit.cli.own_data import with_own_data
 from vlakit.data.shards.reader import ShardFolder
-from vlakit.errors import ConfigError, InvalidData
+from vlakit.errors import ConfigError, InvalidData, VlakitError
 from vlakit.files import ASSETS
 
 SPEC = """
@@ -48,6 +49,35 @@ def test_it_is_converted_and_trained_on(my_robot: Path, tmp_path: Path) -> None:
     assert ShardFolder.open(tmp_path / "data" / "my_robot").episodes("train")
     again = [f"dataset={my_robot}", "steps=1", f"paths.output={tmp_path / 'second'}"]
     assert train_here(tmp_path, *with_own_data(again)).keys() >= {"train/loss"}  # its shards are there already
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["model.weights={there}/none.ckpt"], "no checkpoint here"),
+        (["model.weights={there}"], "no checkpoint here"),
+        (["data.questions={{asked: {there}/questions}}", "+model.network.head=parallel"], "openvla with head=parallel"),
+        (["data.questions={{asked: {there}/none}}"], "no questions here"),
+        (["data.mix.robot=.5"], "no questions to mix in"),
+        (["strategy.feature_cache={there}/features"], "trains the vision towers"),
+        (
+            [
+                "experiment=last_layer",
+                "strategy.feature_cache={there}/f",
+                "data.questions={{asked: {there}/questions}}",
+            ],
+            "frames of shards",
+        ),
+    ],
+)
+def test_what_the_run_cannot_do_is_said_before_data_are_converted(
+    my_robot: Path, tmp_path: Path, words: list[str], error: str
+) -> None:
+    question_folder(tmp_path / "questions")
+    own = with_own_data([f"dataset={my_robot}", f"source={ASSETS / 'bridge_dataset'}", "steps=1"])
+    with pytest.raises((VlakitError, InstantiationException), match=error):
+        train_here(tmp_path, *own, *(word.format(there=tmp_path) for word in words))
+    assert not (tmp_path / "data" / "my_robot").exists()
 
 
 def test_a_name_of_conf_needs_no_file() -> None:

@@ -64,8 +64,9 @@ def test_a_full_cache_never_runs_the_towers(
 def test_a_strategy_that_trains_the_towers_refuses(
     kind: type[PolicyModule], options: dict[str, Any], tiny_processor: TokenProcessor, tmp_path: Path
 ) -> None:
+    module = built(kind, tiny_processor, feature_cache=str(tmp_path), **options)
     with pytest.raises(ConfigError, match="trains the vision towers") as caught:
-        built(kind, tiny_processor, feature_cache=str(tmp_path), **options)
+        module.check_able(module.model)
     assert "frozen_vision" in caught.value.do
 
 

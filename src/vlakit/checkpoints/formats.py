@@ -14,7 +14,7 @@ from vlakit.checkpoints import diffusion_policy, octo, oft
 from vlakit.checkpoints.adapter_files import ADAPTER_CONFIG, POLICY_FILE, check_plain, load_adapter
 from vlakit.checkpoints.card import CARD, Card
 from vlakit.checkpoints.contract import CONTRACT_FILE
-from vlakit.checkpoints.file import load_strictly, network_state, read_checkpoint
+from vlakit.checkpoints.file import checkpoint_file, load_strictly, network_state, read_checkpoint
 from vlakit.checkpoints.foreign import refuse_tensorflow
 from vlakit.checkpoints.hf_config import STATISTICS_FILE, HfDescription, read_description, read_table
 from vlakit.checkpoints.loaded import Loaded, LoadOptions, grown, plain_network, quantized, refuse_quantized
@@ -59,12 +59,17 @@ def reader(name: str, matches: Callable[[Path], bool]) -> Callable[[Callable[[Pa
 def load(path: str | Path, options: LoadOptions | None = None) -> Loaded:
     """Load any known format, or `tiny`, which vlakit brings; a path that is none raises CheckpointMismatch."""
     place, options = resolve(path), options or LoadOptions()
+    loaded = format_of(place).read(place, options)
+    return loaded if options.quantize == NONE or loaded.card.quantized else quantized(loaded, options)
+
+
+def format_of(place: Path) -> Format:
+    """What reads the checkpoint there, by its path alone; raises CheckpointMismatch for what nothing here reads."""
     for refuse in (_refuse_oft_part, octo.refuse_flax, diffusion_policy.refuse_pickle, refuse_tensorflow):
         refuse(place)
     for known in FORMATS:
         if known.matches(place):
-            loaded = known.read(place, options)
-            return loaded if options.quantize == NONE or loaded.card.quantized else quantized(loaded, options)
+            return known
     raise CheckpointMismatch(
         "no checkpoint here",
         where=str(place),
@@ -245,6 +250,14 @@ def start_from(path: str | Path, description: Mapping[str, Any], processor: Proc
     trusted = tuple(name for name in description.values() if isinstance(name, str) and ":" in name)
     loaded = load(path, LoadOptions(trusted=trusted))  # the run names them itself
     return grown(plain_network(loaded, where=str(path)), loaded.processor, description, processor, where=str(path))
+
+
+def check_start(path: str | Path) -> None:
+    """Raise CheckpointMismatch where `start_from` has nothing to read."""
+    place = resolve(path)
+    known = None if place.suffix == ".npz" and place.is_file() else format_of(place)
+    if known is not None and known.read is _lightning:
+        checkpoint_file(place)
 
 
 def _contract_in(folder: Path) -> dict[str, Any] | None:

@@ -60,6 +60,26 @@ def policy_of(cfg: DictConfig, processor: Processor | None = None) -> PolicyModu
     return instantiate(cfg.strategy, network=to_plain(cfg.model.network), processor=processor, _convert_="all")
 
 
+def checked_processor(cfg: DictConfig) -> Processor:
+    """The processor of a run, which refuses before data are converted for hours what would be refused behind it.
+
+    The network is built without memory, in seconds at any size. Raises what building raises, PartMissing for files or
+    abilities, CheckpointMismatch for a start that is not there.
+    """
+    from vlakit.accounting.meta import prepared
+    from vlakit.checkpoints.formats import check_start
+    from vlakit.cli.configuration import to_plain
+    from vlakit.processing.processor import build_processor
+
+    processor = build_processor(to_plain(cfg.model.processor), seed=cfg.seed)
+    processor.check_files()  # says now, not after building 7B, that the tokenizer's files are missing
+    policy = policy_of(cfg, processor)
+    if policy.weights is not None:
+        check_start(policy.weights)
+    policy.check_able(prepared(policy), questions=bool(cfg.data.get("questions")))
+    return processor
+
+
 def home_of(ckpt: str | Path) -> Path | None:
     """The run's folder of a checkpoint; None where it is named without a path, as the shipped ones are."""
     path = Path(ckpt).expanduser()

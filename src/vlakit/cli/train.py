@@ -64,11 +64,10 @@ def trained(
     from vlakit.checkpoints.contract import N_FRAMES
     from vlakit.cli.closing import last_words
     from vlakit.cli.evaluate import check_ahead, check_units, evaluate_trained
-    from vlakit.cli.policies import policy_of
+    from vlakit.cli.policies import checked_processor, policy_of
     from vlakit.cli.ranks import end_together
     from vlakit.cli.recording import Record
     from vlakit.cli.resuming import Resumed, settle
-    from vlakit.processing.processor import build_processor
     from vlakit.seeding import seed_everything
     from vlakit.strategies.saving import measured
 
@@ -78,9 +77,7 @@ def trained(
     # inherit this, so it comes before they are made.
     torch.set_flush_denormal(True)
     seed_everything(cfg.seed)
-    processor = build_processor(to_plain(cfg.model.processor), seed=cfg.seed)
-    processor.check_files()  # says now, not after building 7B, that the tokenizer's files are missing
-    data = instantiate(cfg.data, processor=processor, _convert_="all")
+    data = instantiate(cfg.data, processor=checked_processor(cfg), _convert_="all")
     check_units(tested, data.processor)
     policy = policy_of(cfg, data.processor)
     requeued = settle(cfg)
@@ -94,7 +91,8 @@ def trained(
     output = Path(cfg.paths.output)
     policy.answer_golden(data.golden_samples(N_FRAMES))
     trainer.save_checkpoint(output / "last.ckpt")
-    log.info("checkpoint: %s", output / "last.ckpt")
+    if trainer.is_global_zero:
+        log.info("checkpoint: %s", output / "last.ckpt")
     record.keep(output)
     metrics = measured(trainer)
     _check_stopped(trainer)

@@ -293,4 +293,7 @@ def _builder(description: Mapping[str, Any], processor: Processor) -> tuple[Call
 
 
 def _kind_of(network: nn.Module) -> str:
-    return str(getattr(network, "kind", "") or type(network).__name__)
+    """Its name in a configuration, with the head where that is a choice: what one head can do another cannot."""
+    kind, settings = getattr(network, "kind", ""), getattr(network, "settings", None)
+    head = settings.get("head") if isinstance(settings, Mapping) else None
+    return f"{kind} with head={head}" if kind and head else str(kind or type(network).__name__)

@@ -25,7 +25,7 @@ from vlakit.models.cpu import use_onednn
 from vlakit.models.network import Answering, HasFeatures, Network, Output, build_network, capability, tensors_hash
 from vlakit.processing.processor import Processor
 from vlakit.schema import Batch, Sample
-from vlakit.strategies.feature_cache import FeatureCache, check_frozen, opened
+from vlakit.strategies.feature_cache import FeatureCache, check_frozen, check_no_questions, opened
 from vlakit.strategies.metrics import ActionMetrics
 from vlakit.strategies.optim import parameter_groups
 from vlakit.strategies.resuming import Continuation
@@ -102,11 +102,21 @@ class PolicyModule(LightningModule):
             model = start_from(self.weights, self.network, self.processor)
         use_onednn(model.train())
         self.prepare(model)
-        if self.feature_cache is not None:
-            check_frozen(capability(model, HasFeatures, purpose="strategy.feature_cache").encoder)
         if self.device_mesh is not None:
             shard(model, self.device_mesh["data_parallel"])
         self.model, self.validation = model, ActionMetrics(self.processor)
+
+    def check_able(self, model: Network, *, questions: bool = False) -> None:
+        """Refuse a prepared network that cannot do what the run asks of it; questions: whether its data hold some.
+
+        Raises PartMissing where it has no words to answer them, or no features to keep; ConfigError where what makes
+        those features learns.
+        """
+        if questions:
+            capability(model, Answering, purpose="data.questions")
+        if self.feature_cache is not None:
+            check_no_questions(questions)
+            check_frozen(capability(model, HasFeatures, purpose="strategy.feature_cache").encoder)
 
     def trained(self) -> list[dict[str, object]]:
         """Parameter groups of what the optimizer moves."""
@@ -131,9 +141,9 @@ class PolicyModule(LightningModule):
         clip(optimizer, gradient_clip_val or 0.0, GradClipAlgorithmType(gradient_clip_algorithm or "norm"))
 
     def on_fit_start(self) -> None:
-        """Open the feature cache; a network that is to learn questions must have words to answer them."""
-        if getattr(self.trainer.datamodule, "questions", None):  # pyright: ignore[reportAttributeAccessIssue]
-            capability(self.model, Answering, purpose="data.questions")
+        """Open the feature cache, if the network can do what the run asks of it."""
+        data: Any = getattr(self.trainer, "datamodule")  # noqa: B009  Lightning's, of any kind
+        self.check_able(self.model, questions=bool(getattr(data, "questions", None)))
         if self.feature_cache is not None:
             self.known_features = opened(self.feature_cache, self, self.feature_copies)
 

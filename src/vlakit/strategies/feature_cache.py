@@ -151,12 +151,6 @@ def opened(folder: str, module: PolicyModule, copies: int) -> FeatureCache:
             where="strategy.feature_copies",
             do="set feature_copies to 2 or more, or data.augment=false",
         )
-    if getattr(trainer.datamodule, "questions", None):  # pyright: ignore[reportAttributeAccessIssue]
-        raise ConfigError(
-            "features are kept of frames of shards, and data.questions brings other pictures",
-            where="strategy.feature_cache",
-            do="set feature_cache=null, or data.questions={}",
-        )
     shards = trainer.datamodule.shards  # pyright: ignore[reportAttributeAccessIssue]  set by Trainer.fit
     preparation = {
         "network": module.model.description,
@@ -171,6 +165,16 @@ def opened(folder: str, module: PolicyModule, copies: int) -> FeatureCache:
         preparation,
         copies if augmented else 1,
     )
+
+
+def check_no_questions(there: bool) -> None:
+    """Raise ConfigError where a run with a cache has questions, too."""
+    if there:
+        raise ConfigError(
+            "features are kept of frames of shards, and data.questions brings other pictures",
+            where="strategy.feature_cache",
+            do="set feature_cache=null, or data.questions={}",
+        )
 
 
 def check_frozen(towers: nn.Module) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vlakit.errors import CheckpointMismatch, ConfigError
-from vlakit.models.network import Likelihood, capability
+from vlakit.models.network import Likelihood, Network, capability
 from vlakit.preferences.datamodule import PreferenceBatch
 from vlakit.preferences.likelihood import log_probs, precise, push
 from vlakit.preferences.losses import Exact, Judged, LossSettings, Scored, judge, weights_ratio
@@ -60,10 +60,10 @@ class PreferenceSteps(PolicyModule):
                 do="model.weights=CKPT, the policy that drew the rollouts",
             )
 
-    def configure_model(self) -> None:
+    def check_able(self, model: Network, *, questions: bool = False) -> None:
         """As any strategy. Raises PartMissing for a network that cannot say how likely an answer is."""
-        super().configure_model()
-        capability(self.model, Likelihood, purpose="strategy=dpo (log_prob)")
+        super().check_able(model, questions=questions)
+        capability(model, Likelihood, purpose="strategy=dpo (log_prob)")
 
     @property
     def likelihood(self) -> Likelihood:

@@ -95,15 +95,17 @@ class VLADataModule(LightningDataModule):
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.specs = dict(specs or {})
         cameras = processor.settings.cameras
+        # Before the shards, which may take hours to make: what is wrong with questions is known in seconds.
+        asked = self.options.questions or {}
+        self.questions = {name: self._asked(processor, name, place) for name, place in asked.items()}
+        self.mix = Mix(**self.options.mix)
+        if self.mix.robot < 1 and not self.questions:
+            what = f"data.mix.robot is {self.mix.robot}, and there are no questions to mix in"
+            raise ConfigError(what, where="data.questions", do="data.questions={NAME: DIR}, or data.mix.robot=1")
         self.shards = {name: self._open(Path(root) / name, name, sources or {}, cameras) for name in self.weights}
         statistics = {name: s.statistics for name, s in self.shards.items()}
         self.processor = processor.for_training(statistics, augmentation(self.options.augment))
         self.processor.check_instructions(text for folder in self.shards.values() for text in folder.instructions())
-        self.mix = Mix(**self.options.mix)
-        self.questions = {name: self._asked(name, place) for name, place in (self.options.questions or {}).items()}
-        if self.mix.robot < 1 and not self.questions:
-            what = f"data.mix.robot is {self.mix.robot}, and there are no questions to mix in"
-            raise ConfigError(what, where="data.questions", do="data.questions={NAME: DIR}, or data.mix.robot=1")
         self._sampler: MixtureSampler | None = None
         self._restored: dict[str, Any] | None = None
         self._first_step = 0
@@ -208,10 +210,10 @@ class VLADataModule(LightningDataModule):
     def _folders(self) -> dict[str, ShardFolder | QuestionFolder]:
         return {**self.shards, **self.questions}
 
-    def _asked(self, name: str, place: str) -> QuestionFolder:
-        if name in self.shards:
+    def _asked(self, processor: Processor, name: str, place: str) -> QuestionFolder:
+        if name in self.weights:
             raise ConfigError(f"questions and shards of one name, {name!r}", where="data.questions", do="rename one")
-        reading = token_processor(self.processor, purpose="data.questions")
+        reading = token_processor(processor, purpose="data.questions")
         folder = QuestionFolder.open(place, name, val_fraction=self.options.val_fraction)
         reading.check_answers((one.answer for one in folder.texts()), where=str(folder.file))
         reading.check_instructions(one.question for one in folder.texts())
