@@ -22,7 +22,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         raise ConfigError(
             f"cannot read an override: {str(error).splitlines()[0]}",
             where="command line",
-            do="write key=value; quotes in quotes for spaces, commas, =, brackets, letters beyond a to z: \"key='a[b]'\"",
+            do="write key=value; quotes in quotes for spaces, commas, =, brackets, letters like é: \"key='a[b]'\"",
         ) from error
 
 
