@@ -71,6 +71,14 @@ def test_what_it_cannot_do_is_refused_in_words(mine: Path, capsys: Capture) -> N
     assert report(capsys, "export", *words, "layout=ckpt")["layout"] == "ckpt"
 
 
+def test_one_that_needs_numbers_to_be_built_trains_too(mine: Path) -> None:
+    file = mine / f"{MODULE}.py"
+    file.write_text(
+        file.read_text().replace("self.body = ", "layers[0].weight[0, 0, 0, 0].item()\n        self.body = ")
+    )
+    assert "train/loss" in train_here(mine, "strategy=cnn", "steps=1", "logger=none")
+
+
 @pytest.mark.slow
 @pytest.mark.sim
 def test_from_another_folder_with_an_installed_vlakit(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlakit.errors import ConfigError
+from vlakit.errors import ConfigError, VlakitError
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from vlakit.policy import TrainedPolicy
     from vlakit.processing.processor import Processor
     from vlakit.strategies.base import PolicyModule
+
+log = logging.getLogger(__name__)
 
 
 def load_policy(cfg: Mapping[str, Any], dtype: torch.dtype | None = None, *, acting: bool = True) -> TrainedPolicy:
@@ -76,7 +79,14 @@ def checked_processor(cfg: DictConfig) -> Processor:
     policy = policy_of(cfg, processor)
     if policy.weights is not None:
         check_start(policy.weights)
-    policy.check_able(prepared(policy), questions=bool(cfg.data.get("questions")))
+    try:
+        network = prepared(policy)
+    except VlakitError:
+        raise
+    except Exception as error:  # of a class from outside, which may need numbers to be built: then it is built once
+        log.debug("not looked at before the data: %s", error)
+    else:
+        policy.check_able(network, questions=bool(cfg.data.get("questions")))
     return processor
 
 
