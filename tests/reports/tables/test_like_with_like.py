@@ -3,6 +3,8 @@
 import csv
 import io
 import runpy
+import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from table_fills import filled
 
 from vlakit.compare.grids import csv_text
 from vlakit.compare.pairs import Settings
+from vlakit.errors import VlakitError
 from vlakit.reports.rendering import report_of
 from vlakit.reports.tables.folder import from_folder
 from vlakit.reports.tables.quoted import quoted
-from vlakit.reports.tables.runs import Filled
+from vlakit.reports.tables.runs import Filled, TableRun
 from vlakit.reports.tables.spec import load_table, table_files
 from vlakit.reports.tables.table import TableReport, from_paper, from_runs, score_of
 from vlakit.stats.intervals import errors_possible, standard_error_of_sum
@@ -172,6 +175,34 @@ def test_a_row_of_one_training_says_what_a_spread_of_seeds_would_do_to_it() -> N
 def test_committed_tables_are_what_the_kit_makes_of_their_committed_runs(name: str, tmp_path: Path) -> None:
     for file in runpy.run_path(str(SCRIPT))["write"](name, tmp_path):
         assert file.read_text() == (SCRIPT.parent / name / file.name).read_text(), f"{file.name}: just tables"
+
+
+def fresh(name: str, steps: int, n: int = 500) -> TableRun:
+    """Seed 0 of the committed table's first row, as if another command had trained it, on n of its starts."""
+    spec = load_table(name)
+    run_ = next(one for one in from_folder(spec, SCRIPT.parent / name / "runs").runs if one.episodes)
+    assert run_.episodes is not None
+    kept = {
+        "starts": run_.episodes.starts[:n],
+        "success": run_.episodes.success[:n],
+        "credit": run_.episodes.credit[:n],
+    }
+    record = {**run_.record, "name": f"{run_.row}[scale=table,steps={steps},seed=0]"}
+    return replace(run_, run="fresh", record=record, episodes=replace(run_.episodes, **kept))
+
+
+@pytest.mark.parametrize(
+    ("steps", "n", "error"),
+    [(4, 500, "differs from those that are there: steps=4 and 800"), (800, 5, "5 shared"), (800, 500, "")],
+)
+def test_runs_join_a_committed_table_whole_or_not_at_all(tmp_path: Path, steps: int, n: int, error: str) -> None:
+    folder = Path(shutil.copytree(SCRIPT.parent / "oft" / "runs", tmp_path / "runs"))
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    add = runpy.run_path(str(SCRIPT))["add"]
+    with pytest.raises(VlakitError, match=error) if error else nullcontext():
+        add("oft", [fresh("oft", steps, n)], folder)
+    changed = {file.name for file in folder.iterdir() if before.get(file.name) != file.read_bytes()}
+    assert changed == (set() if error else {"runs.csv", "curves.csv", "tokens_1.csv"})
 
 
 def test_every_folder_of_runs_belongs_to_a_table_of_the_script() -> None:
