@@ -144,3 +144,30 @@ def test_a_repeated_seed_is_no_further_evidence(tmp_path: Path, empty_store: Pat
     first, other = compare_runs(address)
     assert (sorted(first.seeds), other.seeds) == (["1", "2"], ["1"])  # other shards are another experiment
     assert first.cells["val token acc."].mean == pytest.approx(0.5)  # the newest run of seed 1 counts
+
+
+@pytest.mark.parametrize(
+    ("trained", "arms"),
+    [
+        ([(0, "a"), (1, "b"), (2, "c")], [["0", "1", "2"]]),  # scale=table: each seed has demonstrations of its own
+        ([(0, "a"), (1, "a"), (2, "b")], [["0", "1"], ["2"]]),
+        ([(0, "a"), (0, "b")], [["0"], ["0"]]),
+    ],
+)
+def test_seeds_with_data_of_their_own_are_repetitions(
+    tmp_path: Path, empty_store: Path, trained: list[tuple[int, str]], arms: list[list[str]]
+) -> None:
+    address = f"sqlite:///{copy(empty_store, tmp_path)}"
+    store = client(address)
+    for seed, digest in trained:
+        tags = {"shards.tabletop_target": digest}
+        run_id = store.create_run(experiment_id(store, "vlakit"), run_name=f"full[seed={seed}]", tags=tags).info.run_id
+        store.log_param(run_id, "seed", seed)
+        store.log_param(run_id, "evaluate.suite", "tabletop_target")
+        store.log_metric(run_id, "eval/success/tabletop_target", 0.5 + seed / 10)
+        store.set_terminated(run_id, "FINISHED")
+    rows = compare_runs(address)
+    assert [row.seeds for row in rows] == arms
+    assert rows[0].cells["success tabletop_target"].mean == pytest.approx(
+        0.5 + sum(map(int, arms[0])) / 10 / len(arms[0])
+    )

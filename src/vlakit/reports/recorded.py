@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
@@ -22,6 +22,9 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "val token acc.": ("val/token_accuracy", 1, 3),
     "val L1": ("val/l1", 1, 4),
 }
+
+
+SHORT = {"token_accuracy": "open-loop acc.", "l1": "open-loop L1"}
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,11 @@ def compare_runs(
     finished = [run for run in chosen if run.status == "FINISHED" and run.tags.get("vlakit.kind") != "sweep"]
     if not finished:
         raise ConfigError("no finished run to compare", where=tracking_uri, do="python train.py experiment=lora_r32")
-    groups: dict[tuple[str, ...], dict[str, RunRow]] = {}
+    groups: dict[tuple[str, ...], dict[tuple[str, ...], dict[str, RunRow]]] = {}
     for run in finished:  # oldest first: of several runs of a seed, which are no further evidence, the newest counts
-        groups.setdefault(identity(run), {})[run.params.get("seed", run.run_id)] = run
-    rows = [_row(key[0], list(members.values())) for key, members in groups.items()]
+        on_data = groups.setdefault(identity(run), {}).setdefault(shards(run), {})
+        on_data[run.params.get("seed", run.run_id)] = run
+    rows = [_row(key[0], members) for key, on_data in groups.items() for members in repetitions(list(on_data.values()))]
     if sort is not None:
         if sort not in COLUMNS:
             raise ConfigError(f"no column {sort!r}", where="sort", do=nearest(sort, COLUMNS))
@@ -75,9 +79,22 @@ def compare_runs(
 
 
 def identity(run: RunRow) -> tuple[str, ...]:
-    """What runs must share to be repetitions: name but for the seed, start, precision, and the very same shards."""
-    shards = [f"{name}={digest}" for name, digest in sorted(run.tags.items()) if name.startswith("shards.")]
-    return kind(run.name), run.params.get("model.weights", ""), run.params.get("trainer.precision", ""), *shards
+    """What runs must share to be repetitions: name but for the seed, start, precision, and the datasets' names."""
+    datasets = sorted(name for name in run.tags if name.startswith("shards."))
+    return kind(run.name), run.params.get("model.weights", ""), run.params.get("trainer.precision", ""), *datasets
+
+
+def shards(run: RunRow) -> tuple[str, ...]:
+    """Which shards of each dataset."""
+    return tuple(digest for name, digest in sorted(run.tags.items()) if name.startswith("shards."))
+
+
+def repetitions(on_data: Sequence[Mapping[str, RunRow]]) -> list[list[RunRow]]:
+    """Runs by seed, on each data: those on the same are repetitions, and all where each seed has data of its own."""
+    seeds = [seed for by_seed in on_data for seed in by_seed]
+    if len(seeds) == len(on_data) == len(set(seeds)):
+        return [[run for by_seed in on_data for run in by_seed.values()]]
+    return [list(by_seed.values()) for by_seed in on_data]
 
 
 def _choose(recorded: Sequence[RunRow], parent: str | None, names: Sequence[str] | None, where: str) -> list[RunRow]:
@@ -99,6 +116,7 @@ def _choose(recorded: Sequence[RunRow], parent: str | None, names: Sequence[str]
 def _row(name: str, members: Sequence[RunRow]) -> Row:
     cells: dict[str, Cell] = {}
     evaluated = {m for run in members for m in run.metrics if re.fullmatch(r"eval/(token_accuracy|l1)/[^/]+", m)}
+    evaluated |= {f"eval/success/{run.params['evaluate.suite']}" for run in members if "evaluate.suite" in run.params}
     extra = {_evaluation_column(metric): (metric, 1.0, 3) for metric in sorted(evaluated)}
     for column, (metric, factor, digits) in {**COLUMNS, **extra}.items():
         values = [run.metrics[metric] * factor for run in members if metric in run.metrics]
@@ -114,11 +132,11 @@ def _row(name: str, members: Sequence[RunRow]) -> Row:
 def _evaluation_column(metric: str) -> str:
     """A short title.
 
-    >>> _evaluation_column("eval/token_accuracy/bridge_orig")
-    'open-loop acc. bridge_orig'
+    >>> _evaluation_column("eval/token_accuracy/bridge_orig"), _evaluation_column("eval/success/tabletop_target")
+    ('open-loop acc. bridge_orig', 'success tabletop_target')
     """
-    _, score, dataset = metric.split("/", 2)
-    return f"open-loop {'acc.' if score == 'token_accuracy' else 'L1'} {dataset}"
+    _, score, place = metric.split("/", 2)
+    return f"{SHORT.get(score, score)} {place}"
 
 
 def render(rows: Sequence[Row], output_format: str) -> str:
