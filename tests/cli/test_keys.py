@@ -86,6 +86,11 @@ def test_a_number_is_a_name_where_a_key_holds_text(word: str) -> None:
     assert verb_config("evaluate", ["ckpt=x", "suite=tabletop", word])[key] == text
 
 
+@pytest.mark.parametrize("text", ['what, where\'s the "cube"?', "où est le cube?", "a b = [c, {d", "it's \\ 'so' \\"])
+def test_a_sentence_is_a_text_as_it_was_typed(text: str) -> None:
+    assert verb_config("ask", ["ckpt=x", f"question={text}"])["question"] == text
+
+
 def test_what_holds_numbers_keeps_them() -> None:
     assert as_text("evaluate", ["episodes=3", "strict=true", "out=[a]"]) == ["episodes=3", "strict=true", "out=[a]"]
 

@@ -106,6 +106,8 @@ def test_names_say_what_was_run_and_not_where(tmp_path: Path, monkeypatch: pytes
     assert _run_name(config(), ["experiment=full", "seed=0", *places]) == "full[seed=0]"
     mixed = whole(["data.mixture={a: 1}", "data.sources={a: /home/me}"])
     assert _run_name(config(), mixed) == "full[data.mixture={a: 1}]"
+    asked = ["experiment=full", "data.questions=null", "data.questions={a: q.json}"]
+    assert _run_name(config(), asked) == "full[data.questions={a: q.json}]"
 
 
 def config() -> DictConfig:

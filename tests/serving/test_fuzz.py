@@ -5,10 +5,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pytest
 from places import ROOT
 from servers import FACTS, Mean, running, service_of
 
+from vlakit.serving.arrays import array_from
+from vlakit.serving.questions import Refused
 from vlakit.serving.subjects import PolicySubject
 
 N = 250  # experiments/reliability/serving asks 10,000 of each
@@ -45,3 +48,15 @@ def test_every_dialect_of_the_recordings_is_made_malformed(mutants: Any) -> None
     for dialect in DIALECTS:
         kinds = {what for what, _ in islice(mutants.mutants(dialect), N)}
         assert len(kinds) >= 10
+
+
+@pytest.mark.parametrize("name", ["|u1", "uint8", "<f4", "float32", "bool"])
+def test_an_array_is_of_numbers_by_either_of_numpys_names(name: str) -> None:
+    wanted = np.arange(6).astype(name).reshape(2, 3)
+    np.testing.assert_array_equal(array_from(wanted.tobytes(), name, [2, 3]), wanted)
+
+
+@pytest.mark.parametrize("name", ["|O", "object", "O8", "str", "U1", "float8", "datetime64", "void8", "uint8, uint8"])
+def test_an_array_of_anything_else_is_refused(name: str) -> None:
+    with pytest.raises(Refused):
+        array_from(bytes(6), name, [2, 3])

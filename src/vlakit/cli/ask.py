@@ -34,7 +34,8 @@ def main(overrides: Sequence[str]) -> None:
     policy = load_policy({**cfg, "constrain": True, "strict": None}, acting=False)
     if many is None:
         answer = _answer(policy, cfg)
-        emit({"ckpt": str(cfg["ckpt"]), "question": cfg["question"], "answer": answer}, answer, cfg["format"])
+        told = {"ckpt": str(cfg["ckpt"]), "question": cfg["question"], "answer": answer}
+        emit(told, answer or "(no words)", cfg["format"])
     else:
         _count(policy, cfg, out)
 

@@ -69,10 +69,11 @@ def compose_chosen(name: str, overrides: Sequence[str]) -> tuple[DictConfig, dic
     verb = name.partition("/")[0]
     from vlakit.cli.typed import as_text, check_keys, refuse_commas
 
+    overrides = as_text(verb, overrides)
     refuse_commas(verb, overrides)
     try:
         with _composing():
-            cfg = compose(name, whole(as_text(verb, overrides)), return_hydra_config=True)
+            cfg = compose(name, whole(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise explained(name, overrides, error) from error
     with open_dict(cfg):
@@ -104,8 +105,8 @@ def verb_config(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
     known = set(leaves(cfg))
     typed = _typed()
     if typed is not None:
-        typed.refuse_commas(verb, overrides)
         overrides = typed.as_text(verb, overrides)
+        typed.refuse_commas(verb, overrides)
     for override in parse_overrides(overrides):
         key = override.key_or_group
         if key not in known:

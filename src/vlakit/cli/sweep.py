@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from vlakit.cli.configuration import PROVIDER
 from vlakit.cli.errors import as_vlakit_error, readable_errors
 from vlakit.cli.sweep_page import write_page
+from vlakit.cli.targets import OPEN
 from vlakit.errors import ConfigError, VlakitError
 from vlakit.files import locked, write_atomically
 
@@ -40,7 +41,7 @@ PLACES = (  # where, not what
         "model.processor.tokenizer_path=",
         "evaluate.videos=",
     ),
-    "data.mixture=null",  # makes room for the one that follows (configuration.whole)
+    *(f"{key}=null" for key in OPEN),  # makes room for what follows (configuration.whole)
 )
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 _WATCHED: list[threading.Thread] = []  # of this process: it may run several jobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -52,10 +53,12 @@ def refuse_commas(verb: str, words: Sequence[str]) -> None:
 
 
 def as_text(verb: str, words: Sequence[str]) -> list[str]:
-    """The words with quotes where a key holds text and Hydra would read a number or a flag: out=123.
+    """The words with quotes where a key holds text and Hydra would read a number or a flag, or a sentence.
 
     >>> as_text("export", ["out=123", "strict=true", "ckpt=1e3"])
     ["out='123'", 'strict=true', "ckpt='1e3'"]
+    >>> as_text("ask", ["question=what, where's it?", "question=où est-il?"])
+    ["question='what, where\\\\'s it?'", "question='où est-il?'"]
     """
     return [_as_text(verb, word) for word in words]
 
@@ -73,9 +76,30 @@ def _as_text(verb: str, word: str) -> str:
     kinds = _kinds(_schema(verb, name))
     if "string" not in kinds or kinds & {"integer", "number", "boolean"}:
         return word
-    override: Override = parse_overrides([word])[0]
-    plain = not override.is_sweep_override() and isinstance(override.value(), bool | int | float)
-    return f"{key}='{value}'" if plain else word
+    sentence = " " in value and kinds <= {"string", "null"}
+    return f"{key}={in_quotes(value)}" if _misread(verb, word, sentence=sentence) else word
+
+
+def _misread(verb: str, word: str, *, sentence: bool) -> bool:
+    """Whether Hydra reads no text where one is meant; sentence: it has spaces, and nothing but a text can be meant."""
+    try:
+        override: Override = parse_overrides([word])[0]
+    except ConfigError:
+        if sentence:
+            return True
+        raise
+    if override.is_sweep_override():
+        return sentence and verb != "train" and ", " in word
+    return isinstance(override.value(), bool | int | float)
+
+
+def in_quotes(value: str) -> str:
+    """A text as Hydra reads it back, whatever it holds.
+
+    >>> parse_overrides(["a=" + in_quotes("it's a \\\\' [1, {2")])[0].value()
+    "it's a \\\\' [1, {2"
+    """
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), value) + "'"
 
 
 def _values(node: DictConfig, known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

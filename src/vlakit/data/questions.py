@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
@@ -144,24 +144,30 @@ def held_out(pictures: Sequence[str], fraction: float) -> list[str]:
 def _questions(item: Any, where: str) -> Iterator[Question]:
     """The pairs of one item. Raises InvalidData."""
     try:
-        if "image" not in item.keys():  # noqa: SIM118  of what is no object, too: text has no keys
-            return
-        if Path(item["image"]).is_absolute() or ".." in Path(item["image"]).parts:
-            raise ValueError("a picture outside the folder of the file")
-        turns = item["conversations"] or [{}, {}]  # nobody speaks: no turn says from whom it is
-        for said, reply in zip(turns[::2], turns[1::2], strict=True):
-            if (said["from"], reply["from"]) != ("human", "gpt"):
-                raise ValueError(f"turns of {said['from']} and {reply['from']}, not of human and gpt")
-            words = said["value"].replace(PICTURE, "").strip(), reply["value"].strip()
-            if not all(words):
-                raise ValueError("an empty question or answer")
-            yield Question(str(item["image"]), *words, str(reply.get("kind", "")))
+        if not isinstance(item, dict):
+            raise TypeError(f"an item is no object but {item!r:.60}")
+        yield from _pairs(item) if "image" in item else ()
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InvalidData(
-            f"no questions in LLaVA's layout: {type(error).__name__} {error}",
+            f"no questions in LLaVA's layout: {f'{error} is missing' if isinstance(error, KeyError) else error}",
             where=where,
             do='write {"image": FILE, "conversations": [{"from": "human", "value": QUESTION}, {"from": "gpt", ...}]}',
         ) from error
+
+
+def _pairs(item: Mapping[str, Any]) -> Iterator[Question]:
+    if Path(item["image"]).is_absolute() or ".." in Path(item["image"]).parts:
+        raise ValueError("a picture outside the folder of the file")
+    turns = item["conversations"] or [{}, {}]  # nobody speaks: no turn says from whom it is
+    if len(turns) % 2:
+        raise ValueError("a question without an answer")
+    for said, reply in zip(turns[::2], turns[1::2], strict=True):
+        if (said["from"], reply["from"]) != ("human", "gpt"):
+            raise ValueError(f"turns of {said['from']} and {reply['from']}, not of human and gpt")
+        words = said["value"].replace(PICTURE, "").strip(), reply["value"].strip()
+        if not all(words):
+            raise ValueError("an empty question or answer")
+        yield Question(str(item["image"]), *words, str(reply.get("kind", "")))
 
 
 def _jpeg(file: Path) -> bytes:

@@ -38,7 +38,8 @@ def decode_jpeg(data: bytes, *, where: str = "") -> UInt8:
     try:
         return simplejpeg.decode_jpeg(data, fastdct=True, fastupsample=False)
     except ValueError as error:
-        raise InvalidData(f"a JPEG does not decode: {error}", where=where, do="run vlakit shards verify=DIR") from error
+        do = "of shards: vlakit shards verify=DIR; of questions: copy the picture again"
+        raise InvalidData(f"a JPEG does not decode: {error}", where=where, do=do) from error
 
 
 def check_image(image: UInt8, *, where: str = "observation") -> UInt8:
