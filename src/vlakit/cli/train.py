@@ -51,6 +51,8 @@ def train(cfg: DictConfig, *, run_name: str | None = None, parent: str | None = 
     from vlakit.cli.recording import is_helper
     from vlakit.files import locked
 
+    if is_helper():
+        logging.getLogger("vlakit").setLevel(logging.WARNING)  # the first process says how it goes
     with nullcontext() if is_helper() else locked(Path(cfg.paths.output), who="another training"):
         return trained(cfg, run_name=run_name, parent=parent)
 
@@ -91,8 +93,7 @@ def trained(
     output = Path(cfg.paths.output)
     policy.answer_golden(data.golden_samples(N_FRAMES))
     trainer.save_checkpoint(output / "last.ckpt")
-    if trainer.is_global_zero:
-        log.info("checkpoint: %s", output / "last.ckpt")
+    log.info("checkpoint: %s", output / "last.ckpt")
     record.keep(output)
     metrics = measured(trainer)
     _check_stopped(trainer)

@@ -211,7 +211,7 @@ def capability(network: nn.Module, protocol: type[CAPABILITY], *, purpose: str) 
         raise PartMissing(
             f"{purpose} needs {protocol.__name__}, which {_kind_of(network)} does not have",
             where=f"network {_kind_of(network)}",
-            do="take another policy for this, or give its network the methods of models.network." + protocol.__name__,
+            do=f"take another policy or head for this, or give its network the methods of models.network.{protocol.__name__}",
         )
     return network
 
