@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from vlakit.models.octo.attention import Layout, attention_table
 from vlakit.models.octo.bins import Bins
 from vlakit.models.octo.diffusion import Diffusion, cosine_betas
-from vlakit.models.octo.ensemble import TemporalEnsemble
 from vlakit.models.octo.flax import load_flax
 from vlakit.models.octo.heads import L1, ActionHead, Discrete, Regression, masked_mean
 from vlakit.models.octo.stem import Stem
 from vlakit.models.octo.trunk import Read, Seen, Trunk, TrunkSettings
+from vlakit.serving.sessions import Memory, Session
 from vlakit.strategies.optim import rsqrt_share
 
 TOLERANCE, SAMPLED = 1e-4, 1e-3
@@ -276,8 +276,8 @@ def learning_rate(fixture: Fixture) -> Pairs:
 def ensemble(fixture: Fixture) -> Pairs:
     chunks = fixture.expected["ensemble/chunks"]
     for name in (one for one in fixture.expected if re.fullmatch(r"ensemble/(?!chunks$).+", one)):
-        own = TemporalEnsemble(chunks.shape[1], float(name.split("/")[1]))
-        yield name, np.stack([own.action(chunk) for chunk in chunks])
+        served = Session(Memory(ensemble=float(name.split("/")[1])), number=0)
+        yield name, np.concatenate([served.answer(chunk) for chunk in chunks])
 
 
 # Read, not computed.

@@ -17,7 +17,7 @@ from vlakit.serving.questions import Question, Refused
 class Memory:
     """What a session keeps. window: frames that the policy sees; queue: actions of a chunk to hand out one by one, 0:
     the whole chunk is the answer; ensemble: weight exp(-ensemble * i) of the i-th oldest of all predictions for now
-    (Octo's and ACT's order: the oldest weighs most), None: the newest chunk alone.
+    (ACT's order, arXiv 2304.13705, and Octo's: the oldest weighs most), None: the newest chunk alone.
     """
 
     window: int = 1
