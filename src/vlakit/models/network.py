@@ -208,11 +208,9 @@ NETWORKS: Registry[Network] = Registry(
 def capability(network: nn.Module, protocol: type[CAPABILITY], *, purpose: str) -> CAPABILITY:
     """The network as something that has this capability. Raises PartMissing where it has not."""
     if not isinstance(network, protocol):
-        raise PartMissing(
-            f"{purpose} needs {protocol.__name__}, which {_kind_of(network)} does not have",
-            where=f"network {_kind_of(network)}",
-            do=f"take another policy or head for this, or give its network the methods of models.network.{protocol.__name__}",
-        )
+        kind, name = _kind_of(network), protocol.__name__
+        do = f"take another policy or head for this, or give its network the methods of models.network.{name}"
+        raise PartMissing(f"{purpose} needs {name}, which {kind} does not have", where=f"network {kind}", do=do)
     return network
 
 

@@ -16,8 +16,8 @@ from vlakit.serving.questions import Question, Refused
 @dataclass(frozen=True)
 class Memory:
     """What a session keeps. window: frames that the policy sees; queue: actions of a chunk to hand out one by one, 0:
-    the whole chunk is the answer; ensemble: weight exp(-ensemble * i) of the i-th oldest of all predictions for now
-    (ACT's order, arXiv 2304.13705, and Octo's: the oldest weighs most), None: the newest chunk alone.
+    the whole chunk is the answer; ensemble: weight exp(-ensemble * i) of the i-th oldest of all predictions for now, as
+    ACT (arXiv 2304.13705) and Octo do, where the oldest weighs most; None: the newest chunk alone.
     """
 
     window: int = 1
