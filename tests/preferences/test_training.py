@@ -190,8 +190,9 @@ def test_a_network_without_log_prob_is_told_what_it_lacks(tmp_path: Path) -> Non
     start.configure_model()
     file = saved(start, tmp_path / "toy.ckpt")
     one = Preference(network=toy, processor=policy().processor, optimizer=SGD, scheduler=constant, weights=str(file))
+    one.configure_model()
     with pytest.raises(PartMissing, match=r"log_prob\) needs Likelihood"):
-        one.configure_model()
+        one.check_able(one.model)
 
 
 def test_a_loss_that_is_not_finite_names_the_episodes(pairs: PairFolder, weights: str) -> None:
