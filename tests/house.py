@@ -35,7 +35,7 @@ BUDGETS = {  # the one place where the numbers stand
     "wall seconds of just test, idle machine": 120.0,
 }
 RATCHET = {  # budgets that are not reached: what is there may fall, never rise; lower these when it does
-    "lines of src": 48_734,  # a stranger: a run is looked at before its data are converted; sentences as they are typed
+    "lines of src": 48_732,  # a stranger: a run is looked at before its data are converted; sentences as they are typed
     "lines of the spine": 3_353,
     "lines of the largest package": 8_844,
 }

@@ -255,8 +255,9 @@ def start_from(path: str | Path, description: Mapping[str, Any], processor: Proc
 def check_start(path: str | Path) -> None:
     """Raise CheckpointMismatch where `start_from` has nothing to read."""
     place = resolve(path)
-    known = None if place.suffix == ".npz" and place.is_file() else format_of(place)
-    if known is not None and known.read is _lightning:
+    if place.suffix == ".npz" and place.is_file():
+        return
+    if format_of(place).read is _lightning:
         checkpoint_file(place)
 
 

@@ -22,8 +22,6 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "val token acc.": ("val/token_accuracy", 1, 3),
     "val L1": ("val/l1", 1, 4),
 }
-
-
 SHORT = {"token_accuracy": "open-loop acc.", "l1": "open-loop L1"}
 
 

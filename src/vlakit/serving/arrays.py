@@ -23,9 +23,8 @@ from PIL import Image, UnidentifiedImageError
 from vlakit.serving.questions import MAX_SIDE, Refused
 
 Array: TypeAlias = np.ndarray[Any, Any]
-_PLAIN = re.compile(
-    r"[<>=|]?[biuf][1248]|u?int(8|16|32|64)|float(32|64)|bool"
-)  # numbers; no objects, text, dates or records
+# Numbers, by either of numpy's names; no objects, text, dates or records.
+_PLAIN = re.compile(r"[<>=|]?[biuf][1248]|u?int(8|16|32|64)|float(32|64)|bool")
 _HEADER = 4096  # bytes of a .npy header at most
 
 
